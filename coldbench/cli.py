@@ -1,0 +1,190 @@
+"""The command `coldbench`: the same verbs that the workflow's rules call."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coldbench import __version__, progress
+from coldbench.errors import ColdbenchError
+from coldbench.experiment import Experiment, Sampling, checked
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Replication suite for 'Cold Diffusion'. The workflow calls these verbs; run `snakemake` for whole tables.",
+)
+
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+Log = Annotated[Path | None, typer.Option(help="write the progress lines to this file as well")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads")]
+Science = Annotated[str, typer.Option("--experiment", help="the resolved experiment: JSON, or a file that holds it")]
+Prepared = Annotated[Path, typer.Option("--data", help="folder written by `coldbench prepare`")]
+Out = Annotated[Path, typer.Option(help="file to write")]
+
+
+def _setup(log: Path | None, name: str, device: str = "cpu", threads: int | None = None):  # type: ignore[no-untyped-def]
+    import torch
+
+    progress.log_to(log, f"[{name}]")
+    if threads:
+        torch.set_num_threads(threads)
+    if device not in ("auto", "cpu", "cuda"):
+        raise ColdbenchError(f"unknown device '{device}' (valid: auto, cpu, cuda)")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ColdbenchError("device is cuda, but torch sees no GPU here; use device=auto or cpu")
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _experiment(text: str) -> Experiment:
+    try:
+        return Experiment.from_json(text if text.lstrip().startswith("{") else Path(text).read_text())
+    except OSError as error:
+        raise ColdbenchError(f"cannot read experiment {text}: {error.strerror}") from error
+
+
+@app.command()
+def fetch(name: str, folder: Path, log: Log = None) -> None:
+    """Download data set NAME into FOLDER and check it; nothing to do if it is there."""
+    from coldbench import data
+
+    progress.log_to(log, f"[fetch {name}]")
+    data.fetch(name, folder)
+
+
+@app.command()
+def prepare(
+    name: str,
+    out: Annotated[Path, typer.Option(help="folder to write")],
+    size: Annotated[int, typer.Option(help="side of the images in pixels")] = 32,
+    folder: Annotated[Path | None, typer.Option(help="where the data set lies; embedded ones need none")] = None,
+    log: Log = None,
+) -> None:
+    """Decode data set NAME once into memory-mapped arrays of uint8 images."""
+    from coldbench import data
+
+    progress.log_to(log, f"[prepare {name}]")
+    data.prepare(name, folder, size, out)
+    progress.log.info("%s", data.info(out)["source"])
+
+
+@app.command()
+def train(
+    experiment: Science, data: Prepared, out: Out, work: Path, device: Device = "auto", threads: Threads = None,
+    log: Log = None,
+) -> None:
+    """Train one model; WORK keeps the checkpoints, from which a stopped training goes on."""
+    resolved = _experiment(experiment)
+    target = _setup(log, f"{resolved.run} train", device, threads)
+    from coldbench import train as training
+
+    training.train(resolved, data, out, work, target)
+
+
+@app.command()
+def sample(
+    model: Path, data: Prepared, out: Out, work: Path,
+    sampling: Annotated[str, typer.Option(help="methods, images, batch and shard, as JSON")] = "{}",
+    device: Device = "auto", threads: Threads = None, log: Log = None,
+) -> None:
+    """Restore test images with MODEL by every method; WORK keeps the finished shards."""
+    import json
+
+    target = _setup(log, f"{model.parent.name} sample", device, threads)
+    from coldbench import sample as sampler
+
+    sampler.run(model, data, out, work, checked(Sampling, json.loads(sampling), "sampling"), target)
+
+
+@app.command()
+def degraded(
+    experiment: Science, data: Prepared, out: Out, device: Device = "auto", threads: Threads = None, log: Log = None
+) -> None:
+    """Score the degraded test set itself: the Degraded columns, which need no model."""
+    resolved = _experiment(experiment)
+    target = _setup(log, f"{resolved.run} degraded", device, threads)
+    from coldbench import evaluate as evaluation
+
+    evaluation.degraded(resolved, data, out, target)
+
+
+@app.command()
+def evaluate(
+    manifest: Path, data: Prepared, out: Out, device: Device = "auto", threads: Threads = None, log: Log = None
+) -> None:
+    """Score the sampled images that MANIFEST names."""
+    target = _setup(log, f"{manifest.parent.name} evaluate", device, threads)
+    from coldbench import evaluate as evaluation
+
+    evaluation.evaluate(manifest, data, out, target)
+
+
+@app.command()
+def figures(manifest: Path, training_log: Path, out: Out, log: Log = None) -> None:
+    """Draw the figures of one run."""
+    from coldbench.report import gallery
+
+    progress.log_to(log, f"[{manifest.parent.name} figures]")
+    gallery.draw(manifest, training_log, out)
+
+
+@app.command()
+def table(
+    number: int,
+    paper: Annotated[Path, typer.Option(help="the paper's printed numbers (CSV)")],
+    out: Out,
+    scores: list[Path],
+    log: Log = None,
+) -> None:
+    """Render table NUMBER from SCORES as a page, and beside it as CSV."""
+    from coldbench.files import write_text
+    from coldbench.report import inputs, page, tables
+
+    progress.log_to(log, f"[table {number}]")
+    rows = inputs.load_scores(scores)
+    view = tables.table_view(number, rows, inputs.load_paper(paper))
+    write_text(out.with_suffix(".csv"), tables.table_csv(view))
+    write_text(out, page.table_page(view, rows))
+
+
+@app.command()
+def report(
+    paper: Annotated[Path, typer.Option(help="the paper's printed numbers (CSV)")],
+    out: Out,
+    inputs: Annotated[list[Path], typer.Argument(help="scores (.parquet) and figure lists (.json)")],
+    log: Log = None,
+) -> None:
+    """Render the whole report as one self-contained page."""
+    from coldbench.files import write_text
+    from coldbench.report import gallery, page, tables
+    from coldbench.report import inputs as reading
+
+    progress.log_to(log, "[report]")
+    scores = reading.load_scores([path for path in inputs if path.suffix == ".parquet"])
+    cells = reading.load_paper(paper)
+    views = [tables.table_view(number, scores, cells) for number in tables.tables_of(cells)]
+    pictures = gallery.load([path for path in inputs if path.suffix == ".json"])
+    write_text(out, page.index_page(views, scores, pictures))
+    progress.log.info("%s", out)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="show the version")] = False) -> None:
+    if version:
+        typer.echo(f"coldbench {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; a ColdbenchError ends it with one line on stderr and status 1."""
+    try:
+        app()
+    except ColdbenchError as error:
+        sys.exit(f"coldbench: error: {error}")
+    except progress.Interrupted as stop:
+        print(f"coldbench: {stop}", file=sys.stderr)
+        sys.exit(stop.status)

@@ -1,0 +1,225 @@
+"""The data sets: one registry; each is prepared once into two arrays and from then on only memory-mapped.
+
+A prepared data set is a folder with `train.npy` and `test.npy` (uint8, (N, C, size, size), values 0..255) and
+`info.json`, which is written last: without it the folder does not count. Labels are never used. Nothing heavy is
+imported before it is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coldbench.data import embedded, mnist
+from coldbench.errors import ColdbenchError, unknown
+from coldbench.files import atomic, read_json, sha256, write_json
+
+SPLITS = ("train", "test")
+SMALLEST, LARGEST = 16, 128  # the networks halve a picture up to four times; the paper goes up to 128
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What the suite knows of a data set before it has seen a byte of it.
+
+    `build(folder, size, split)` yields the images of a split in their fixed order, uint8 (channels, size, size).
+    `check(folder)` raises ColdbenchError if a source file is missing or has the wrong size; `download(folder)` gets the
+    files. Embedded data sets come inside an installed package and have neither.
+    """
+
+    name: str
+    title: str
+    channels: int
+    embedded: bool
+    train: int
+    test: int
+    build: Callable[[Path, int, str], Iterator[NDArray[np.uint8]]]
+    needs: str
+    recipe: str
+    check: Callable[[Path], None] | None = None
+    download: Callable[[Path], None] | None = None
+
+
+DATASETS: dict[str, Dataset] = {
+    entry.name: entry
+    for entry in (
+        Dataset(
+            name="mnist",
+            title="MNIST",
+            channels=1,
+            embedded=False,
+            train=60000,
+            test=10000,
+            build=mnist.build,
+            needs=mnist.NEEDS,
+            recipe="the idx files of MNIST (MD5 verified), 28x28, 8-bit bilinear resize",
+            check=mnist.check,
+            download=mnist.download,
+        ),
+        Dataset(
+            name="digits",
+            title="scikit-learn digits",
+            channels=1,
+            embedded=True,
+            train=1437,
+            test=360,
+            build=embedded.digits,
+            needs="nothing: the images come with scikit-learn",
+            recipe="the 8x8 digits of scikit-learn, 8-bit bilinear resize, every fifth image for testing",
+        ),
+        Dataset(
+            name="photos",
+            title="scikit-image photographs",
+            channels=3,
+            embedded=True,
+            train=embedded.CROPS * len(embedded.PHOTOS["train"]),
+            test=embedded.CROPS * len(embedded.PHOTOS["test"]),
+            build=embedded.photos,
+            needs="nothing: the photographs come with scikit-image",
+            recipe="crops of the photographs of scikit-image (train: {train}; test: {test})".format(
+                **{split: ", ".join(Path(file).stem for file in files) for split, files in embedded.PHOTOS.items()}
+            ),
+        ),
+    )
+}
+
+
+def dataset(name: str) -> Dataset:
+    """The registered data set called `name`; ColdbenchError naming the nearest one if there is none."""
+    if name not in DATASETS:
+        raise unknown("data set", name, DATASETS)
+    return DATASETS[name]
+
+
+def check_source(name: str, folder: Path | None) -> None:
+    """Raise ColdbenchError unless `folder` holds every file that data set `name` needs, each of the right size.
+
+    Fast, meant to run before any work; contents are verified by `prepare`. Embedded data sets always pass.
+    """
+    entry = dataset(name)
+    if entry.check is not None:
+        entry.check(_folder(entry, folder))
+
+
+def available(name: str, folder: Path | None) -> bool:
+    """Whether `check_source` passes."""
+    dataset(name)  # an unknown name is an error, not an absence
+    try:
+        check_source(name, folder)
+    except ColdbenchError:
+        return False
+    return True
+
+
+def fetch(name: str, folder: Path | None) -> None:
+    """Download data set `name` into `folder`, verified by checksum; a no-op if the files are there or none are needed.
+
+    ColdbenchError if the data set cannot be downloaded, the network fails or what arrives is not the file; a file then
+    is absent rather than partial.
+    """
+    entry = dataset(name)
+    if available(name, folder):
+        return
+    if entry.download is None:
+        raise ColdbenchError(f"data set '{name}' cannot be downloaded; it needs {entry.needs}")
+    entry.download(_folder(entry, folder))
+
+
+def prepare(name: str, folder: Path | None, size: int, out: Path) -> None:
+    """Write `out`/train.npy, `out`/test.npy and, last, `out`/info.json for data set `name` at `size` × `size` pixels.
+
+    `folder` is where the source files lie (None will do for embedded data sets). The result depends on nothing but the
+    source and `size`. ColdbenchError for an unknown name, a size outside 16..128, a missing or damaged source.
+    """
+    entry = dataset(name)
+    if not SMALLEST <= size <= LARGEST:
+        raise ColdbenchError(f"image size {size} is out of range: {SMALLEST} to {LARGEST} pixels are supported")
+    check_source(name, folder)
+    try:
+        (out / "info.json").unlink(missing_ok=True)  # from here until the end the folder is not a prepared data set
+    except OSError as error:
+        raise ColdbenchError(f"cannot write {out}: {error.strerror or error}") from error
+    counts = {"train": entry.train, "test": entry.test}
+    for split, count in counts.items():
+        images = entry.build(folder or Path(), size, split)
+        _write(out / f"{split}.npy", images, (count, entry.channels, size, size))
+    sums = {split: sha256(out / f"{split}.npy") for split in SPLITS}
+    description = {
+        "name": name,
+        "title": entry.title,
+        "channels": entry.channels,
+        "size": size,
+        "embedded": entry.embedded,
+        "counts": counts,
+        "sha256": sums,
+        "hash": hashlib.sha256("".join(sums[split] for split in SPLITS).encode()).hexdigest()[:12],
+        "source": f"{entry.recipe}, to {size}x{size} pixels",
+    }
+    write_json(out / "info.json", description)
+
+
+def info(out: Path) -> dict[str, Any]:
+    """What `prepare` wrote into `out`/info.json: name, title, channels, size, embedded, counts, sha256, hash, source.
+
+    ColdbenchError if `out` is not a prepared data set.
+    """
+    path = out / "info.json"
+    if not path.is_file():
+        raise ColdbenchError(f"{path} does not exist: the data set has not been prepared, or not to the end")
+    found = read_json(path)
+    keys = {"name", "title", "channels", "size", "embedded", "counts", "sha256", "hash", "source"}
+    if not isinstance(found, dict) or not keys <= found.keys():
+        raise ColdbenchError(
+            f"{path} is damaged: it lacks some of {', '.join(sorted(keys))}; prepare the data set again"
+        )
+    return found
+
+
+def load(out: Path, split: str) -> NDArray[np.uint8]:
+    """The images of `split` ("train" or "test") in `out`: memory-mapped, read-only, uint8, (N, C, size, size).
+
+    ColdbenchError if the file is missing, damaged, truncated, or not the array that info.json describes.
+    """
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
+    about, path = info(out), out / f"{split}.npy"
+    shape = (about["counts"][split], about["channels"], about["size"], about["size"])
+    try:
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise ColdbenchError(f"{path} does not exist: prepare the data set again") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise ColdbenchError(f"{path} is damaged or truncated ({error}): prepare the data set again") from error
+    if images.dtype != np.uint8 or images.shape != shape:
+        raise ColdbenchError(
+            f"{path} holds {images.dtype} {images.shape}, info.json says uint8 {shape}: prepare the data set again"
+        )
+    return cast(NDArray[np.uint8], images)
+
+
+def _folder(entry: Dataset, folder: Path | None) -> Path:
+    if folder is None:
+        raise ColdbenchError(f"data set '{entry.name}' needs a data folder: {entry.needs}")
+    return folder
+
+
+def _write(path: Path, images: Iterator[NDArray[np.uint8]], shape: tuple[int, ...]) -> None:
+    """Stream `images` into an npy file. Plain writes, not a memory map: on a full disk that would die of SIGBUS."""
+    with atomic(path) as temporary:
+        written = 0
+        with temporary.open("wb") as stream:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(stream, header)
+            for image in images:
+                stream.write(image.tobytes())
+                written += image.size
+        if written != np.prod(shape):
+            raise ColdbenchError(
+                f"{path} would hold {written} bytes of pixels, {np.prod(shape)} are needed for {shape}"
+            )

@@ -1,0 +1,46 @@
+"""D(x, t): the registry of degradations by name.
+
+To add one, write a frozen dataclass that fulfils `base.Degradation` in a file of its own and enter it here; the tests of
+the laws (`tests/test_degradations.py`) then cover it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from coldbench.degradations.base import Degradation, State, check_severity, observe
+from coldbench.degradations.blur import Blur
+from coldbench.degradations.inpainting import Inpainting
+from coldbench.degradations.superresolution import SuperResolution
+from coldbench.errors import ColdbenchError, unknown
+
+DEGRADATIONS: dict[str, type[Degradation]] = {
+    "blur": Blur,
+    "inpainting": Inpainting,
+    "superresolution": SuperResolution,
+}
+
+__all__ = ["DEGRADATIONS", "Degradation", "State", "build", "check_severity", "observe"]
+
+
+def build(spec: Mapping[str, Any], size: int) -> Degradation:
+    """The degradation that `spec` describes ({name, T, …its parameters}) for size × size images.
+
+    Raises ColdbenchError naming an unknown degradation or parameter, a value out of range, or a size that does not fit.
+    """
+    parameters = dict(spec)
+    name = parameters.pop("name", None)
+    if name not in DEGRADATIONS:
+        raise unknown("degradation", name, DEGRADATIONS)
+    kind: Any = DEGRADATIONS[name]
+    fields = {field.name: field for field in dataclasses.fields(kind) if field.name != "size"}
+    for key in parameters:
+        if key not in fields:
+            raise unknown(f"parameter of degradation {name}", key, fields)
+    for key, field in fields.items():
+        if key not in parameters and field.default is dataclasses.MISSING:
+            raise ColdbenchError(f"degradation {name}: parameter '{key}' is missing")
+    built: Degradation = kind(size=size, **parameters)
+    return built

@@ -1,0 +1,113 @@
+"""Scores: image shards, or the degraded test set alone, → rows of one tidy table.
+
+A row is one value of one metric for one method of one run, with its interval, n and provenance; every table, figure and
+verdict of the report is a view of these rows (the columns are `report.inputs.Score`).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from coldbench import data, degradations, sample
+from coldbench.errors import ColdbenchError
+from coldbench.experiment import Experiment
+from coldbench.files import atomic, read_json
+from coldbench.metrics import gabor
+from coldbench.metrics.frechet import Statistics, frechet_distance
+from coldbench.metrics.similarity import (
+    Estimate,
+    batches,
+    mean_rmse,
+    pooled_rmse,
+    pooled_ssim,
+    scores_per_image,
+    to_unit_interval,
+)
+from coldbench.progress import Ticker, log
+from coldbench.provenance import provenance
+from coldbench.train import to_unit
+
+Rows = list[dict[str, Any]]
+
+
+def degraded(experiment: Experiment, prepared: Path, out: Path, device: torch.device) -> None:
+    """Score D(x, T) against x on the whole test set, no model needed; write the rows to `out` (parquet)."""
+    began = time.monotonic()
+    images = data.load(prepared, "test")
+    degradation = degradations.build(experiment.degradation, experiment.size)
+    originals, others = [], []
+    for part in batches(len(images)):
+        x0, xt, _ = sample.degraded_batch(images, range(part.start, part.stop), degradation, experiment.seed, device)
+        originals.append(to_unit_interval(x0))
+        others.append(to_unit_interval(xt))
+    rows = _rows(experiment, "degraded", torch.cat(originals), torch.cat(others))
+    facts = {"data": data.info(prepared)["hash"], "degradation": experiment.degradation}
+    _write(out, rows, experiment, prepared, provenance(device, **facts, seconds=round(time.monotonic() - began, 1)))
+
+
+def evaluate(manifest: Path, prepared: Path, out: Path, device: torch.device) -> None:
+    """Score every method's restored images against the originals; write the rows to `out` (parquet)."""
+    began = time.monotonic()
+    facts = read_json(manifest)
+    experiment = Experiment.model_validate(facts["experiment"])
+    if facts["data"] != data.info(prepared)["hash"]:
+        raise ColdbenchError(f"{manifest} was sampled from other test images than {prepared} holds; sample again")
+    original = to_unit_interval(to_unit(np.array(data.load(prepared, "test")[: facts["images"]]), device))
+    methods = list(dict.fromkeys(shard["method"] for shard in facts["shards"]))
+    ticker = Ticker(len(methods), "method", len(original))
+    rows: Rows = []
+    for done, method in enumerate(methods, start=1):
+        rows += _rows(experiment, method, original, torch.from_numpy(sample.read(manifest, method)).to(device))
+        ticker.tick(done, method)
+    science = {"model": facts["model"][:16], "fingerprint": experiment.fingerprint, "data": facts["data"]}
+    details = {**science, **experiment.science, "sampled_on": facts["device"]}
+    _write(out, rows, experiment, prepared, provenance(device, **details, seconds=round(time.monotonic() - began, 1)))
+
+
+def _rows(experiment: Experiment, method: str, original: Tensor, other: Tensor) -> Rows:
+    ssims, mses = scores_per_image(original, other)
+    seed = experiment.seed
+    distance = frechet_distance(_statistics(original), _statistics(other))
+    values = {
+        "ssim": pooled_ssim(ssims, seed),
+        "rmse": pooled_rmse(mses, seed),
+        "rmse_per_image": mean_rmse(mses, seed),
+        gabor.NAME: Estimate(distance, float("nan"), float("nan"), len(original)),
+    }
+    log.info("%s: SSIM %.4f, RMSE %.4f, n %d", method, values["ssim"].value, values["rmse"].value, len(original))
+    return [{"method": method, "metric": metric, **vars(estimate)} for metric, estimate in values.items()]
+
+
+def _statistics(images: Tensor) -> Statistics:
+    parts = [gabor.features(images[part]).cpu().numpy() for part in batches(len(images))]
+    return Statistics.of(np.concatenate(parts))
+
+
+def _write(out: Path, rows: Rows, experiment: Experiment, prepared: Path, origin: dict[str, Any]) -> None:
+    info = data.info(prepared)
+    common = {
+        "run": experiment.run,
+        "experiment": experiment.name,
+        "title": experiment.title,
+        "table": experiment.cell.table,
+        "row": experiment.cell.row,
+        "protocol": experiment.protocol,
+        "default": experiment.default,
+        "because": experiment.because,
+        "budget": experiment.budget,
+        "dataset": info["name"],
+        "dataset_title": info["title"],
+        "embedded": info["embedded"],
+        "seed": experiment.seed,
+        "provenance": json.dumps(origin, sort_keys=True),
+    }
+    with atomic(out) as temporary:
+        pd.DataFrame([{**common, **row} for row in rows]).to_parquet(temporary, index=False)

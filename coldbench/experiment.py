@@ -1,0 +1,249 @@
+"""What one trained model is: data set × degradation × network × training, under a protocol and a budget.
+
+The classes here are both the schema of the configuration and the values that the rest of the package works with. They
+know no torch and no paths. A mistake ends in one line that names the key and the nearest valid one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from coldbench.errors import ColdbenchError, unknown
+
+SCIENCE_VERSION = 1
+"""Part of every fingerprint. Raise it when a change of code makes a trained model a different one."""
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Strict(BaseModel):
+    """Frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Network(Strict):
+    """The restoration network R; its size is the paper's unless a budget makes it smaller."""
+
+    name: str = "unet_convnext"
+    dim: Annotated[int, Field(ge=8, multiple_of=2)] = 64
+    dim_mults: Annotated[list[Count], Field(min_length=2)] = [1, 2, 4, 8]
+
+
+class Training(Strict):
+    """The training loop of appendix A: L1 loss, Adam, exponential moving average of the weights."""
+
+    updates: Count = 700_000
+    total_batch: Count = 64  # images per update: the paper's 32 × 2
+    accumulation: Count = 2
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-5
+    ema_decay: Share = 0.995
+    ema_every: Count = 10
+    ema_start: Annotated[int, Field(ge=0)] = 2000  # before this update the average is a copy of the weights
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Training:
+        if self.total_batch % self.accumulation:
+            raise ValueError(f"total_batch {self.total_batch} is not a multiple of accumulation {self.accumulation}")
+        return self
+
+    @property
+    def micro_batch(self) -> int:
+        """Images in one forward pass."""
+        return self.total_batch // self.accumulation
+
+
+class Sampling(Strict):
+    """How the test images are restored: the first `images` of the test set (null: all) by each method."""
+
+    methods: list[Literal["direct", "naive", "tacos"]] = ["direct", "naive", "tacos"]
+    images: Count | None = None
+    batch: Count = 250
+    shard: Count = 1000
+
+
+class Cell(Strict):
+    """Where the paper prints this experiment's numbers; row '' has no counterpart in the paper."""
+
+    table: Annotated[int, Field(ge=1, le=6)]
+    row: str
+
+
+class Experiment(Strict):
+    """One model under one protocol and budget, completely resolved."""
+
+    name: str
+    title: str
+    cell: Cell
+    protocol: str
+    default: bool
+    because: str
+    budget: str
+    dataset: str
+    stands_in: bool
+    size: Count
+    seed: int
+    degradation: dict[str, Any]
+    network: Network
+    training: Training
+    sampling: Sampling
+
+    @property
+    def run(self) -> str:
+        """The name of this run's folder: experiment and protocol."""
+        return f"{self.name}-{self.protocol}"
+
+    @property
+    def science(self) -> dict[str, Any]:
+        """Everything that decides the weights, and nothing else."""
+        fields = self.model_dump(include={"dataset", "size", "seed", "degradation", "network", "training"})
+        return {"science_version": SCIENCE_VERSION, **fields}
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal hash of `science`, 16 characters: equal for two experiments that train the same model."""
+        return fingerprint(self.science)
+
+    def to_json(self) -> str:
+        """Canonical JSON, the inverse of `Experiment.from_json`."""
+        return json.dumps(self.model_dump(), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Experiment:
+        """The experiment written by `to_json`; ColdbenchError if it is not one."""
+        try:
+            value = json.loads(text)
+        except ValueError as error:
+            raise ColdbenchError(f"not an experiment in JSON: {error}") from error
+        return checked(cls, value, "experiment")
+
+
+class Entry(Strict):
+    """One experiment of the grid as the configuration states it."""
+
+    title: str
+    cell: Cell
+    dataset: str
+    size: Count = 32
+    protocol: str
+    protocols: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    degradation: dict[str, Any]
+    network: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    sampling: dict[str, Any] = {}
+
+
+class Budget(Strict):
+    """What a budget changes in every experiment, and how long a training may take on a CPU."""
+
+    network: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    sampling: dict[str, Any] = {}
+
+
+class Config(Strict):
+    """The whole configuration: `workflow/config/paper.yaml` with its overlays."""
+
+    budget: str
+    protocol: str = "default"
+    data: str = "data"
+    results: str = "results"
+    reports: str = "reports"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: int = 0
+    datasets: list[str] = []
+    experiments: list[str] = []
+    accept: list[str] = []
+    stand_in: dict[str, str] = {}
+    threads: dict[Literal["prepare", "train", "sample", "evaluate", "report"], Count] = {}
+    max_cpu_hours: Annotated[float, Field(gt=0)] = 24.0
+    budgets: Annotated[dict[str, Budget], Field(min_length=1)]
+    grid: Annotated[dict[str, Entry], Field(min_length=1)]
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def checked(model: type[Model], value: Mapping[str, Any], where: str) -> Model:
+    """`value` as a `model`; ColdbenchError, one line with the key and the nearest valid one, if it does not fit."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"] if part != "[key]")
+        place = f"{where}: {path}" if path else where
+        if first["type"] == "extra_forbidden":
+            raise unknown(f"key in {where}", path, _keys(model, first["loc"][:-1], prefix=path)) from None
+        if first["type"] == "missing":
+            raise ColdbenchError(f"{place} is missing") from None
+        told = first["msg"].removeprefix("Value error, ")
+        given = "" if isinstance(first["input"], Mapping) else f", not {first['input']!r}"
+        raise ColdbenchError(f"{place}: {told[0].lower()}{told[1:]}{given}") from None
+
+
+def _keys(model: Any, location: Iterable[int | str], prefix: str) -> list[str]:
+    """The valid keys at `location` inside `model`, written with the path that leads to them."""
+    for part in location:
+        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
+        if field is not None:
+            model = field.annotation
+            arguments = getattr(model, "__args__", ())
+            model = arguments[-1] if arguments else model
+    start = prefix.rpartition(".")[0]
+    return [f"{start}.{key}" if start else key for key in getattr(model, "model_fields", {})]
+
+
+def fingerprint(value: Any) -> str:
+    """Hexadecimal SHA-256 of a value's canonical JSON, 16 characters."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """The layers on top of each other: mappings merge key by key, anything else replaces."""
+    result: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            below = result.get(key)
+            both = isinstance(below, Mapping) and isinstance(value, Mapping)
+            result[key] = merged(below, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def resolve(config: Config, name: str, protocol: str, budget: str) -> Experiment:
+    """Experiment `name` of the grid under one protocol and one budget, with every value in place."""
+    entry = config.grid[name]
+    if protocol not in entry.protocols:
+        raise unknown(f"protocol of {name}", protocol, entry.protocols)
+    if budget not in config.budgets:
+        raise unknown("budget", budget, config.budgets)
+    reading = dict(entry.protocols[protocol])
+    because = reading.pop("because", "")
+    extra = config.budgets[budget]
+    layers = merged(
+        {"degradation": entry.degradation, "network": entry.network, "training": entry.training},
+        {"sampling": entry.sampling},
+        reading,
+        extra.model_dump(),
+    )
+    chosen = entry.protocol if config.protocol == "default" else config.protocol
+    fields = {
+        **layers,
+        "name": name,
+        "title": entry.title,
+        "cell": entry.cell.model_dump(),
+        "protocol": protocol,
+        "default": protocol == (chosen if chosen in entry.protocols else entry.protocol),
+        "because": because,
+        "budget": budget,
+        "dataset": config.stand_in.get(entry.dataset, entry.dataset),
+        "stands_in": entry.dataset in config.stand_in,
+        "size": entry.size,
+        "seed": config.seed,
+    }
+    return checked(Experiment, fields, f"grid.{name}, protocol {protocol}, budget {budget}")

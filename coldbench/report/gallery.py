@@ -1,0 +1,62 @@
+"""The figures of one run: from its sampled trajectories and training log to PNG files and the words beside them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from coldbench.errors import ColdbenchError
+from coldbench.experiment import Experiment
+from coldbench.files import read_json, write_json
+from coldbench.report.figures import four_columns, progressive, training_curve
+from coldbench.report.page import Figure
+
+
+def draw(manifest: Path, training_log: Path, out: Path) -> None:
+    """Draw the run's figures beside `out` and write their list (kind, file, caption, alt text) to it, last."""
+    facts = read_json(manifest)
+    experiment = Experiment.model_validate(facts["experiment"])
+    folder, budget = out.parent, experiment.budget
+    try:
+        with np.load(manifest.parent / facts["trajectory"]) as arrays:
+            shown = {name: arrays[name] for name in arrays}
+        log = [json.loads(line) for line in training_log.read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise ColdbenchError(f"cannot draw {experiment.run}: {error}") from error
+    states, severities = shown["states"], shown["severities"].tolist()
+    columns = {"degraded": shown["degraded"], "direct": shown["direct"], "sampled": states[-1]}
+    four_columns({**columns, "original": shown["original"]}, folder / "four_columns.png", budget)
+    progressive(
+        severities[:-1], states[:-1], states[-1], folder / "progressive.png", budget, original=shown["original"]
+    )
+    training_curve([{**line, "updates": line["update"]} for line in log], folder / "training.png", budget)
+    title = experiment.title
+    words = {
+        "four_columns": (
+            f"{title}: degraded, direct, sampled (TACoS), original.",
+            f"Test images in four columns: degraded at T = {severities[0]}, restored directly, sampled, original",
+        ),
+        "progressive": (
+            f"{title}: a TACoS trajectory from x_T to x_0, and the original.",
+            f"Rows of the same test images from severity {severities[0]} down to 0, growing clearer, then the originals",
+        ),
+        "training": (
+            f"{title}: training loss (mean absolute error in [-1, 1]) over {log[-1]['update']:,} updates.",
+            f"Line plot of the training loss, {log[0]['loss']:.3f} at first and {log[-1]['loss']:.3f} at the end",
+        ),
+    }
+    figures = [
+        Figure(experiment.run, title, kind, folder / f"{kind}.png", caption, alt)
+        for kind, (caption, alt) in words.items()
+    ]
+    write_json(out, [{**asdict(figure), "path": figure.path.name} for figure in figures])
+
+
+def load(lists: list[Path]) -> list[Figure]:
+    """The figures that `draw` listed."""
+    return [
+        Figure(**{**entry, "path": path.parent / entry["path"]}) for path in lists for entry in read_json(path)
+    ]

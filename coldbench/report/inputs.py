@@ -1,0 +1,141 @@
+"""What the report reads: our scores and the paper's printed numbers, as typed records."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from coldbench.errors import ColdbenchError, unknown
+
+ERRATA = ("misprint", "swapped", "unresolved")
+
+
+@dataclass(frozen=True)
+class Score:
+    """One measured value; the fields are the columns of a scores file.
+
+    `row` is the paper's data set name of the table row, "" where the paper has no counterpart; `method` is one of
+    degraded, direct, naive, tacos; `low` and `high` bound the 95 % interval and may be NaN; `provenance` is JSON text.
+    """
+
+    run: str
+    experiment: str
+    title: str
+    table: int
+    row: str
+    protocol: str
+    default: bool
+    because: str
+    budget: str
+    dataset: str
+    dataset_title: str
+    embedded: bool
+    method: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    seed: int
+    provenance: str
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.value)
+
+
+Scores = tuple[Score, ...]
+
+
+@dataclass(frozen=True)
+class PaperCell:
+    """One number as the paper prints it, with the tolerance of a comparison and an erratum kind ("" for none)."""
+
+    cell: str
+    table: str
+    row: str
+    task: str
+    column: str
+    metric: str
+    printed: str
+    value: float
+    tolerance: float
+    erratum: str
+    note: str
+
+
+FIELDS = {field.name: str(field.type) for field in fields(Score)}
+CASTS: dict[str, Callable[[Any], Any]] = {"str": str, "int": int, "float": float, "bool": bool}
+NULLS = {"str": "", "float": math.nan}  # what a null stands for; a null count or flag is an error
+
+
+def scores_of(frame: pd.DataFrame) -> Scores:
+    """The records of a scores frame; ColdbenchError for a missing column or two values for one cell."""
+    if absent := [name for name in FIELDS if name not in frame.columns]:
+        raise ColdbenchError(f"scores lack the column{'s' * (len(absent) > 1)} {', '.join(absent)}")
+    columns = {name: [_cast(name, value) for value in frame[name]] for name in FIELDS}
+    scores = tuple(Score(*values) for values in zip(*columns.values(), strict=True))
+    for (run, budget, method, metric), count in Counter((s.run, s.budget, s.method, s.metric) for s in scores).items():
+        if count > 1:
+            raise ColdbenchError(
+                f"{run}: {count} values for {method} {metric} at the {budget} budget; give each file once"
+            )
+    return scores
+
+
+def _cast(name: str, value: Any) -> Any:
+    kind = FIELDS[name]
+    try:
+        return NULLS[kind] if kind in NULLS and pd.isna(value) else CASTS[kind](value)
+    except (TypeError, ValueError) as error:
+        raise ColdbenchError(f"scores hold a {name} of the wrong kind: {value!r}") from error
+
+
+def load_scores(paths: Iterable[Path]) -> Scores:
+    """All records of the parquet files at `paths`; ColdbenchError if one cannot be read."""
+    frames: list[pd.DataFrame] = []
+    for path in paths:
+        try:
+            frames.append(pd.read_parquet(path))
+        except FileNotFoundError as error:
+            raise ColdbenchError(f"{path} does not exist") from error
+        except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+            raise ColdbenchError(f"{path} is not a readable scores file: {error}") from error
+    return scores_of(pd.concat(frames, ignore_index=True)) if frames else ()
+
+
+def load_paper(path: Path) -> list[PaperCell]:
+    """The paper's cells in the order of the file; ColdbenchError if the file is missing or a line is wrong."""
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            return _cells(path, list(csv.DictReader(stream)))
+    except FileNotFoundError as error:
+        raise ColdbenchError(f"{path} does not exist") from error
+
+
+def _cells(path: Path, lines: Sequence[dict[str, str]]) -> list[PaperCell]:
+    cells: list[PaperCell] = []
+    for number, line in enumerate(lines, start=2):
+        try:
+            printed = line["value"]
+            cell = PaperCell(
+                **{key: line[key] for key in ("cell", "table", "row", "task", "column", "metric", "erratum", "note")},
+                printed=printed,
+                value=float(printed),
+                tolerance=float(line["tolerance"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ColdbenchError(f"{path}, line {number}: {error}") from error
+        if cell.erratum and cell.erratum not in ERRATA:
+            raise unknown(f"erratum of {cell.cell}", cell.erratum, ERRATA)
+        cells.append(cell)
+    if twice := [cell for cell, count in Counter(c.cell for c in cells).items() if count > 1]:
+        raise ColdbenchError(f"{path}: cell {twice[0]} stands there twice")
+    return cells

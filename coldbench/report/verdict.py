@@ -1,0 +1,73 @@
+"""What may be said about a value beside the paper's: one word and one sentence."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from coldbench.report.inputs import PaperCell, Score
+
+KINDS = ("reproduced", "differs", "not comparable", "misprint suspected", "missing")
+LABELS = {
+    "frechet_gabor": "FD-Gabor",  # a distance on a small fixed filter bank: never FID
+    "fid": "FID",
+    "ssim": "SSIM",
+    "rmse": "RMSE",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`kind` is one of KINDS; `reason` is one sentence without its full stop."""
+
+    kind: str
+    reason: str
+
+
+def shown(value: float) -> str:
+    """`value` in a table: four decimals, two for large ones, or three digits and an exponent."""
+    if not math.isfinite(value):
+        return "not a number" if math.isnan(value) else "infinite"
+    size = abs(value)
+    if size and not 1e-4 <= size < 1e4:
+        return f"{value:.2e}"
+    return f"{value:.2f}" if size >= 10 else f"{value:.4f}"
+
+
+def signed(gap: float) -> str:
+    """A difference with its sign, as it stands in a sentence or a table."""
+    return f"{gap:+.4f}".replace("-", "−")
+
+
+def judge(ours: Score | None, cell: PaperCell | None, absent: str) -> Verdict:
+    """The verdict on `ours` beside the paper's `cell`; `absent` says why there is no value where `ours` is None.
+
+    What rules a comparison out comes first (no value, no counterpart, other images, another feature extractor, a
+    shorter training), then the number itself. A flagged misprint is believed only if our value disagrees with it.
+    """
+    if ours is None:
+        return Verdict("missing", absent)
+    if not ours.finite:
+        return Verdict("missing", f"the value of {ours.run} is {shown(ours.value)}; see the log of that run")
+    if ours.embedded:
+        return Verdict("not comparable", f"embedded images ({ours.dataset_title}), not the paper's data")
+    if cell is None:
+        return Verdict("not comparable", "the paper prints no such number")
+    if ours.metric != cell.metric:
+        here, there = LABELS.get(ours.metric, ours.metric), LABELS.get(cell.metric, cell.metric)
+        return Verdict("not comparable", f"another feature extractor: {here} here, {there} in the paper")
+    if ours.method != "degraded" and ours.budget != "paper":
+        return Verdict("not comparable", f"trained at the {ours.budget} budget, not at the paper's")
+    return _compare(ours, cell)
+
+
+def _compare(ours: Score, cell: PaperCell) -> Verdict:
+    gap = ours.value - cell.value
+    measured = f"{shown(ours.value)} against {cell.printed} printed"
+    limit = f"the tolerance of {cell.tolerance:g} (n = {ours.n:,})"
+    if abs(gap) <= cell.tolerance + 1e-12:
+        return Verdict("reproduced", f"{measured}: {signed(gap)}, within {limit}")
+    if cell.erratum in ("misprint", "swapped"):
+        return Verdict("misprint suspected", f"{measured}, beyond {limit}; {cell.note}")
+    doubt = f"; {cell.note}" if cell.erratum else ""
+    return Verdict("differs", f"{measured}: {signed(gap)}, beyond {limit}{doubt}")

@@ -1,0 +1,61 @@
+"""Randomness that belongs to an image: a number is a function of (seed, purpose, image index, draw).
+
+A counter-based generator needs no state, so a batch, its order, the number of workers and a restart change nothing, and
+any one image can be made again alone. The mixing function is SplitMix64's finaliser (Steele, Lea and Flood, 2014).
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import torch
+from torch import Tensor
+
+_MASK = (1 << 64) - 1
+_WEYL = 0x9E3779B97F4A7C15
+
+
+def _signed(value: int) -> int:
+    """The int64 with the same bits as the unsigned 64-bit `value`."""
+    value &= _MASK
+    return value - (1 << 64) if value >> 63 else value
+
+
+def _shift(z: Tensor, bits: int) -> Tensor:
+    """Logical right shift of int64 (torch's own is arithmetic)."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(z: Tensor) -> Tensor:
+    z = (z ^ _shift(z, 30)) * _signed(0xBF58476D1CE4E5B9)
+    z = (z ^ _shift(z, 27)) * _signed(0x94D049BB133111EB)
+    return z ^ _shift(z, 31)
+
+
+def bits(seed: int, purpose: str, indices: Tensor, draws: int) -> Tensor:
+    """Random int64 words, shape (N, draws), for image `indices` (N,) int64, on the indices' device."""
+    key = _signed((seed * _WEYL) ^ zlib.crc32(purpose.encode()) << 17)
+    images = _mix(indices.to(torch.int64) * _signed(_WEYL) + key)
+    counters = torch.arange(1, draws + 1, device=indices.device, dtype=torch.int64) * _signed(_WEYL)
+    return _mix(images[:, None] + counters[None, :])
+
+
+def uniform(seed: int, purpose: str, indices: Tensor, draws: int = 1) -> Tensor:
+    """Uniform float64 numbers in [0, 1), shape (N, draws)."""
+    return _shift(bits(seed, purpose, indices, draws), 11).to(torch.float64) * 2.0**-53
+
+
+def integers(seed: int, purpose: str, indices: Tensor, low: int, high: int, draws: int = 1) -> Tensor:
+    """Uniform int64 numbers in low…high, both ends included, shape (N, draws)."""
+    return low + (uniform(seed, purpose, indices, draws) * (high - low + 1)).to(torch.int64)
+
+
+def permutation(seed: int, purpose: str, epoch: int, count: int) -> Tensor:
+    """A random order of 0…count−1, int64 (count,), the same on every machine."""
+    words = bits(seed, f"{purpose} {epoch}", torch.arange(count), 1)[:, 0]
+    return torch.argsort(words, stable=True)
+
+
+def derive(seed: int, purpose: str) -> int:
+    """A seed of its own for `purpose`, non-negative, below 2^63."""
+    return int(_shift(bits(seed, purpose, torch.zeros(1, dtype=torch.int64), 1), 1)[0, 0])

@@ -1,0 +1,363 @@
+"""The report: every verdict, every printed cell once, honest names, safe HTML, figures within their size."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+import struct
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+import pytest
+
+from coldbench.errors import ColdbenchError
+from coldbench.report import page
+from coldbench.report.figures import four_columns, progressive, training_curve
+from coldbench.report.inputs import PaperCell, Score, Scores, load_paper, load_scores, scores_of
+from coldbench.report.page import Figure, banner, index_page, runs_of, scorecard, table_page
+from coldbench.report.tables import Cell, TableView, table_csv, table_view, tables_of
+from coldbench.report.verdict import KINDS, judge, shown
+
+PAPER = load_paper(Path(__file__).parents[1] / "workflow" / "paper" / "tables.csv")
+SCORE = Score(
+    run="E01-fitted",
+    experiment="E01",
+    title="Deblurring, MNIST",
+    table=1,
+    row="MNIST",
+    protocol="fitted",
+    default=True,
+    because="20 blur steps",
+    budget="paper",
+    dataset="mnist",
+    dataset_title="MNIST",
+    embedded=False,
+    method="degraded",
+    metric="rmse",
+    value=0.2866,
+    low=0.2861,
+    high=0.2871,
+    n=10_000,
+    seed=0,
+    provenance=json.dumps({"commit": "0123456789abcdef", "device": "cpu"}),
+)
+
+
+def printed(cell: str) -> PaperCell:
+    return next(c for c in PAPER if c.cell == cell)
+
+
+def score(**changes: Any) -> Score:
+    return replace(SCORE, **changes)
+
+
+def synthetic() -> Scores:
+    """A laptop run on MNIST in two readings, and an embedded one: all verdicts of a real page."""
+    laptop = {"budget": "laptop"}
+    values = {"frechet_gabor": 3.25, "ssim": 0.0145, "rmse": 0.2866}
+    fitted = [score(**laptop, metric=metric, value=value) for metric, value in values.items()]
+    fitted += [
+        score(**laptop, method=method, metric=metric, value=value + 0.5, n=512)
+        for method in ("tacos", "direct", "naive")
+        for metric, value in values.items()
+    ]
+    other = {**laptop, "run": "E01-paper", "protocol": "paper", "default": False, "because": "40 blur steps"}
+    reading = [score(**other, metric="ssim", value=0.0130), score(**other, metric="rmse", value=0.2885)]
+    digits = {"run": "E01-digits", "row": "", "dataset": "digits", "dataset_title": "digits", "embedded": True}
+    extra = [score(**laptop, **digits, method=method, n=360) for method in ("degraded", "tacos")]
+    return tuple(fitted + reading + extra)
+
+
+@pytest.fixture
+def views() -> list[TableView]:
+    return [table_view(number, synthetic(), PAPER) for number in (1, 2, 3)]
+
+
+def find(view: TableView, label: str, method: str, metric: str) -> Cell:
+    cells = [cell for row in view.rows if row.label == label for cell in row.cells]
+    return next(cell for cell in cells if (cell.column.method, cell.measure.metric) == (method, metric))
+
+
+# --- verdicts
+
+
+@pytest.mark.parametrize(
+    ("ours", "cell", "kind", "says"),
+    [
+        (score(), "T1-MNIST-degraded-rmse", "reproduced", "n = 10,000"),
+        (score(value=0.2876), "T1-MNIST-degraded-rmse", "reproduced", "tolerance of 0.0006"),  # the edge belongs to it
+        (score(value=0.2885), "T1-MNIST-degraded-rmse", "differs", "+0.0015"),
+        (score(budget="smoke"), "T1-MNIST-degraded-rmse", "reproduced", "0.287"),  # needs no network: any budget
+        (score(metric="ssim", value=0.0145), "T1-MNIST-degraded-ssim", "misprint suspected", "0.0145"),
+        (
+            score(metric="ssim", value=0.287),
+            "T1-MNIST-degraded-ssim",
+            "reproduced",
+            "0.287",
+        ),  # the flag decides nothing
+        (score(method="tacos"), "T1-MNIST-sampled-rmse", "differs", "0.154"),
+        (score(method="tacos", value=0.15), "T1-MNIST-sampled-rmse", "reproduced", "0.01"),
+        (score(method="tacos", value=0.15, budget="laptop"), "T1-MNIST-sampled-rmse", "not comparable", "laptop"),
+        (score(metric="frechet_gabor"), "T1-MNIST-degraded-fid", "not comparable", "feature extractor"),
+        (score(metric="fid", value=430.0), "T1-MNIST-degraded-fid", "reproduced", "438.59"),
+        (score(embedded=True), "T1-MNIST-degraded-rmse", "not comparable", "embedded"),
+        (score(value=math.nan), "T1-MNIST-degraded-rmse", "missing", "not a number"),
+        (score(value=math.inf), "T1-MNIST-degraded-rmse", "missing", "infinite"),
+        (score(value=1e30), "T1-MNIST-degraded-rmse", "differs", "1.00e+30"),
+        (score(metric="ssim", value=0.2), "T4-CelebA-degraded-ssim", "differs", "no stated snow severity"),
+        (
+            score(metric="ssim", value=0.9, method="direct"),
+            "T4-CelebA-reconstruction-ssim",
+            "misprint suspected",
+            "0.907",
+        ),
+    ],
+)
+def test_verdict(ours: Score, cell: str, kind: str, says: str) -> None:
+    verdict = judge(ours, printed(cell), "")
+    assert (verdict.kind, says in verdict.reason) == (kind, True), verdict
+
+
+def test_verdict_without_a_value_or_a_counterpart() -> None:
+    assert judge(None, PAPER[0], "not run yet").reason == "not run yet"
+    assert judge(score(method="naive"), None, "").kind == "not comparable"
+
+
+def test_shown_keeps_a_cell_short() -> None:
+    assert [shown(v) for v in (0.0, 0.28661, 31.234, 1e12, -3e-9)] == [
+        "0.0000",
+        "0.2866",
+        "31.23",
+        "1.00e+12",
+        "-3.00e-09",
+    ]
+
+
+# --- the paper's numbers
+
+
+def test_paper_file_has_every_table_and_sane_tolerances() -> None:
+    assert {cell.table for cell in PAPER} == {"1", "2", "3", "4", "5", "6", "sec5.3", "A.7"}
+    assert all(0 < cell.tolerance <= 0.11 * max(cell.value, 0.3) for cell in PAPER)
+    assert {cell.erratum for cell in PAPER} == {"", "misprint", "swapped", "unresolved"}
+    assert all(cell.note for cell in PAPER if cell.erratum)
+
+
+def test_paper_file_errors_name_the_place(tmp_path: Path) -> None:
+    head = "cell,table,row,task,column,metric,value,tolerance,erratum,note\n"
+    broken = tmp_path / "tables.csv"
+    for line, culprit in [
+        ("a,1,M,t,c,ssim,zero,1,,", "line 2"),
+        ("a,1,M,t,c,ssim,1,1,misprnt,", "misprint"),
+        ("a,1", "line 2"),
+    ]:
+        broken.write_text(head + line + "\n")
+        with pytest.raises(ColdbenchError, match=culprit):
+            load_paper(broken)
+    with pytest.raises(ColdbenchError, match="does not exist"):
+        load_paper(tmp_path / "none.csv")
+
+
+# --- tables
+
+
+def test_every_printed_cell_stands_once(views: list[TableView]) -> None:
+    for view in views:
+        cells = [cell.paper.cell for row in view.rows for cell in row.cells if cell.paper]
+        assert sorted(cells) == sorted(c.cell for c in PAPER if c.table == str(view.number))
+
+
+def test_table_shows_what_exists_and_why_the_rest_is_missing(views: list[TableView]) -> None:
+    assert find(views[0], "MNIST", "degraded", "rmse").verdict.kind == "reproduced"
+    assert find(views[0], "MNIST", "degraded", "ssim").verdict.kind == "misprint suspected"
+    assert find(views[0], "MNIST", "tacos", "ssim").verdict.kind == "not comparable"
+    missing = find(views[0], "CelebA", "direct", "ssim")
+    assert missing.printed == "0.607"
+    assert "no experiment for CelebA in this configuration" in missing.verdict.reason
+    assert [row.run.dataset for row in views[0].extra if row.run] == ["digits"]
+    assert [(r.run.protocol, r.cells[1].verdict.kind) for r in views[0].readings] == [
+        ("fitted", "reproduced"),
+        ("paper", "differs"),
+    ]
+    untrained = table_view(1, synthetic()[:3], PAPER)
+    assert "E01-fitted" in find(untrained, "MNIST", "tacos", "ssim").verdict.reason
+
+
+def test_the_selected_protocol_at_the_best_budget_is_the_row() -> None:
+    laptop = score(budget="laptop", value=0.3, method="tacos")
+    released = score(run="E01-released", protocol="released", default=False, method="tacos", value=0.4)
+    view = table_view(1, (released, laptop, score(method="tacos", value=0.15)), PAPER)
+    assert find(view, "MNIST", "tacos", "rmse").value == "0.1500"
+    assert [row.run.run for row in view.extra if row.run] == ["E01-fitted", "E01-released"]
+
+
+def test_scorecard_counts_printed_cells(views: list[TableView]) -> None:
+    counts = scorecard(views)
+    assert list(counts) == list(KINDS)
+    assert [sum(column) for column in zip(*counts.values(), strict=True)] == [27, 27, 27]
+    assert counts["misprint suspected"] == [1, 0, 0]
+
+
+def test_unknown_table_names_the_valid_ones() -> None:
+    assert tables_of(PAPER) == [1, 2, 3]
+    with pytest.raises(ColdbenchError, match=r"unknown table '9'.*1, 2, 3"):
+        table_view(9, (), PAPER)
+
+
+def test_csv_twin_round_trips(views: list[TableView]) -> None:
+    for view in views:
+        lines = list(csv.DictReader(io.StringIO(table_csv(view))))
+        cells = [cell for row in view.rows + view.extra for cell in row.cells]
+        assert len(lines) == len(cells)
+        for line, cell in zip(lines, cells, strict=True):
+            assert (line["verdict"], line["reason"]) == (cell.verdict.kind, cell.verdict.reason)
+            assert line["paper"] == (cell.paper.printed if cell.paper else "")
+            assert (float(line["value"]) if line["value"] else None) == (cell.ours.value if cell.ours else None)
+
+
+# --- scores
+
+
+def test_scores_round_trip_through_parquet(tmp_path: Path) -> None:
+    frame = pd.DataFrame([vars(s) for s in synthetic()])
+    frame[:5].to_parquet(tmp_path / "a.parquet")
+    frame[5:].assign(low=None).to_parquet(tmp_path / "b.parquet")
+    scores = load_scores([tmp_path / "a.parquet", tmp_path / "b.parquet"])
+    assert scores[:5] == synthetic()[:5]
+    assert math.isnan(scores[5].low)
+    assert load_scores([]) == ()
+
+
+def test_bad_scores_are_told_in_one_line(tmp_path: Path) -> None:
+    frame = pd.DataFrame([vars(s) for s in synthetic()])
+    with pytest.raises(ColdbenchError, match="lack the column value"):
+        scores_of(frame.drop(columns="value"))
+    with pytest.raises(ColdbenchError, match="2 values for degraded"):
+        scores_of(pd.concat([frame, frame[:1]]))
+    with pytest.raises(ColdbenchError, match="n of the wrong kind: 'many'"):
+        scores_of(frame.assign(n="many"))
+    (tmp_path / "torn.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ColdbenchError, match="not a readable scores file"):
+        load_scores([tmp_path / "torn.parquet"])
+    with pytest.raises(ColdbenchError, match="does not exist"):
+        load_scores([tmp_path / "none.parquet"])
+
+
+# --- pages
+
+
+def test_pages_never_call_our_distance_fid(views: list[TableView]) -> None:
+    html = index_page(views, synthetic(), [])
+    assert "FD-Gabor" in html
+    told = re.findall(r"\S+\s+FID\b.{0,13}", re.sub(r"<[^>]+>", " ", html))
+    assert told
+    assert all(re.match(r"paper FID \d|here, FID in the paper", text) for text in told), told
+    assert "3.25" in html  # our distance, by its own name
+
+
+def test_page_escapes_names_and_survives_odd_values() -> None:
+    evil = '<script>alert("x")</script>'
+    scores = (
+        score(run=evil, because=evil, title=evil, provenance=json.dumps({evil: evil})),
+        score(run=evil, because=evil, title=evil, metric="ssim", value=math.nan, low=math.nan, high=math.nan),
+        score(run=evil, because=evil, title=evil, method="tacos", metric="frechet_gabor", value=1e300),
+    )
+    figure = Figure(evil, evil, "training", Path("none.png"), evil, evil)
+    html = index_page([table_view(1, scores, PAPER)], scores, [figure])
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    assert "1.00e+300" in html
+    assert "not a number" in html
+    assert "none.png is missing" in html
+
+
+def test_page_of_nothing_says_so() -> None:
+    html = table_page(table_view(2, (), PAPER), ())
+    assert "No results yet" in html
+    assert "no experiment for MNIST" in html.replace("No experiment", "no experiment")
+
+
+@pytest.mark.parametrize(
+    ("scores", "title", "says"),
+    [
+        ((score(budget="smoke", embedded=True, row=""),), "Smoke run", "Nothing here is a replication"),
+        (synthetic(), "Laptop run", "Degraded columns on the paper's data"),
+        ((score(embedded=True, row=""),), "Embedded images", "Nothing here"),
+        ((score(budget="short"),), "Short run", "short budget"),
+    ],
+)
+def test_banner_warns(scores: Scores, title: str, says: str) -> None:
+    warning = banner(scores)
+    assert warning
+    assert warning.title == title
+    assert says in warning.text
+    assert warning.mark in table_page(table_view(1, scores, PAPER), scores)
+
+
+def test_no_banner_for_a_replication() -> None:
+    assert banner((score(),)) is None
+    assert 'class="banner"' not in table_page(table_view(1, (score(),), PAPER), (score(),))
+
+
+def test_run_facts_merge_provenance() -> None:
+    (run,) = runs_of((score(), score(metric="ssim", provenance='{"device": "cuda", "seconds": 2}')))
+    assert (run.fact("device"), run.fact("seconds"), run.fact("absent")) == ("cpu; cuda", "2", "–")
+    with pytest.raises(ColdbenchError, match="not JSON"):
+        runs_of((score(provenance="{"),))
+
+
+def test_an_undefined_name_in_a_template_is_an_error() -> None:
+    with pytest.raises(jinja2.UndefinedError):
+        page._render("index.html", views=[], banner=None, runs=[], commands=())
+
+
+# --- figures
+
+
+def size(path: Path) -> tuple[int, int]:
+    width, height = struct.unpack(">II", path.read_bytes()[16:24])
+    return width, height
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 32, 32), (40, 3, 32, 32), (2, 3, 128, 128)])
+def test_figures_are_small_files(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    noise = np.random.default_rng(0).random(shape)  # the worst case of compression
+    four_columns(dict.fromkeys(("degraded", "direct", "sampled", "original"), noise), tmp_path / "four.png", "smoke")
+    progressive(range(50, 0, -1), np.stack([noise] * 50), noise, tmp_path / "steps.png", "paper", original=noise)
+    assert all(path.stat().st_size < 250_000 for path in tmp_path.iterdir())
+
+
+def test_pixels_are_magnified_exactly(tmp_path: Path) -> None:
+    from PIL import Image
+
+    image = np.random.default_rng(0).integers(0, 256, (1, 3, 32, 32)) / 255
+    four_columns(dict.fromkeys(("degraded", "direct", "sampled", "original"), image), tmp_path / "f.png", "paper")
+    pixels = np.asarray(Image.open(tmp_path / "f.png").convert("RGB"))
+    assert size(tmp_path / "f.png") == (6 + 4 * 102, 6 + 102 + 30)
+    tile = pixels[32 : 32 + 96, 6 : 6 + 96]  # below the labels and a gap, after a gap
+    assert np.array_equal(tile[1::3, 1::3], (image[0].transpose(1, 2, 0) * 255).round().astype(np.uint8))
+
+
+def test_figures_refuse_what_does_not_fit(tmp_path: Path) -> None:
+    images = np.zeros((2, 1, 8, 8))
+    with pytest.raises(ColdbenchError, match="no original images"):
+        four_columns(dict.fromkeys(("degraded", "direct", "sampled"), images), tmp_path / "f.png", "paper")
+    with pytest.raises(ColdbenchError, match="images of shapes"):
+        progressive([1], images[None], images[:1], tmp_path / "f.png", "paper")
+    with pytest.raises(ColdbenchError, match="2 step labels for 1 states"):
+        progressive([2, 1], images[None], images, tmp_path / "f.png", "paper")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("losses", [[], [0.3], [0.3, math.nan, 0.1], [0.3, 0.2, 0.0]])
+def test_training_curve_of_any_log(tmp_path: Path, losses: list[float]) -> None:
+    log = [{"updates": 10 * k, "loss": loss, "images_per_second": 100.0} for k, loss in enumerate(losses)]
+    training_curve(log, tmp_path / "training.png", "laptop")
+    assert size(tmp_path / "training.png") == (640, 400)
