@@ -17,7 +17,7 @@ from torch import nn
 
 from coldbench import __version__, models
 from coldbench.errors import ColdbenchError
-from coldbench.experiment import Experiment
+from coldbench.experiment import Experiment, from_json
 from coldbench.files import atomic
 from coldbench.progress import log
 
@@ -52,7 +52,11 @@ def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
 
 def save_model(path: Path, weights: dict[str, torch.Tensor], experiment: Experiment) -> None:
     """Write a finished model as safetensors, its experiment in the metadata, atomically."""
-    metadata = {"experiment": experiment.to_json(), "fingerprint": experiment.fingerprint, "coldbench": __version__}
+    metadata = {
+        "experiment": experiment.model_dump_json(),
+        "fingerprint": experiment.fingerprint,
+        "coldbench": __version__,
+    }
     with atomic(path) as temporary:
         safetensors.torch.save_file({k: v.contiguous().cpu() for k, v in weights.items()}, temporary, metadata)
 
@@ -67,7 +71,7 @@ def load_model(path: Path, channels: int, device: torch.device) -> tuple[nn.Modu
         raise ColdbenchError(f"cannot read model {path}: {error}") from error
     if "experiment" not in metadata:
         raise ColdbenchError(f"{path} holds no experiment; it was not written by coldbench")
-    experiment = Experiment.from_json(metadata["experiment"])
+    experiment = from_json(Experiment, metadata["experiment"], f"the experiment in {path}")
     network = models.build(experiment.network, channels)
     try:
         network.load_state_dict(weights)

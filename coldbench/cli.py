@@ -10,7 +10,7 @@ import typer
 
 from coldbench import __version__, progress
 from coldbench.errors import ColdbenchError
-from coldbench.experiment import Experiment, Sampling, checked
+from coldbench.experiment import About, Experiment, Sampling, from_json
 
 app = typer.Typer(
     add_completion=False,
@@ -23,7 +23,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 Log = Annotated[Path | None, typer.Option(help="write the progress lines to this file as well")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads")]
 Science = Annotated[str, typer.Option("--experiment", help="the resolved experiment: JSON, or a file that holds it")]
+Words = Annotated[str, typer.Option("--about", help="title, cell, default and because, as JSON")]
 Prepared = Annotated[Path, typer.Option("--data", help="folder written by `coldbench prepare`")]
+Work = Annotated[Path, typer.Option(help="folder for checkpoints or shards, which survive a stopped job")]
 Out = Annotated[Path, typer.Option(help="file to write")]
 
 
@@ -42,9 +44,10 @@ def _setup(log: Path | None, name: str, device: str = "cpu", threads: int | None
 
 def _experiment(text: str) -> Experiment:
     try:
-        return Experiment.from_json(text if text.lstrip().startswith("{") else Path(text).read_text())
+        content = text if text.lstrip().startswith("{") else Path(text).read_text()
     except OSError as error:
         raise ColdbenchError(f"cannot read experiment {text}: {error.strerror}") from error
+    return from_json(Experiment, content, "experiment")
 
 
 @app.command()
@@ -74,7 +77,12 @@ def prepare(
 
 @app.command()
 def train(
-    experiment: Science, data: Prepared, out: Out, work: Path, device: Device = "auto", threads: Threads = None,
+    experiment: Science,
+    data: Prepared,
+    out: Out,
+    work: Work,
+    device: Device = "auto",
+    threads: Threads = None,
     log: Log = None,
 ) -> None:
     """Train one model; WORK keeps the checkpoints, from which a stopped training goes on."""
@@ -87,49 +95,64 @@ def train(
 
 @app.command()
 def sample(
-    model: Path, data: Prepared, out: Out, work: Path,
+    model: Path,
+    data: Prepared,
+    out: Out,
+    work: Work,
     sampling: Annotated[str, typer.Option(help="methods, images, batch and shard, as JSON")] = "{}",
-    device: Device = "auto", threads: Threads = None, log: Log = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    log: Log = None,
 ) -> None:
     """Restore test images with MODEL by every method; WORK keeps the finished shards."""
-    import json
-
     target = _setup(log, f"{model.parent.name} sample", device, threads)
     from coldbench import sample as sampler
 
-    sampler.run(model, data, out, work, checked(Sampling, json.loads(sampling), "sampling"), target)
+    sampler.run(model, data, out, work, from_json(Sampling, sampling, "sampling"), target)
 
 
 @app.command()
 def degraded(
-    experiment: Science, data: Prepared, out: Out, device: Device = "auto", threads: Threads = None, log: Log = None
+    experiment: Science,
+    about: Words,
+    data: Prepared,
+    out: Out,
+    device: Device = "auto",
+    threads: Threads = None,
+    log: Log = None,
 ) -> None:
     """Score the degraded test set itself: the Degraded columns, which need no model."""
     resolved = _experiment(experiment)
     target = _setup(log, f"{resolved.run} degraded", device, threads)
     from coldbench import evaluate as evaluation
 
-    evaluation.degraded(resolved, data, out, target)
+    evaluation.degraded(resolved, from_json(About, about, "about"), data, out, target)
 
 
 @app.command()
 def evaluate(
-    manifest: Path, data: Prepared, out: Out, device: Device = "auto", threads: Threads = None, log: Log = None
+    manifest: Path,
+    about: Words,
+    data: Prepared,
+    out: Out,
+    device: Device = "auto",
+    threads: Threads = None,
+    log: Log = None,
 ) -> None:
     """Score the sampled images that MANIFEST names."""
     target = _setup(log, f"{manifest.parent.name} evaluate", device, threads)
     from coldbench import evaluate as evaluation
 
-    evaluation.evaluate(manifest, data, out, target)
+    evaluation.evaluate(manifest, from_json(About, about, "about"), data, out, target)
 
 
 @app.command()
-def figures(manifest: Path, training_log: Path, out: Out, log: Log = None) -> None:
+def figures(manifest: Path, about: Words, training_log: Path, out: Out, log: Log = None) -> None:
     """Draw the figures of one run."""
     from coldbench.report import gallery
 
     progress.log_to(log, f"[{manifest.parent.name} figures]")
-    gallery.draw(manifest, training_log, out)
+    gallery.draw(manifest, from_json(About, about, "about"), training_log, out)
 
 
 @app.command()

@@ -10,6 +10,10 @@ class ColdbenchError(Exception):
     """Bad input or a failed run, told in one line; the command line prints it without a traceback."""
 
 
+class NotThere(ColdbenchError):
+    """A file that could still be fetched or made is absent; a damaged one is a plain ColdbenchError."""
+
+
 def unknown(kind: str, word: object, choices: Iterable[str]) -> ColdbenchError:
     """The error for a name that is not among `choices`: names it, the nearest choice, and all of them."""
     names = sorted(map(str, choices))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from coldbench import data, degradations, sample
 from coldbench.errors import ColdbenchError
-from coldbench.experiment import Experiment
+from coldbench.experiment import About, Experiment
 from coldbench.files import atomic, read_json
 from coldbench.metrics import gabor
 from coldbench.metrics.frechet import Statistics, frechet_distance
@@ -38,7 +38,7 @@ from coldbench.train import to_unit
 Rows = list[dict[str, Any]]
 
 
-def degraded(experiment: Experiment, prepared: Path, out: Path, device: torch.device) -> None:
+def degraded(experiment: Experiment, about: About, prepared: Path, out: Path, device: torch.device) -> None:
     """Score D(x, T) against x on the whole test set, no model needed; write the rows to `out` (parquet)."""
     began = time.monotonic()
     images = data.load(prepared, "test")
@@ -50,10 +50,12 @@ def degraded(experiment: Experiment, prepared: Path, out: Path, device: torch.de
         others.append(to_unit_interval(xt))
     rows = _rows(experiment, "degraded", torch.cat(originals), torch.cat(others))
     facts = {"data": data.info(prepared)["hash"], "degradation": experiment.degradation}
-    _write(out, rows, experiment, prepared, provenance(device, **facts, seconds=round(time.monotonic() - began, 1)))
+    _write(
+        out, rows, experiment, about, prepared, provenance(device, **facts, seconds=round(time.monotonic() - began, 1))
+    )
 
 
-def evaluate(manifest: Path, prepared: Path, out: Path, device: torch.device) -> None:
+def evaluate(manifest: Path, about: About, prepared: Path, out: Path, device: torch.device) -> None:
     """Score every method's restored images against the originals; write the rows to `out` (parquet)."""
     began = time.monotonic()
     facts = read_json(manifest)
@@ -69,7 +71,14 @@ def evaluate(manifest: Path, prepared: Path, out: Path, device: torch.device) ->
         ticker.tick(done, method)
     science = {"model": facts["model"][:16], "fingerprint": experiment.fingerprint, "data": facts["data"]}
     details = {**science, **experiment.science, "sampled_on": facts["device"]}
-    _write(out, rows, experiment, prepared, provenance(device, **details, seconds=round(time.monotonic() - began, 1)))
+    _write(
+        out,
+        rows,
+        experiment,
+        about,
+        prepared,
+        provenance(device, **details, seconds=round(time.monotonic() - began, 1)),
+    )
 
 
 def _rows(experiment: Experiment, method: str, original: Tensor, other: Tensor) -> Rows:
@@ -91,17 +100,17 @@ def _statistics(images: Tensor) -> Statistics:
     return Statistics.of(np.concatenate(parts))
 
 
-def _write(out: Path, rows: Rows, experiment: Experiment, prepared: Path, origin: dict[str, Any]) -> None:
+def _write(out: Path, rows: Rows, experiment: Experiment, about: About, prepared: Path, origin: dict[str, Any]) -> None:
     info = data.info(prepared)
     common = {
         "run": experiment.run,
         "experiment": experiment.name,
-        "title": experiment.title,
-        "table": experiment.cell.table,
-        "row": experiment.cell.row,
+        "title": about.title,
+        "table": about.cell.table,
+        "row": about.cell.row,
         "protocol": experiment.protocol,
-        "default": experiment.default,
-        "because": experiment.because,
+        "default": about.default,
+        "because": about.because,
         "budget": experiment.budget,
         "dataset": info["name"],
         "dataset_title": info["title"],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -76,23 +77,17 @@ class Cell(Strict):
 
 
 class Experiment(Strict):
-    """One model under one protocol and budget, completely resolved."""
+    """One model under one protocol and budget, completely resolved: what decides its weights, and its names."""
 
     name: str
-    title: str
-    cell: Cell
     protocol: str
-    default: bool
-    because: str
     budget: str
     dataset: str
-    stands_in: bool
     size: Count
     seed: int
     degradation: dict[str, Any]
     network: Network
     training: Training
-    sampling: Sampling
 
     @property
     def run(self) -> str:
@@ -102,26 +97,30 @@ class Experiment(Strict):
     @property
     def science(self) -> dict[str, Any]:
         """Everything that decides the weights, and nothing else."""
-        fields = self.model_dump(include={"dataset", "size", "seed", "degradation", "network", "training"})
-        return {"science_version": SCIENCE_VERSION, **fields}
+        return {"science_version": SCIENCE_VERSION, **self.model_dump(exclude={"name", "protocol", "budget"})}
 
     @property
     def fingerprint(self) -> str:
         """Hexadecimal hash of `science`, 16 characters: equal for two experiments that train the same model."""
         return fingerprint(self.science)
 
-    def to_json(self) -> str:
-        """Canonical JSON, the inverse of `Experiment.from_json`."""
-        return json.dumps(self.model_dump(), sort_keys=True)
 
-    @classmethod
-    def from_json(cls, text: str) -> Experiment:
-        """The experiment written by `to_json`; ColdbenchError if it is not one."""
-        try:
-            value = json.loads(text)
-        except ValueError as error:
-            raise ColdbenchError(f"not an experiment in JSON: {error}") from error
-        return checked(cls, value, "experiment")
+class About(Strict):
+    """How an experiment is shown: words that change no weight and retrain nothing."""
+
+    title: str
+    cell: Cell
+    default: bool  # whether its protocol is the one selected for its experiment
+    because: str  # what this protocol is and why
+
+
+@dataclass(frozen=True)
+class Run:
+    """An experiment with everything that the later stages need to know about it."""
+
+    experiment: Experiment
+    about: About
+    sampling: Sampling
 
 
 class Entry(Strict):
@@ -215,35 +214,39 @@ def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def resolve(config: Config, name: str, protocol: str, budget: str) -> Experiment:
+def from_json(model: type[Model], text: str, what: str) -> Model:
+    """The `model` that `text` holds as JSON; ColdbenchError if it does not."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ColdbenchError(f"{what} is not JSON: {error}") from error
+    return checked(model, value, what)
+
+
+def resolve(config: Config, name: str, protocol: str, budget: str) -> Run:
     """Experiment `name` of the grid under one protocol and one budget, with every value in place."""
     entry = config.grid[name]
-    if protocol not in entry.protocols:
-        raise unknown(f"protocol of {name}", protocol, entry.protocols)
-    if budget not in config.budgets:
-        raise unknown("budget", budget, config.budgets)
     reading = dict(entry.protocols[protocol])
     because = reading.pop("because", "")
-    extra = config.budgets[budget]
-    layers = merged(
-        {"degradation": entry.degradation, "network": entry.network, "training": entry.training},
-        {"sampling": entry.sampling},
-        reading,
-        extra.model_dump(),
-    )
-    chosen = entry.protocol if config.protocol == "default" else config.protocol
-    fields = {
-        **layers,
-        "name": name,
+    below = {part: getattr(entry, part) for part in ("degradation", "network", "training", "sampling")}
+    where = f"grid.{name}, protocol {protocol}, budget {budget}"
+    if stray := reading.keys() - below.keys():
+        raise unknown(f"key in {where}", min(stray), ["because", *below])
+    layers = merged(below, reading, config.budgets[budget].model_dump())
+    sampling = layers.pop("sampling")
+    names = {"name": name, "protocol": protocol, "budget": budget}
+    dataset = config.stand_in.get(entry.dataset, entry.dataset)
+    experiment = {**names, **layers, "dataset": dataset, "size": entry.size, "seed": config.seed}
+    about = {
         "title": entry.title,
         "cell": entry.cell.model_dump(),
-        "protocol": protocol,
-        "default": protocol == (chosen if chosen in entry.protocols else entry.protocol),
+        "default": protocol == chosen_protocol(config, name),
         "because": because,
-        "budget": budget,
-        "dataset": config.stand_in.get(entry.dataset, entry.dataset),
-        "stands_in": entry.dataset in config.stand_in,
-        "size": entry.size,
-        "seed": config.seed,
     }
-    return checked(Experiment, fields, f"grid.{name}, protocol {protocol}, budget {budget}")
+    return Run(checked(Experiment, experiment, where), checked(About, about, where), checked(Sampling, sampling, where))
+
+
+def chosen_protocol(config: Config, name: str) -> str:
+    """The protocol that experiment `name` is trained under: the configuration's if it has it, else its own default."""
+    entry = config.grid[name]
+    return config.protocol if config.protocol in entry.protocols else entry.protocol

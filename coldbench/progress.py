@@ -20,7 +20,9 @@ class Interrupted(Exception):
     """A signal asked the work to stop; everything finished so far is on disk."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}; finished work is kept, run the same again to go on")
+        super().__init__(
+            f"stopped by {signal.Signals(number).name}; finished work is kept, run the same again to go on"
+        )
         self.status = 130 if number == signal.SIGINT else RESUMABLE
 
 

@@ -80,18 +80,27 @@ def run(model: Path, prepared: Path, out: Path, work: Path, sampling: Sampling, 
             write_array(path, np.concatenate(parts))
         if not (folder / "trajectory.npz").exists():
             _write_trajectory(folder / "trajectory.npz", restore, degradation, images, experiment.seed, device, stop)
-    write_json(out, {
-        "experiment": experiment.model_dump(),
-        "model": content["model"],
-        "data": info["hash"],
-        "images": n,
-        "device": str(device),
-        "trajectory": str((folder / "trajectory.npz").relative_to(out.parent)),
-        "shards": [
-            {"method": m, "first": r.start, "stop": r.stop, "file": str(p.relative_to(out.parent)), "sha256": sha256(p)}
-            for m, r, p in wanted
-        ],
-    })
+    write_json(
+        out,
+        {
+            "experiment": experiment.model_dump(),
+            "model": content["model"],
+            "data": info["hash"],
+            "images": n,
+            "device": str(device),
+            "trajectory": str((folder / "trajectory.npz").relative_to(out.parent)),
+            "shards": [
+                {
+                    "method": m,
+                    "first": r.start,
+                    "stop": r.stop,
+                    "file": str(p.relative_to(out.parent)),
+                    "sha256": sha256(p),
+                }
+                for m, r, p in wanted
+            ],
+        },
+    )
     for other in work.iterdir():  # shards of an earlier model or seed
         if other != folder:
             shutil.rmtree(other)
@@ -137,4 +146,3 @@ def read(manifest: Path, method: str) -> Images:
             raise ColdbenchError(f"shard {path} is missing or damaged; delete {manifest} and it is made again")
         parts.append(np.load(path))
     return np.concatenate(parts)
-

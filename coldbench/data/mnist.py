@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from coldbench.errors import ColdbenchError
+from coldbench.errors import ColdbenchError, NotThere
 from coldbench.files import atomic
 
 
@@ -111,7 +111,7 @@ def _locate(folder: Path, idx: Idx) -> Path:
         for path in (place / idx.name, place / f"{idx.name}.gz"):
             if path.is_file():
                 return path
-    raise ColdbenchError(f"{folder / 'MNIST' / 'raw' / idx.name} does not exist: MNIST needs {NEEDS}")
+    raise NotThere(f"{folder / 'MNIST' / 'raw' / idx.name} does not exist: MNIST needs {NEEDS}")
 
 
 def _unpacked_size(path: Path) -> int:

@@ -45,7 +45,9 @@ class Blur(SeparableLinear):
         if self.kernel % 2 == 0:
             raise ColdbenchError(f"degradation blur: kernel must be odd, not {self.kernel}")
         if self.kernel // 2 >= self.size:
-            raise ColdbenchError(f"degradation blur: kernel {self.kernel} needs images wider than {self.kernel // 2} px")
+            raise ColdbenchError(
+                f"degradation blur: kernel {self.kernel} needs images wider than {self.kernel // 2} px"
+            )
         if self.discrete:
             raise ColdbenchError("degradation blur: discrete is not available yet; leave it false")
 

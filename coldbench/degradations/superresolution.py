@@ -40,7 +40,9 @@ class SuperResolution(SeparableLinear):
                 f"{self.size} px allows T ≤ {limit}"
             )
         if self.discrete:
-            raise ColdbenchError("degradation superresolution: no protocol truncates it to 8 bits; leave discrete false")
+            raise ColdbenchError(
+                "degradation superresolution: no protocol truncates it to 8 bits; leave discrete false"
+            )
 
     def matrices(self) -> Matrix:
         """A_0 … A_T, float64 (T+1, size, size)."""

@@ -74,5 +74,8 @@ def batches(n: int, size: int = 500) -> list[slice]:
 def scores_per_image(original: Tensor, other: Tensor) -> tuple[Values, Values]:
     """SSIM and mean squared difference per image, in batches so that memory stays small."""
     with torch.inference_mode():
-        pairs = [(ssim_per_image(original[b], other[b]), mse_per_image(original[b], other[b])) for b in batches(len(original))]
+        pairs = [
+            (ssim_per_image(original[b], other[b]), mse_per_image(original[b], other[b]))
+            for b in batches(len(original))
+        ]
     return np.concatenate([p[0] for p in pairs]), np.concatenate([p[1] for p in pairs])

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from coldbench.errors import ColdbenchError
-from coldbench.experiment import Experiment
+from coldbench.experiment import About, Experiment
 from coldbench.files import read_json, write_json
 from coldbench.report.figures import four_columns, progressive, training_curve
 from coldbench.report.page import Figure
 
 
-def draw(manifest: Path, training_log: Path, out: Path) -> None:
+def draw(manifest: Path, about: About, training_log: Path, out: Path) -> None:
     """Draw the run's figures beside `out` and write their list (kind, file, caption, alt text) to it, last."""
     facts = read_json(manifest)
     experiment = Experiment.model_validate(facts["experiment"])
@@ -33,7 +33,7 @@ def draw(manifest: Path, training_log: Path, out: Path) -> None:
         severities[:-1], states[:-1], states[-1], folder / "progressive.png", budget, original=shown["original"]
     )
     training_curve([{**line, "updates": line["update"]} for line in log], folder / "training.png", budget)
-    title = experiment.title
+    title = about.title
     words = {
         "four_columns": (
             f"{title}: degraded, direct, sampled (TACoS), original.",
@@ -57,6 +57,4 @@ def draw(manifest: Path, training_log: Path, out: Path) -> None:
 
 def load(lists: list[Path]) -> list[Figure]:
     """The figures that `draw` listed."""
-    return [
-        Figure(**{**entry, "path": path.parent / entry["path"]}) for path in lists for entry in read_json(path)
-    ]
+    return [Figure(**{**entry, "path": path.parent / entry["path"]}) for path in lists for entry in read_json(path)]

@@ -1,0 +1,36 @@
+# coldbench: from images to the tables of "Cold Diffusion" (arXiv 2208.09392).
+#
+#   snakemake                          the report at this machine's budget (profiles/default)
+#   snakemake reports/table1.html      one table, running only what is missing
+#   snakemake --profile slurm all      Tables and figures at the paper's budget, on a cluster
+#   snakemake -n                       the plan
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "workflow/config/paper.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/sample.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+    fetch,
+    figures,
+    table,
+    report,
+
+
+rule all:
+    default_target: True
+    input:
+        f"{REPORTS}/index.html",
+        expand("{reports}/table{number}.html", reports=REPORTS, number=TABLES),

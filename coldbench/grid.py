@@ -1,0 +1,137 @@
+"""From the configuration to the runs: everything that can be wrong is found here, before a job is planned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coldbench import data
+from coldbench.errors import ColdbenchError, NotThere, unknown
+from coldbench.experiment import Config, Experiment, Run, checked, chosen_protocol, resolve
+
+DEFAULT_FOLDER = "data"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The resolved grid: `trained` runs by name, and `readings`, every protocol of every selected experiment."""
+
+    config: Config
+    trained: dict[str, Run]
+    readings: dict[str, Run]
+    to_fetch: frozenset[str]
+
+    @property
+    def datasets(self) -> dict[str, set[int]]:
+        """The image sizes needed of each data set."""
+        sizes: dict[str, set[int]] = {}
+        for run in self.readings.values():
+            sizes.setdefault(run.experiment.dataset, set()).add(run.experiment.size)
+        return sizes
+
+
+def build(raw: Mapping[str, Any], finished: Callable[[str, str], bool], check_operators: bool = True) -> Grid:
+    """Validate a configuration and resolve its grid; ColdbenchError, one line, for the first thing that is wrong.
+
+    `finished(budget, run)` tells whether results are there, for the budgets in `accept`. With `check_operators` the
+    degradations and networks are built as well, which imports torch.
+    """
+    config = checked(Config, raw, "config")
+    if config.budget not in config.budgets:
+        raise unknown("budget", config.budget, config.budgets)
+    for name in config.accept:
+        if name not in config.budgets:
+            raise unknown("budget in accept", name, config.budgets)
+    for name in config.experiments:
+        if name not in config.grid:
+            raise unknown("experiment", name, config.grid)
+    protocols = {"default", *(p for entry in config.grid.values() for p in entry.protocols)}
+    if config.protocol not in protocols:
+        raise unknown("protocol", config.protocol, protocols)
+    for name in [*config.datasets, *config.stand_in.values(), *(entry.dataset for entry in config.grid.values())]:
+        data.dataset(name)
+    selected = _selected(config)
+    trained, readings = {}, {}
+    for name in selected:
+        entry = config.grid[name]
+        if entry.protocol not in entry.protocols:
+            raise unknown(f"protocol of {name}", entry.protocol, entry.protocols)
+        for protocol in entry.protocols:
+            run_name = f"{name}-{protocol}"
+            done = [budget for budget in config.accept if finished(budget, run_name)]
+            run = resolve(config, name, protocol, (done or [config.budget])[0])
+            readings[run_name] = run
+            if protocol == chosen_protocol(config, name):
+                trained[run_name] = run
+            if check_operators:
+                _check_operators(run.experiment)
+    return Grid(config, trained, readings, _to_fetch(config, {r.experiment.dataset for r in readings.values()}))
+
+
+def _selected(config: Config) -> list[str]:
+    """The experiments that pass both filters; ColdbenchError if none does."""
+    names = config.experiments or list(config.grid)
+    shown = {name: config.stand_in.get(config.grid[name].dataset, config.grid[name].dataset) for name in names}
+    kept = [name for name in names if not config.datasets or shown[name] in config.datasets]
+    if not kept:
+        there = ", ".join(sorted(set(shown.values())))
+        raise ColdbenchError(f"no experiment uses data set {', '.join(config.datasets)} (the grid uses: {there})")
+    return kept
+
+
+def _check_operators(experiment: Experiment) -> None:
+    from coldbench import degradations, models
+
+    try:
+        degradations.build(experiment.degradation, experiment.size)
+        models.check_name(experiment.network.name)
+        shrink = 2 ** (len(experiment.network.dim_mults) - 1)
+        if experiment.size % shrink:
+            raise ColdbenchError(
+                f"network {experiment.network.name} with {len(experiment.network.dim_mults)} stages needs a side that "
+                f"is a multiple of {shrink}, not {experiment.size}"
+            )
+    except ColdbenchError as error:
+        raise ColdbenchError(f"{experiment.name} ({experiment.protocol}): {error}") from None
+
+
+def _to_fetch(config: Config, names: set[str]) -> frozenset[str]:
+    """The data sets whose files are absent and have to be downloaded; ColdbenchError for damaged or unobtainable ones."""
+    folder = Path(config.data)
+    absent = set()
+    for name in sorted(names):
+        if data.DATASETS[name].embedded:
+            continue
+        if config.data != DEFAULT_FOLDER and not folder.is_dir():
+            raise ColdbenchError(
+                f"data folder '{config.data}' does not exist; {name} needs {data.DATASETS[name].needs}"
+            )
+        try:
+            data.check_source(name, folder)
+        except NotThere:
+            if data.DATASETS[name].download is None:
+                raise
+            absent.add(name)
+    return frozenset(absent)
+
+
+def cpu_hours(experiment: Experiment) -> float:
+    """About how long a training takes on two CPU cores, in hours.
+
+    From the training logs of this suite: 12 images/s for the paper's network (dim 64) and 110 for dim 16, both at 32 px.
+    """
+    rate = 12 * (64 / experiment.network.dim) ** 1.6 * (32 / experiment.size) ** 2
+    return experiment.training.updates * experiment.training.total_batch / rate / 3600
+
+
+def refuse_on_cpu(experiment: Experiment, limit: float) -> None:
+    """Raise ColdbenchError if training `experiment` on a CPU would take longer than `limit` hours."""
+    hours = cpu_hours(experiment)
+    if hours > limit:
+        days = f"{hours / 24:,.0f} days" if hours > 48 else f"{hours:.0f} hours"
+        raise ColdbenchError(
+            f"{experiment.run} at budget {experiment.budget} would take about {days} on this CPU (limit: {limit:g} hours); "
+            "use a GPU, a cluster (--profile slurm), --config budget=laptop, or raise max_cpu_hours"
+        )

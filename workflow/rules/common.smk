@@ -1,0 +1,75 @@
+# The resolved grid, where things lie, and wildcards that only match what exists. No science here.
+import sys
+from difflib import get_close_matches
+from pathlib import Path
+
+from coldbench.errors import ColdbenchError
+from coldbench.grid import build, refuse_on_cpu
+
+PAPER = "workflow/paper/tables.csv"
+TABLES = (1, 2, 3)
+
+
+def stop(message):
+    """End before any work with one line."""
+    sys.exit(f"coldbench: error: {message}")
+
+
+def finished(budget, run):
+    return Path(config["results"], budget, run, "scores.parquet").exists()
+
+
+try:
+    GRID = build(config, finished, check_operators=workflow.is_main_process)
+except ColdbenchError as error:
+    stop(error)
+
+RESULTS, REPORTS = GRID.config.results, GRID.config.reports
+RUNS = {(run.experiment.budget, name): run for name, run in GRID.readings.items()}
+TRAINED = {(run.experiment.budget, name): run for name, run in GRID.trained.items()}
+RUN = f"{RESULTS}/{{budget}}/{{run}}"
+
+
+wildcard_constraints:
+    budget="|".join({budget for budget, _ in RUNS}),
+    run="|".join({run for _, run in RUNS}),
+    dataset="|".join(GRID.datasets),
+    size=r"\d+",
+    number="|".join(map(str, TABLES)),
+
+
+def of(wildcards):
+    """The run that the wildcards name."""
+    return RUNS[wildcards.budget, wildcards.run]
+
+
+def prepared(wildcards):
+    """The prepared data set of a run."""
+    experiment = of(wildcards).experiment
+    return f"{RESULTS}/data/{experiment.dataset}-{experiment.size}/info.json"
+
+
+def each(runs, *files):
+    """The files of every run."""
+    return [f"{RESULTS}/{budget}/{run}/{file}" for budget, run in runs for file in files]
+
+
+def threads_for(stage):
+    return GRID.config.threads.get(stage, 1)
+
+
+def check_targets():
+    """A mistyped target ends here, with the nearest valid one."""
+    valid = [f"{REPORTS}/index.html", *(f"{REPORTS}/table{number}.{end}" for number in TABLES for end in ("html", "csv"))]
+    valid += each(TRAINED, "model.safetensors", "model.jsonl", "samples.json", "scores.parquet", "figures.json")
+    valid += each(RUNS, "degraded.parquet")
+    valid += [f"{RESULTS}/data/{name}-{size}/info.json" for name, sizes in GRID.datasets.items() for size in sizes]
+    for target in sys.argv[1:]:  # Snakemake reads its targets only after the rules
+        ours = target.startswith((f"{RESULTS}/", f"{REPORTS}/", "results/", "reports/"))
+        if ours and target not in valid and not Path(target).exists():
+            close = get_close_matches(target, valid, n=1, cutoff=0.3)
+            stop(f"unknown target '{target}'" + (f": did you mean '{close[0]}'?" if close else ""))
+
+
+if workflow.is_main_process:
+    check_targets()

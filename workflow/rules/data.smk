@@ -1,0 +1,33 @@
+# Sources are fetched on the submitting machine; preparing decodes each data set once.
+
+
+rule fetch:
+    output:
+        touch(f"{RESULTS}/data/{{dataset}}.fetched"),
+    log:
+        f"{RESULTS}/logs/fetch-{{dataset}}.log",
+    params:
+        folder=GRID.config.data,
+    shell:
+        "coldbench fetch {wildcards.dataset} {params.folder:q} --log {log}"
+
+
+rule prepare:
+    input:
+        lambda w: f"{RESULTS}/data/{w.dataset}.fetched" if w.dataset in GRID.to_fetch else [],
+    output:
+        train=f"{RESULTS}/data/{{dataset}}-{{size}}/train.npy",
+        test=f"{RESULTS}/data/{{dataset}}-{{size}}/test.npy",
+        info=f"{RESULTS}/data/{{dataset}}-{{size}}/info.json",
+    log:
+        f"{RESULTS}/logs/prepare-{{dataset}}-{{size}}.log",
+    threads: threads_for("prepare")
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        out=subpath(output.info, parent=True),
+        folder=GRID.config.data,
+    shell:
+        "coldbench prepare {wildcards.dataset} --size {wildcards.size} --folder {params.folder:q}"
+        " --out {params.out:q} --log {log}"

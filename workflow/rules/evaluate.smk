@@ -1,0 +1,43 @@
+# Scores. The degraded test set needs no model, so it is scored under every protocol.
+
+
+rule degraded:
+    input:
+        data=prepared,
+    output:
+        f"{RUN}/degraded.parquet",
+    log:
+        f"{RUN}/logs/degraded.log",
+    threads: threads_for("evaluate")
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        experiment=lambda w: of(w).experiment.model_dump_json(),
+        about=lambda w: of(w).about.model_dump_json(),
+        data=subpath(input.data, parent=True),
+        device=GRID.config.device,
+    shell:
+        "coldbench degraded --experiment {params.experiment:q} --about {params.about:q} --data {params.data:q}"
+        " --out {output:q} --device {params.device} --threads {threads} --log {log:q}"
+
+
+rule evaluate:
+    input:
+        samples=f"{RUN}/samples.json",
+        data=prepared,
+    output:
+        f"{RUN}/scores.parquet",
+    log:
+        f"{RUN}/logs/evaluate.log",
+    threads: threads_for("evaluate")
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        about=lambda w: of(w).about.model_dump_json(),
+        data=subpath(input.data, parent=True),
+        device=GRID.config.device,
+    shell:
+        "coldbench evaluate {input.samples:q} --about {params.about:q} --data {params.data:q} --out {output:q}"
+        " --device {params.device} --threads {threads} --log {log:q}"
