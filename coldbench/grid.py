@@ -98,7 +98,7 @@ def _check_operators(experiment: Experiment) -> None:
 
 
 def _to_fetch(config: Config, names: set[str]) -> frozenset[str]:
-    """The data sets whose files are absent and have to be downloaded; ColdbenchError for damaged or unobtainable ones."""
+    """The data sets that have to be downloaded; ColdbenchError for damaged or unobtainable ones."""
     folder = Path(config.data)
     absent = set()
     for name in sorted(names):
@@ -120,9 +120,9 @@ def _to_fetch(config: Config, names: set[str]) -> frozenset[str]:
 def cpu_hours(experiment: Experiment) -> float:
     """About how long a training takes on two CPU cores, in hours.
 
-    From the training logs of this suite: 12 images/s for the paper's network (dim 64) and 110 for dim 16, both at 32 px.
+    From training logs of this suite: 12 images/s for the paper's network (dim 64), 110 for dim 16, both at 32 px.
     """
-    rate = 12 * (64 / experiment.network.dim) ** 1.6 * (32 / experiment.size) ** 2
+    rate: float = 12 * (64 / experiment.network.dim) ** 1.6 * (32 / experiment.size) ** 2
     return experiment.training.updates * experiment.training.total_batch / rate / 3600
 
 
@@ -132,6 +132,7 @@ def refuse_on_cpu(experiment: Experiment, limit: float) -> None:
     if hours > limit:
         days = f"{hours / 24:,.0f} days" if hours > 48 else f"{hours:.0f} hours"
         raise ColdbenchError(
-            f"{experiment.run} at budget {experiment.budget} would take about {days} on this CPU (limit: {limit:g} hours); "
-            "use a GPU, a cluster (--profile slurm), --config budget=laptop, or raise max_cpu_hours"
+            f"{experiment.run} at budget {experiment.budget} would take about {days} on this CPU "
+            f"(limit: {limit:g} hours); use a GPU, a cluster (--profile slurm), --config budget=laptop, "
+            "or raise max_cpu_hours"
         )

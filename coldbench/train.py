@@ -50,7 +50,7 @@ def training_batch(
     position = torch.arange(first, first + count)
     epochs, places = position // len(images), position % len(images)
     chosen = torch.empty_like(position)
-    for epoch in epochs.unique().tolist():
+    for epoch in set(epochs.tolist()):
         here = epochs == epoch
         chosen[here] = _order(seed, epoch, len(images))[places[here]]
     position = position.to(device)

@@ -1,7 +1,7 @@
 """D(x, t): the registry of degradations by name.
 
-To add one, write a frozen dataclass that fulfils `base.Degradation` in a file of its own and enter it here; the tests of
-the laws (`tests/test_degradations.py`) then cover it.
+To add one, write a frozen dataclass that fulfils `base.Degradation` in a file of its own and enter it here; the tests
+of the laws (`tests/test_degradations.py`) then cover it.
 """
 
 from __future__ import annotations

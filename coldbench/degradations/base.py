@@ -1,12 +1,13 @@
 """The contract of a degradation, and what several families share.
 
 D(x0, t, state) is a deterministic, closed form: it costs the same for every severity t, and everything random was drawn
-once, per image, into `state`. Images are float tensors (N, C, size, size) in [-1, 1]; t is int64 (N,) in 0…T; severity 0
-is the identity (paper, section 3.1).
+once, per image, into `state`. Images are float tensors (N, C, size, size) in [-1, 1]; t is int64 (N,) in 0…T; severity
+0 is the identity (paper, section 3.1).
 """
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -28,18 +29,26 @@ Matrix = npt.NDArray[np.float64]
 class Degradation(Protocol):
     """One degradation at one image size."""
 
-    size: int
-    T: int
-    discrete: bool
-    """Whether the network is shown 8-bit values (protocol 2.2): see `observe`."""
     linear: ClassVar[bool]
     """Whether D(·, t, state) is a linear map; stated so that the laws can test it."""
+
+    @property
+    def size(self) -> int:
+        """Side of the images in pixels."""
+
+    @property
+    def T(self) -> int:
+        """The highest severity."""
+
+    @property
+    def discrete(self) -> bool:
+        """Whether the network is shown 8-bit values (protocol 2.2): see `observe`."""
 
     def draw(self, indices: Tensor, seed: int) -> State:
         """Draw what is random for the images `indices` (N,) int64; on the indices' device."""
         ...
 
-    def __call__(self, x0: Tensor, t: Tensor, state: State) -> Tensor:
+    def __call__(self, x0: Tensor, t: Tensor, state: State, /) -> Tensor:
         """D(x0, t): the images at severities t, one per image."""
         ...
 
@@ -80,7 +89,7 @@ class Tables:
         return self._on[device]
 
 
-class SeparableLinear:
+class SeparableLinear(abc.ABC):
     """D(x, t) = A_t · x · A_tᵀ: the same size × size matrix along rows and columns, composed once for every t.
 
     Blur (with its padding) and pixelation are of this form. Subclasses are frozen dataclasses that give `matrices`,
@@ -88,12 +97,10 @@ class SeparableLinear:
     """
 
     linear: ClassVar[bool] = True
-    size: int
-    T: int
 
+    @abc.abstractmethod
     def matrices(self) -> Matrix:
         """A_0 … A_T."""
-        raise AssertionError("a subclass gives the matrices")
 
     def draw(self, indices: Tensor, seed: int) -> State:
         """Nothing is random."""

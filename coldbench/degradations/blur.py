@@ -66,8 +66,9 @@ class Blur(SeparableLinear):
         return result
 
     def _one_step(self, std: float) -> Matrix:
-        mode = "wrap" if self.padding == "circular" else "reflect"
-        source = np.pad(np.arange(self.size), self.kernel // 2, mode=mode)  # which pixel each padded place shows
+        pixels, reach = np.arange(self.size), self.kernel // 2
+        wrap = self.padding == "circular"  # source: which pixel each padded place shows
+        source = np.pad(pixels, reach, mode="wrap") if wrap else np.pad(pixels, reach, mode="reflect")
         step = np.zeros((self.size, self.size))
         for offset, weight in enumerate(gaussian_weights(self.kernel, std)):
             np.add.at(step, (np.arange(self.size), source[offset : offset + self.size]), weight)

@@ -22,8 +22,8 @@ from coldbench.seeds import integers
 class Inpainting:
     """T masks with standard deviations std, std + rate, … pixels (std, not variance: discrepancy D6).
 
-    The centre's row and column are drawn uniformly from centre_low…centre_high (0-based pixels, both ends included), one
-    centre per image for all steps; equal limits fix it. Masked pixels go to 0, mid-grey.
+    The centre's row and column are drawn uniformly from centre_low…centre_high (0-based pixels, both ends included),
+    one centre per image for all steps; equal limits fix it. Masked pixels go to 0, mid-grey.
     """
 
     size: int
@@ -45,7 +45,7 @@ class Inpainting:
             )
 
     def matrices(self) -> Matrix:
-        """Cumulative masks around one centre, float64 (T+1, side, side); side reaches from the farthest corner to it."""
+        """Cumulative masks around one centre, float64 (T+1, side, side), as far as any window reaches."""
         offsets = np.arange(-self.centre_high, self.size - self.centre_low, dtype=np.float64)
         distance2 = offsets[:, None] ** 2 + offsets[None, :] ** 2
         stds = self.std + self.rate * np.arange(self.T)

@@ -52,7 +52,7 @@ class SuperResolution(SeparableLinear):
 
     def _block_mean(self, t: int) -> Matrix:
         side = 2**t
-        return np.kron(np.eye(self.size // side), np.full((side, side), 1 / side))
+        return np.asarray(np.kron(np.eye(self.size // side), np.full((side, side), 1 / side)), dtype=np.float64)
 
     def _bicubic(self) -> Matrix:
         half = np.zeros((self.size // 2, self.size))

@@ -45,6 +45,7 @@ def features(images: Tensor) -> Tensor:
     grey = colour.mean(dim=1, keepdim=True)
     radius = filters().shape[-1] // 2
     padded = functional.pad(grey, [radius] * 4, mode="reflect")
-    even, odd = functional.conv2d(padded, filters().to(images.device)).unflatten(1, (-1, 2)).unbind(2)
-    pooled = functional.adaptive_avg_pool2d(torch.cat([torch.hypot(even, odd), colour], dim=1), GRID)
+    waves = functional.conv2d(padded, filters().to(images.device))
+    energy = torch.hypot(waves[:, 0::2], waves[:, 1::2])
+    pooled = functional.adaptive_avg_pool2d(torch.cat([energy, colour], dim=1), GRID)
     return pooled.flatten(1).double()

@@ -44,7 +44,8 @@ def pooled_ssim(ssims: Values, seed: int) -> Estimate:
 def pooled_rmse(mses: Values, seed: int) -> Estimate:
     """Root of the mean squared difference over all images together: what the paper reports."""
     pooled = _bootstrap(mses, seed)
-    return Estimate(*(float(np.sqrt(v)) for v in (pooled.value, pooled.low, pooled.high)), pooled.n)
+    value, low, high = np.sqrt([pooled.value, pooled.low, pooled.high]).tolist()
+    return Estimate(value, low, high, pooled.n)
 
 
 def mean_rmse(mses: Values, seed: int) -> Estimate:

@@ -6,6 +6,7 @@ The paper names no architecture, so the published weights are the specification.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -18,11 +19,11 @@ class SinusoidalEmbedding(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.half = dim // 2
+        self.frequencies = dim // 2
 
     def forward(self, time: Tensor) -> Tensor:
-        steps = torch.arange(self.half, device=time.device)
-        angles = time[:, None] * torch.exp(steps * -(math.log(10000) / (self.half - 1)))[None, :]
+        steps = torch.arange(self.frequencies, device=time.device)
+        angles = time[:, None] * torch.exp(steps * -(math.log(10000) / (self.frequencies - 1)))[None, :]
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
@@ -116,6 +117,11 @@ def attention(dim: int) -> Residual:
     return Residual(PreNorm(dim, LinearAttention(dim)))
 
 
+def _parts(stage: nn.Module) -> list[nn.Module]:
+    """A stage's two blocks, its attention and its resampling."""
+    return list(stage.children())
+
+
 class UnetConvNext(nn.Module):
     """R: (N, channels, H, W) in [-1, 1] and time (N,) → the restored (N, channels, H, W), unbounded.
 
@@ -126,7 +132,7 @@ class UnetConvNext(nn.Module):
     def __init__(self, channels: int, dim: int = 64, dim_mults: Sequence[int] = (1, 2, 4, 8)) -> None:
         super().__init__()
         widths = [channels, *(dim * m for m in dim_mults)]
-        stages = list(zip(widths[:-1], widths[1:], strict=True))
+        stages = list(itertools.pairwise(widths))
         self.time_mlp = nn.Sequential(
             SinusoidalEmbedding(dim), nn.Linear(dim, dim * 4), nn.GELU(), nn.Linear(dim * 4, dim)
         )
@@ -161,12 +167,12 @@ class UnetConvNext(nn.Module):
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         embedded = self.time_mlp(time)
         skips = []
-        for block1, block2, attend, resample in self.downs:  # type: ignore[misc]
+        for block1, block2, attend, resample in map(_parts, self.downs):
             x = attend(block2(block1(x, embedded), embedded))
             skips.append(x)
             x = resample(x)
         x = self.mid_block2(self.mid_attn(self.mid_block1(x, embedded)), embedded)
-        for block1, block2, attend, resample in self.ups:  # type: ignore[misc]
+        for block1, block2, attend, resample in map(_parts, self.ups):
             x = torch.cat([x, skips.pop()], dim=1)
             x = resample(attend(block2(block1(x, embedded), embedded)))
         block, head = self.final_conv

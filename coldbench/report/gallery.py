@@ -41,7 +41,7 @@ def draw(manifest: Path, about: About, training_log: Path, out: Path) -> None:
         ),
         "progressive": (
             f"{title}: a TACoS trajectory from x_T to x_0, and the original.",
-            f"Rows of the same test images from severity {severities[0]} down to 0, growing clearer, then the originals",
+            f"Rows of test images from severity {severities[0]} down to 0, growing clearer, then the originals",
         ),
         "training": (
             f"{title}: training loss (mean absolute error in [-1, 1]) over {log[-1]['update']:,} updates.",

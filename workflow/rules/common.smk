@@ -6,6 +6,9 @@ from pathlib import Path
 from coldbench.errors import ColdbenchError
 from coldbench.grid import build, refuse_on_cpu
 
+# `coldbench` is found also where the environment is not activated.
+shell.prefix(f"set -euo pipefail; export PATH={Path(sys.executable).parent}:$PATH; ")
+
 PAPER = "workflow/paper/tables.csv"
 TABLES = (1, 2, 3)
 
@@ -51,24 +54,83 @@ def prepared(wildcards):
 
 def each(runs, *files):
     """The files of every run."""
-    return [f"{RESULTS}/{budget}/{run}/{file}" for budget, run in runs for file in files]
+    return [
+        f"{RESULTS}/{budget}/{run}/{file}" for budget, run in runs for file in files
+    ]
 
 
 def threads_for(stage):
     return GRID.config.threads.get(stage, 1)
 
 
+def science(wildcards):
+    """The experiment as JSON: a model is trained again when this changes, and for no other reason."""
+    experiment = of(wildcards).experiment
+    local = GRID.config.device != "cuda" and not workflow.non_local_exec
+    if local and workflow.is_main_process and not workflow.dryrun:
+        model = Path(RESULTS, wildcards.budget, wildcards.run, "model.safetensors")
+        try:
+            if not model.exists() and not has_gpu():
+                refuse_on_cpu(experiment, GRID.config.max_cpu_hours)
+        except ColdbenchError as error:
+            stop(error)
+    return experiment.model_dump_json()
+
+
+def has_gpu():
+    import torch
+
+    return GRID.config.device == "auto" and torch.cuda.is_available()
+
+
+def scores(wildcards):
+    """The scores that a page shows: of one table if it is a table's, else all."""
+    number = getattr(wildcards, "number", None)
+
+    def shown(runs):
+        return [
+            key
+            for key, run in runs.items()
+            if number is None or str(run.about.cell.table) == number
+        ]
+
+    return each(shown(RUNS), "degraded.parquet") + each(
+        shown(TRAINED), "scores.parquet"
+    )
+
+
 def check_targets():
     """A mistyped target ends here, with the nearest valid one."""
-    valid = [f"{REPORTS}/index.html", *(f"{REPORTS}/table{number}.{end}" for number in TABLES for end in ("html", "csv"))]
-    valid += each(TRAINED, "model.safetensors", "model.jsonl", "samples.json", "scores.parquet", "figures.json")
+    valid = [
+        f"{REPORTS}/index.html",
+        *(
+            f"{REPORTS}/table{number}.{end}"
+            for number in TABLES
+            for end in ("html", "csv")
+        ),
+    ]
+    valid += each(
+        TRAINED,
+        "model.safetensors",
+        "model.jsonl",
+        "samples.json",
+        "scores.parquet",
+        "figures.json",
+    )
     valid += each(RUNS, "degraded.parquet")
-    valid += [f"{RESULTS}/data/{name}-{size}/info.json" for name, sizes in GRID.datasets.items() for size in sizes]
+    valid += [
+        f"{RESULTS}/data/{name}-{size}/info.json"
+        for name, sizes in GRID.datasets.items()
+        for size in sizes
+    ]
     for target in sys.argv[1:]:  # Snakemake reads its targets only after the rules
         ours = target.startswith((f"{RESULTS}/", f"{REPORTS}/", "results/", "reports/"))
         if ours and target not in valid and not Path(target).exists():
             close = get_close_matches(target, valid, n=1, cutoff=0.3)
-            stop(f"unknown target '{target}'" + (f": did you mean '{close[0]}'?" if close else ""))
+            stop(
+                f"unknown target '{target}'"
+                + (f": did you mean '{close[0]}'?" if close else "")
+            )
 
 
 if workflow.is_main_process:

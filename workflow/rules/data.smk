@@ -6,6 +6,8 @@ rule fetch:
         touch(f"{RESULTS}/data/{{dataset}}.fetched"),
     log:
         f"{RESULTS}/logs/fetch-{{dataset}}.log",
+    conda:
+        "../../environment.yml"
     params:
         folder=GRID.config.data,
     shell:
@@ -14,13 +16,17 @@ rule fetch:
 
 rule prepare:
     input:
-        lambda w: f"{RESULTS}/data/{w.dataset}.fetched" if w.dataset in GRID.to_fetch else [],
+        lambda w: (
+            f"{RESULTS}/data/{w.dataset}.fetched" if w.dataset in GRID.to_fetch else []
+        ),
     output:
         train=f"{RESULTS}/data/{{dataset}}-{{size}}/train.npy",
         test=f"{RESULTS}/data/{{dataset}}-{{size}}/test.npy",
         info=f"{RESULTS}/data/{{dataset}}-{{size}}/info.json",
     log:
         f"{RESULTS}/logs/prepare-{{dataset}}-{{size}}.log",
+    conda:
+        "../../environment.yml"
     threads: threads_for("prepare")
     resources:
         mem_mb=4000,

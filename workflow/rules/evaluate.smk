@@ -8,6 +8,8 @@ rule degraded:
         f"{RUN}/degraded.parquet",
     log:
         f"{RUN}/logs/degraded.log",
+    conda:
+        "../../environment.yml"
     threads: threads_for("evaluate")
     resources:
         mem_mb=8000,
@@ -30,6 +32,8 @@ rule evaluate:
         f"{RUN}/scores.parquet",
     log:
         f"{RUN}/logs/evaluate.log",
+    conda:
+        "../../environment.yml"
     threads: threads_for("evaluate")
     resources:
         mem_mb=8000,

@@ -1,25 +1,21 @@
 # Views of the scores: figures per run, a page per table, the whole report.
 
 
-def scores(wildcards):
-    """The scores that a page shows: of one table if it is a table's, else all."""
-    number = getattr(wildcards, "number", None)
-
-    def shown(runs):
-        return [key for key, run in runs.items() if number is None or str(run.about.cell.table) == number]
-
-    return each(shown(RUNS), "degraded.parquet") + each(shown(TRAINED), "scores.parquet")
-
-
 rule figures:
     input:
         samples=f"{RUN}/samples.json",
         log=f"{RUN}/model.jsonl",
     output:
         list=f"{RUN}/figures.json",
-        pictures=expand(f"{RUN}/{{kind}}.png", kind=["four_columns", "progressive", "training"], allow_missing=True),
+        pictures=expand(
+            f"{RUN}/{{kind}}.png",
+            kind=["four_columns", "progressive", "training"],
+            allow_missing=True,
+        ),
     log:
         f"{RUN}/logs/figures.log",
+    conda:
+        "../../environment.yml"
     params:
         about=lambda w: of(w).about.model_dump_json(),
     shell:
@@ -35,6 +31,8 @@ rule table:
         csv=f"{REPORTS}/table{{number}}.csv",
     log:
         f"{REPORTS}/logs/table{{number}}.log",
+    conda:
+        "../../environment.yml"
     shell:
         "coldbench table {wildcards.number} {input.scores:q} --paper {input.paper:q} --out {output.page:q} --log {log:q}"
 
@@ -48,5 +46,7 @@ rule report:
         f"{REPORTS}/index.html",
     log:
         f"{REPORTS}/logs/index.log",
+    conda:
+        "../../environment.yml"
     shell:
         "coldbench report {input.scores:q} {input.figures:q} --paper {input.paper:q} --out {output:q} --log {log:q}"

@@ -11,6 +11,8 @@ rule sample:
         f"{RUN}/logs/sample.log",
     benchmark:
         f"{RUN}/logs/sample.tsv"
+    conda:
+        "../../environment.yml"
     threads: threads_for("sample")
     resources:
         mem_mb=16000,

@@ -1,0 +1,49 @@
+# Everything a fresh machine needs: Python 3.11 or newer, make and a package index.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+UV     := $(BIN)/uv
+READY  := $(VENV)/.ready
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.PHONY: help env smoke report test test-all lint format lock bench clean
+help:          ## what can be typed
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+
+env: $(READY)  ## the environment in $(VENV), from requirements.lock
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "coldbench needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(UV) || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --require-hashes -r requirements.lock
+	VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+smoke: $(READY) ## the whole workflow on embedded images, in minutes: reports/smoke/index.html
+	snakemake --workflow-profile smoke
+
+report: $(READY) ## the whole report at this machine's budget: reports/index.html
+	snakemake
+
+test: $(READY) ## the tests (minutes, no network)
+	pytest -n 2 -m "not slow"
+
+test-all: $(READY) ## the slow tests as well
+	pytest -n 2
+
+lint: $(READY) ## style, types, workflow
+	ruff check . && ruff format --check . && mypy
+	snakefmt --check Snakefile workflow/rules
+	snakemake --lint --workflow-profile smoke
+
+format: $(READY) ## rewrite the sources in the agreed style
+	ruff check --fix . && ruff format . && snakefmt Snakefile workflow/rules
+
+lock: $(READY) ## resolve the newest versions into requirements.lock (hashes, no index address)
+	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" -o requirements.lock
+	$(BIN)/python .ci/environment_yml.py requirements.lock environment.yml
+
+clean:         ## remove the smoke run
+	rm -rf results/smoke reports/smoke
