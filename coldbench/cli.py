@@ -117,6 +117,7 @@ def degraded(
     about: Words,
     data: Prepared,
     out: Out,
+    images: Annotated[int | None, typer.Option(min=2, help="how many images FD-Gabor is taken from")] = None,
     device: Device = "auto",
     threads: Threads = None,
     log: Log = None,
@@ -126,7 +127,7 @@ def degraded(
     target = _setup(log, f"{resolved.run} degraded", device, threads)
     from coldbench import evaluate as evaluation
 
-    evaluation.degraded(resolved, from_json(About, about, "about"), data, out, target)
+    evaluation.degraded(resolved, from_json(About, about, "about"), images, data, out, target)
 
 
 @app.command()

@@ -38,17 +38,22 @@ from coldbench.train import to_unit
 Rows = list[dict[str, Any]]
 
 
-def degraded(experiment: Experiment, about: About, prepared: Path, out: Path, device: torch.device) -> None:
-    """Score D(x, T) against x on the whole test set, no model needed; write the rows to `out` (parquet)."""
+def degraded(
+    experiment: Experiment, about: About, images: int | None, prepared: Path, out: Path, device: torch.device
+) -> None:
+    """Score D(x, T) against x on the whole test set, no model needed; write the rows to `out` (parquet).
+
+    The Fréchet distance depends on n, so it is taken from the first `images` (null: all) as for the restored images.
+    """
     began = time.monotonic()
-    images = data.load(prepared, "test")
+    tests = data.load(prepared, "test")
     degradation = degradations.build(experiment.degradation, experiment.size)
     originals, others = [], []
-    for part in batches(len(images)):
-        x0, xt, _ = sample.degraded_batch(images, range(part.start, part.stop), degradation, experiment.seed, device)
+    for part in batches(len(tests)):
+        x0, xt, _ = sample.degraded_batch(tests, range(part.start, part.stop), degradation, experiment.seed, device)
         originals.append(to_unit_interval(x0))
         others.append(to_unit_interval(xt))
-    rows = _rows(experiment, "degraded", torch.cat(originals), torch.cat(others))
+    rows = _rows(experiment, "degraded", torch.cat(originals), torch.cat(others), images)
     facts = {"data": data.info(prepared)["hash"], "degradation": experiment.degradation}
     _write(
         out, rows, experiment, about, prepared, provenance(device, **facts, seconds=round(time.monotonic() - began, 1))
@@ -81,15 +86,18 @@ def evaluate(manifest: Path, about: About, prepared: Path, out: Path, device: to
     )
 
 
-def _rows(experiment: Experiment, method: str, original: Tensor, other: Tensor) -> Rows:
+def _rows(
+    experiment: Experiment, method: str, original: Tensor, other: Tensor, frechet_images: int | None = None
+) -> Rows:
     ssims, mses = scores_per_image(original, other)
     seed = experiment.seed
-    distance = frechet_distance(_statistics(original), _statistics(other))
+    few = slice(frechet_images)
+    distance = frechet_distance(_statistics(original[few]), _statistics(other[few]))
     values = {
         "ssim": pooled_ssim(ssims, seed),
         "rmse": pooled_rmse(mses, seed),
         "rmse_per_image": mean_rmse(mses, seed),
-        gabor.NAME: Estimate(distance, float("nan"), float("nan"), len(original)),
+        gabor.NAME: Estimate(distance, float("nan"), float("nan"), len(original[few])),
     }
     log.info("%s: SSIM %.4f, RMSE %.4f, n %d", method, values["ssim"].value, values["rmse"].value, len(original))
     return [{"method": method, "metric": metric, **vars(estimate)} for metric, estimate in values.items()]

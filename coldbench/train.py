@@ -35,7 +35,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 def to_unit(images: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
     """uint8 images (N, C, H, W) as float32 in [-1, 1]."""
-    return torch.from_numpy(images).to(device).to(torch.float32) / 255 * 2 - 1
+    return torch.tensor(images, device=device).to(torch.float32) / 255 * 2 - 1
 
 
 @functools.lru_cache(maxsize=2)

@@ -17,11 +17,12 @@ rule degraded:
     params:
         experiment=lambda w: of(w).experiment.model_dump_json(),
         about=lambda w: of(w).about.model_dump_json(),
+        images=lambda w: f"--images {of(w).sampling.images}" if of(w).sampling.images else "",
         data=subpath(input.data, parent=True),
         device=GRID.config.device,
     shell:
         "coldbench degraded --experiment {params.experiment:q} --about {params.about:q} --data {params.data:q}"
-        " --out {output:q} --device {params.device} --threads {threads} --log {log:q}"
+        " {params.images} --out {output:q} --device {params.device} --threads {threads} --log {log:q}"
 
 
 rule evaluate:

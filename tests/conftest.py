@@ -1,0 +1,39 @@
+"""What several test files share: one thread, the embedded digits, and the smallest sensible experiment."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from coldbench import data
+from coldbench.experiment import Experiment, Network, Training
+
+torch.set_num_threads(1)  # the tests run in parallel
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded digits, prepared at 16 px."""
+    folder = tmp_path_factory.mktemp("digits")
+    data.prepare("digits", None, 16, folder)
+    return folder
+
+
+@pytest.fixture
+def experiment() -> Experiment:
+    """A model of 8 channels with a random, discrete degradation, accumulation and both phases of the average."""
+    return Experiment(
+        name="tiny",
+        protocol="test",
+        budget="smoke",
+        dataset="digits",
+        size=16,
+        seed=3,
+        degradation={
+            "name": "inpainting", "T": 4, "std": 1.0, "rate": 0.5, "centre_low": 2, "centre_high": 13, "discrete": True,
+        },
+        network=Network(dim=8, dim_mults=[1, 2]),
+        training=Training(
+            updates=12, total_batch=8, accumulation=2, learning_rate=1e-3, ema_decay=0.9, ema_every=2, ema_start=4
+        ),
+    )  # fmt: skip
