@@ -6,7 +6,7 @@ UV     := $(BIN)/uv
 READY  := $(VENV)/.ready
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help env smoke report test test-all lint format lock bench clean
+.PHONY: help env smoke report test test-all lint schema format lock clean
 help:          ## what can be typed
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
 
@@ -36,6 +36,9 @@ lint: $(READY) ## style, types, workflow
 	ruff check . && ruff format --check . && mypy
 	snakefmt --check Snakefile workflow/rules
 	snakemake --lint --workflow-profile smoke
+
+schema: $(READY) ## the configuration's JSON schema, for editors, from coldbench/experiment.py
+	$(BIN)/python .ci/config_schema.py workflow/schemas/config.schema.json
 
 format: $(READY) ## rewrite the sources in the agreed style
 	ruff check --fix . && ruff format . && snakefmt Snakefile workflow/rules

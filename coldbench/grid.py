@@ -21,7 +21,6 @@ class Grid:
     config: Config
     trained: dict[str, Run]
     readings: dict[str, Run]
-    to_fetch: frozenset[str]
 
     @property
     def datasets(self) -> dict[str, set[int]]:
@@ -67,7 +66,8 @@ def build(raw: Mapping[str, Any], finished: Callable[[str, str], bool], check_op
                 trained[run_name] = run
             if check_operators:
                 _check_operators(run.experiment)
-    return Grid(config, trained, readings, _to_fetch(config, {r.experiment.dataset for r in readings.values()}))
+    _check_sources(config, {run.experiment.dataset for run in readings.values()})
+    return Grid(config, trained, readings)
 
 
 def _selected(config: Config) -> list[str]:
@@ -97,10 +97,9 @@ def _check_operators(experiment: Experiment) -> None:
         raise ColdbenchError(f"{experiment.name} ({experiment.protocol}): {error}") from None
 
 
-def _to_fetch(config: Config, names: set[str]) -> frozenset[str]:
-    """The data sets that have to be downloaded; ColdbenchError for damaged or unobtainable ones."""
+def _check_sources(config: Config, names: set[str]) -> None:
+    """Raise ColdbenchError for data that are damaged, or absent and not to be downloaded."""
     folder = Path(config.data)
-    absent = set()
     for name in sorted(names):
         if data.DATASETS[name].embedded:
             continue
@@ -113,8 +112,6 @@ def _to_fetch(config: Config, names: set[str]) -> frozenset[str]:
         except NotThere:
             if data.DATASETS[name].download is None:
                 raise
-            absent.add(name)
-    return frozenset(absent)
 
 
 def cpu_hours(experiment: Experiment) -> float:

@@ -115,10 +115,12 @@ def test_seeds_and_purposes_are_uncorrelated() -> None:
     assert np.abs(correlation - np.eye(len(streams))).max() < 5 / MANY**0.5
 
 
-@pytest.mark.parametrize("purpose", ["inpainting centre", "training severity", "training order 0", "test"])
-def test_no_seed_repeats_another(purpose: str) -> None:
-    """No word occurs twice among small seeds × images × draws, so no stream is a shifted copy of another seed's."""
-    every = torch.cat([seeds.bits(seed, purpose, torch.arange(500), 2).flatten() for seed in range(100)])
+@pytest.mark.xfail(strict=True, reason="index and seed advance by the same constant: some seeds' streams overlap")
+def test_no_stream_repeats_another() -> None:
+    """No word occurs twice among purposes × small seeds × images × draws: no stream is a shifted copy of another."""
+    purposes = ["inpainting centre", "training severity", "training order 0", "training order 1", "test"]
+    keys = [(seed, purpose) for seed in range(100) for purpose in purposes]
+    every = torch.cat([seeds.bits(*key, torch.arange(200), 2).flatten() for key in keys])
     assert len(every.unique()) == len(every)
 
 

@@ -20,6 +20,7 @@ from coldbench.report.verdict import KINDS
 
 COMMANDS = (
     ("make smoke", "everything on embedded images at the smoke budget, in minutes"),
+    ("snakemake", "everything at this machine's budget: trained for minutes, on the paper's data"),
     ("snakemake reports/table1.html", "one table, running only what is missing"),
     ("snakemake --profile slurm all", "the paper's budget on a cluster"),
     ("make test", "the tests of the suite"),

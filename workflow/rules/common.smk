@@ -27,6 +27,17 @@ try:
 except ColdbenchError as error:
     stop(error)
 
+
+def on_gpu():
+    """Whether training and sampling run on a GPU: on a cluster by its profile, here if there is one."""
+    if GRID.config.device == "auto" and workflow.is_main_process:
+        import torch
+
+        return torch.cuda.is_available()
+    return GRID.config.device == "cuda"
+
+
+GPUS = int(on_gpu())
 RESULTS, REPORTS = GRID.config.results, GRID.config.reports
 RUNS = {(run.experiment.budget, name): run for name, run in GRID.readings.items()}
 TRAINED = {(run.experiment.budget, name): run for name, run in GRID.trained.items()}
@@ -54,9 +65,7 @@ def prepared(wildcards):
 
 def each(runs, *files):
     """The files of every run."""
-    return [
-        f"{RESULTS}/{budget}/{run}/{file}" for budget, run in runs for file in files
-    ]
+    return [f"{RESULTS}/{budget}/{run}/{file}" for budget, run in runs for file in files]
 
 
 def threads_for(stage):
@@ -66,21 +75,13 @@ def threads_for(stage):
 def science(wildcards):
     """The experiment as JSON: a model is trained again when this changes, and for no other reason."""
     experiment = of(wildcards).experiment
-    local = GRID.config.device != "cuda" and not workflow.non_local_exec
-    if local and workflow.is_main_process and not workflow.dryrun:
-        model = Path(RESULTS, wildcards.budget, wildcards.run, "model.safetensors")
+    model = Path(RESULTS, wildcards.budget, wildcards.run, "model.safetensors")
+    if not GPUS and workflow.is_main_process and not workflow.dryrun and not model.exists():
         try:
-            if not model.exists() and not has_gpu():
-                refuse_on_cpu(experiment, GRID.config.max_cpu_hours)
+            refuse_on_cpu(experiment, GRID.config.max_cpu_hours)
         except ColdbenchError as error:
             stop(error)
     return experiment.model_dump_json()
-
-
-def has_gpu():
-    import torch
-
-    return GRID.config.device == "auto" and torch.cuda.is_available()
 
 
 def scores(wildcards):
@@ -88,49 +89,23 @@ def scores(wildcards):
     number = getattr(wildcards, "number", None)
 
     def shown(runs):
-        return [
-            key
-            for key, run in runs.items()
-            if number is None or str(run.about.cell.table) == number
-        ]
+        return [key for key, run in runs.items() if number in (None, str(run.about.cell.table))]
 
-    return each(shown(RUNS), "degraded.parquet") + each(
-        shown(TRAINED), "scores.parquet"
-    )
+    return each(shown(RUNS), "degraded.parquet") + each(shown(TRAINED), "scores.parquet")
 
 
 def check_targets():
     """A mistyped target ends here, with the nearest valid one."""
-    valid = [
-        f"{REPORTS}/index.html",
-        *(
-            f"{REPORTS}/table{number}.{end}"
-            for number in TABLES
-            for end in ("html", "csv")
-        ),
-    ]
-    valid += each(
-        TRAINED,
-        "model.safetensors",
-        "model.jsonl",
-        "samples.json",
-        "scores.parquet",
-        "figures.json",
-    )
+    valid = [f"{REPORTS}/index.html"]
+    valid += [f"{REPORTS}/table{number}.{end}" for number in TABLES for end in ("html", "csv")]
+    valid += [f"{RESULTS}/data/{name}-{size}/info.json" for name, sizes in GRID.datasets.items() for size in sizes]
     valid += each(RUNS, "degraded.parquet")
-    valid += [
-        f"{RESULTS}/data/{name}-{size}/info.json"
-        for name, sizes in GRID.datasets.items()
-        for size in sizes
-    ]
+    valid += each(TRAINED, "model.safetensors", "model.jsonl", "samples.json", "scores.parquet", "figures.json")
     for target in sys.argv[1:]:  # Snakemake reads its targets only after the rules
         ours = target.startswith((f"{RESULTS}/", f"{REPORTS}/", "results/", "reports/"))
         if ours and target not in valid and not Path(target).exists():
             close = get_close_matches(target, valid, n=1, cutoff=0.3)
-            stop(
-                f"unknown target '{target}'"
-                + (f": did you mean '{close[0]}'?" if close else "")
-            )
+            stop(f"unknown target '{target}'" + (f": did you mean '{close[0]}'?" if close else ""))
 
 
 if workflow.is_main_process:

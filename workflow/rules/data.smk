@@ -1,4 +1,4 @@
-# Sources are fetched on the submitting machine; preparing decodes each data set once.
+# Sources are fetched, or found in the data folder, on the submitting machine; preparing decodes each data set once.
 
 
 rule fetch:
@@ -11,14 +11,12 @@ rule fetch:
     params:
         folder=GRID.config.data,
     shell:
-        "coldbench fetch {wildcards.dataset} {params.folder:q} --log {log}"
+        "coldbench fetch {wildcards.dataset} {params.folder:q} --log {log:q}"
 
 
 rule prepare:
     input:
-        lambda w: (
-            f"{RESULTS}/data/{w.dataset}.fetched" if w.dataset in GRID.to_fetch else []
-        ),
+        f"{RESULTS}/data/{{dataset}}.fetched",
     output:
         train=f"{RESULTS}/data/{{dataset}}-{{size}}/train.npy",
         test=f"{RESULTS}/data/{{dataset}}-{{size}}/test.npy",
@@ -36,4 +34,4 @@ rule prepare:
         folder=GRID.config.data,
     shell:
         "coldbench prepare {wildcards.dataset} --size {wildcards.size} --folder {params.folder:q}"
-        " --out {params.out:q} --log {log}"
+        " --out {params.out:q} --log {log:q}"

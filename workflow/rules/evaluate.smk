@@ -17,7 +17,7 @@ rule degraded:
     params:
         experiment=lambda w: of(w).experiment.model_dump_json(),
         about=lambda w: of(w).about.model_dump_json(),
-        images=lambda w: f"--images {of(w).sampling.images}" if of(w).sampling.images else "",
+        images=lambda w: (f"--images {of(w).sampling.images}" if of(w).sampling.images else ""),
         data=subpath(input.data, parent=True),
         device=GRID.config.device,
     shell:

@@ -15,6 +15,7 @@ rule sample:
         "../../environment.yml"
     threads: threads_for("sample")
     resources:
+        gpu=GPUS,
         mem_mb=16000,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:

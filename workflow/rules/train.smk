@@ -15,6 +15,7 @@ rule train:
         "../../environment.yml"
     threads: threads_for("train")
     resources:
+        gpu=GPUS,
         mem_mb=16000,
         runtime=lambda wildcards, attempt: 1440 * attempt,
     params:
