@@ -57,8 +57,11 @@ def save_model(path: Path, weights: dict[str, torch.Tensor], experiment: Experim
         "fingerprint": experiment.fingerprint,
         "coldbench": __version__,
     }
-    with atomic(path) as temporary:
-        safetensors.torch.save_file({k: v.contiguous().cpu() for k, v in weights.items()}, temporary, metadata)
+    try:
+        with atomic(path) as temporary:
+            safetensors.torch.save_file({k: v.contiguous().cpu() for k, v in weights.items()}, temporary, metadata)
+    except safetensors.SafetensorError as error:
+        raise ColdbenchError(f"cannot write {path}: {error}") from error
 
 
 def load_model(path: Path, channels: int, device: torch.device) -> tuple[nn.Module, Experiment]:

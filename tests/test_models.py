@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -51,25 +50,25 @@ def filled(channels: int) -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def grey() -> Iterator[nn.Module]:
+def grey() -> nn.Module:
     """The 1-channel network; its weights are shared, so tests leave them as they are."""
-    yield filled(1)
+    return filled(1)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_golden_keys(channels: int) -> None:
-    """Key for key, in order and shape, the state dict of the released network: published checkpoints load as they are."""
+    """The keys and shapes of the released network, none more or less: published checkpoints load as they are."""
     golden = json.loads((GOLDEN / f"net_unet_ch{channels}_keys.json").read_text())
     with torch.device("meta"):
         network = models.build(Network(), channels)
-    assert [(k, list(v.shape)) for k, v in network.state_dict().items()] == list(golden["state_dict"].items())
+    assert {key: list(value.shape) for key, value in network.state_dict().items()} == golden["state_dict"]
     assert sum(p.numel() for p in network.parameters()) == golden["parameter_count"]
     assert all(p.requires_grad for p in network.parameters())
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_golden_forward(channels: int, request: pytest.FixtureRequest) -> None:
-    """Outputs at four times; asked for through `restorer`, whose severity is the time plus one."""
+    """Outputs at the times 0 and 199; asked for through `restorer`, whose severity is the time plus one."""
     golden = load(f"net_unet_ch{channels}")
     network = request.getfixturevalue("grey") if channels == 1 else filled(channels)
     restore = models.restorer(network)
@@ -149,7 +148,7 @@ class Shift(nn.Module):
     ("step", "share"), [(0, 1.0), (7, 0.0), (10, 1.0), (15, 0.0), (20, 0.1), (21, 0.0), (30, 0.1), (35, 0.0)]
 )
 def test_moving_average(step: int, share: float) -> None:
-    """Every `ema_every` updates: a copy before `ema_start`, from then on 1 − decay of the new weights; else untouched."""
+    """Every `ema_every` updates: a copy before `ema_start`, from it on 1 − decay of the new weights; else untouched."""
     network, average = Shift(), {"weight": torch.tensor(100.0)}
     image = torch.zeros(1, 1, 2, 2)
     training = Training(total_batch=1, accumulation=1, ema_every=10, ema_start=20, ema_decay=0.9)
