@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from coldbench.errors import ColdbenchError, unknown
 
@@ -20,7 +20,17 @@ SCIENCE_VERSION = 1
 """Part of every fingerprint. Raise it when a change of code makes a trained model a different one."""
 
 Count = Annotated[int, Field(ge=1)]
+Number = Field(strict=False)  # YAML reads 1e-3 as text; it is a number all the same
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]  # names become folders
 Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _listed(value: Any) -> Any:
+    """One name stands for a list of one: `--config experiments=E01`."""
+    return [value] if isinstance(value, str) else value
+
+
+Names = Annotated[list[str], BeforeValidator(_listed)]
 
 
 class Strict(BaseModel):
@@ -43,7 +53,7 @@ class Training(Strict):
     updates: Count = 700_000
     total_batch: Count = 64  # images per update: the paper's 32 × 2
     accumulation: Count = 2
-    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-5
+    learning_rate: Annotated[float, Number, Field(gt=0, lt=1)] = 2e-5
     ema_decay: Share = 0.995
     ema_every: Count = 10
     ema_start: Annotated[int, Field(ge=0)] = 2000  # before this update the average is a copy of the weights
@@ -131,7 +141,7 @@ class Entry(Strict):
     dataset: str
     size: Count = 32
     protocol: str
-    protocols: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    protocols: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
     degradation: dict[str, Any]
     network: dict[str, Any] = {}
     training: dict[str, Any] = {}
@@ -156,14 +166,14 @@ class Config(Strict):
     reports: str = "reports"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = 0
-    datasets: list[str] = []
-    experiments: list[str] = []
-    accept: list[str] = []
+    datasets: Names = []
+    experiments: Names = []
+    accept: Names = []
     stand_in: dict[str, str] = {}
     threads: dict[Literal["prepare", "train", "sample", "evaluate", "report"], Count] = {}
-    max_cpu_hours: Annotated[float, Field(gt=0)] = 24.0
-    budgets: Annotated[dict[str, Budget], Field(min_length=1)]
-    grid: Annotated[dict[str, Entry], Field(min_length=1)]
+    max_cpu_hours: Annotated[float, Number, Field(gt=0)] = 24.0
+    budgets: Annotated[dict[Name, Budget], Field(min_length=1)]
+    grid: Annotated[dict[Name, Entry], Field(min_length=1)]
 
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -64,6 +64,7 @@ def build(raw: Mapping[str, Any], finished: Callable[[str, str], bool], check_op
             readings[run_name] = run
             if protocol == chosen_protocol(config, name):
                 trained[run_name] = run
+            _check_images(run)
             if check_operators:
                 _check_operators(run.experiment)
     _check_sources(config, {run.experiment.dataset for run in readings.values()})
@@ -79,6 +80,17 @@ def _selected(config: Config) -> list[str]:
         there = ", ".join(sorted(set(shown.values())))
         raise ColdbenchError(f"no experiment uses data set {', '.join(config.datasets)} (the grid uses: {there})")
     return kept
+
+
+def _check_images(run: Run) -> None:
+    name, size = run.experiment.name, run.experiment.size
+    entry, wanted = data.dataset(run.experiment.dataset), run.sampling.images
+    if wanted is not None and wanted > entry.test:
+        raise ColdbenchError(
+            f"{name}: sampling.images is {wanted}, but the test set of {entry.name} has {entry.test} images"
+        )
+    if not data.SMALLEST <= size <= data.LARGEST:
+        raise ColdbenchError(f"{name}: size {size} is out of range: {data.SMALLEST} to {data.LARGEST} pixels")
 
 
 def _check_operators(experiment: Experiment) -> None:

@@ -1,4 +1,5 @@
 # The resolved grid, where things lie, and wildcards that only match what exists. No science here.
+import re
 import sys
 from difflib import get_close_matches
 from pathlib import Path
@@ -38,6 +39,7 @@ def on_gpu():
 
 
 GPUS = int(on_gpu())
+DATA, DEVICE = GRID.config.data, GRID.config.device  # where things run decides no result: no params, which would rerun
 RESULTS, REPORTS = GRID.config.results, GRID.config.reports
 RUNS = {(run.experiment.budget, name): run for name, run in GRID.readings.items()}
 TRAINED = {(run.experiment.budget, name): run for name, run in GRID.trained.items()}
@@ -45,8 +47,8 @@ RUN = f"{RESULTS}/{{budget}}/{{run}}"
 
 
 wildcard_constraints:
-    budget="|".join({budget for budget, _ in RUNS}),
-    run="|".join({run for _, run in RUNS}),
+    budget="|".join({re.escape(budget) for budget, _ in RUNS}),
+    run="|".join({re.escape(run) for _, run in RUNS}),
     dataset="|".join(GRID.datasets),
     size=r"\d+",
     number="|".join(map(str, TABLES)),
@@ -98,11 +100,13 @@ def check_targets():
     """A mistyped target ends here, with the nearest valid one."""
     valid = [f"{REPORTS}/index.html"]
     valid += [f"{REPORTS}/table{number}.{end}" for number in TABLES for end in ("html", "csv")]
-    valid += [f"{RESULTS}/data/{name}-{size}/info.json" for name, sizes in GRID.datasets.items() for size in sizes]
+    sets = [f"{RESULTS}/data/{name}-{size}" for name, sizes in GRID.datasets.items() for size in sizes]
+    valid += [f"{folder}/{file}" for folder in sets for file in ("info.json", "train.npy", "test.npy")]
     valid += each(RUNS, "degraded.parquet")
     valid += each(TRAINED, "model.safetensors", "model.jsonl", "samples.json", "scores.parquet", "figures.json")
-    for target in sys.argv[1:]:  # Snakemake reads its targets only after the rules
-        ours = target.startswith((f"{RESULTS}/", f"{REPORTS}/", "results/", "reports/"))
+    valid += each(TRAINED, "four_columns.png", "progressive.png", "training.png")
+    for option, target in zip(sys.argv, sys.argv[1:]):  # Snakemake reads its targets only after the rules
+        ours = option != "--report" and target.startswith((f"{RESULTS}/", f"{REPORTS}/", "results/", "reports/"))
         if ours and target not in valid and not Path(target).exists():
             close = get_close_matches(target, valid, n=1, cutoff=0.3)
             stop(f"unknown target '{target}'" + (f": did you mean '{close[0]}'?" if close else ""))

@@ -8,10 +8,8 @@ rule fetch:
         f"{RESULTS}/logs/fetch-{{dataset}}.log",
     conda:
         "../../environment.yml"
-    params:
-        folder=GRID.config.data,
     shell:
-        "coldbench fetch {wildcards.dataset} {params.folder:q} --log {log:q}"
+        "coldbench fetch {wildcards.dataset} {DATA:q} --log {log:q}"
 
 
 rule prepare:
@@ -31,7 +29,6 @@ rule prepare:
         runtime=60,
     params:
         out=subpath(output.info, parent=True),
-        folder=GRID.config.data,
     shell:
-        "coldbench prepare {wildcards.dataset} --size {wildcards.size} --folder {params.folder:q}"
+        "coldbench prepare {wildcards.dataset} --size {wildcards.size} --folder {DATA:q}"
         " --out {params.out:q} --log {log:q}"

@@ -19,10 +19,9 @@ rule degraded:
         about=lambda w: of(w).about.model_dump_json(),
         images=lambda w: (f"--images {of(w).sampling.images}" if of(w).sampling.images else ""),
         data=subpath(input.data, parent=True),
-        device=GRID.config.device,
     shell:
         "coldbench degraded --experiment {params.experiment:q} --about {params.about:q} --data {params.data:q}"
-        " {params.images} --out {output:q} --device {params.device} --threads {threads} --log {log:q}"
+        " {params.images} --out {output:q} --device {DEVICE} --threads {threads} --log {log:q}"
 
 
 rule evaluate:
@@ -42,7 +41,6 @@ rule evaluate:
     params:
         about=lambda w: of(w).about.model_dump_json(),
         data=subpath(input.data, parent=True),
-        device=GRID.config.device,
     shell:
         "coldbench evaluate {input.samples:q} --about {params.about:q} --data {params.data:q} --out {output:q}"
-        " --device {params.device} --threads {threads} --log {log:q}"
+        " --device {DEVICE} --threads {threads} --log {log:q}"

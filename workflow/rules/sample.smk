@@ -22,7 +22,6 @@ rule sample:
         sampling=lambda w: of(w).sampling.model_dump_json(),
         data=subpath(input.data, parent=True),
         work=f"{RUN}/shards",
-        device=GRID.config.device,
     shell:
         "coldbench sample {input.model:q} --sampling {params.sampling:q} --data {params.data:q} --out {output:q}"
-        " --work {params.work:q} --device {params.device} --threads {threads} --log {log:q}"
+        " --work {params.work:q} --device {DEVICE} --threads {threads} --log {log:q}"

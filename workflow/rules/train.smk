@@ -22,7 +22,6 @@ rule train:
         experiment=science,
         data=subpath(input.data, parent=True),
         work=f"{RUN}/checkpoints",
-        device=GRID.config.device,
     shell:
         "coldbench train --experiment {params.experiment:q} --data {params.data:q} --out {output.model:q}"
-        " --work {params.work:q} --device {params.device} --threads {threads} --log {log:q}"
+        " --work {params.work:q} --device {DEVICE} --threads {threads} --log {log:q}"
