@@ -34,7 +34,8 @@ def _mix(z: Tensor) -> Tensor:
 
 def bits(seed: int, purpose: str, indices: Tensor, draws: int) -> Tensor:
     """Random int64 words, shape (N, draws), for image `indices` (N,) int64, on the indices' device."""
-    key = _signed((seed * _WEYL) ^ zlib.crc32(purpose.encode()) << 17)
+    # Mixed, so that no two streams are shifted copies of each other: images advance by the same constant as seeds.
+    key = _mix(torch.tensor(_signed((seed * _WEYL) ^ zlib.crc32(purpose.encode()) << 17), device=indices.device))
     images = _mix(indices.to(torch.int64) * _signed(_WEYL) + key)
     counters = torch.arange(1, draws + 1, device=indices.device, dtype=torch.int64) * _signed(_WEYL)
     return _mix(images[:, None] + counters[None, :])

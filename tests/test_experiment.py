@@ -83,7 +83,7 @@ def named(experiment: str, protocol: str) -> str:
 BAD = {
     # keys
     "top-level key": ("bugdet: laptop", "'bugdet'", "did you mean 'budget'?"),
-    "nested key": ("grid: {E01: {training: {learning_rat: 0.1}}}", "training.learning_rat'", "training.learning_rate'?"),
+    "nested key": ("grid: {E01: {training: {learning_rat: 0.1}}}", "training.learning_rat'", "learning_rate'?"),
     "entry key": ("grid: {E01: {titel: x}}", "'grid.E01.titel'", "did you mean 'grid.E01.title'?"),
     "cell key": ("grid: {E01: {cell: {tabel: 1}}}", "'grid.E01.cell.tabel'", "did you mean 'grid.E01.cell.table'?"),
     "budget part": ("budgets: {laptop: {trainnig: {updates: 5}}}", "trainnig", "'budgets.laptop.training'?"),
@@ -377,7 +377,7 @@ def test_the_chosen_protocol_is_trained_where_an_experiment_has_it() -> None:
 
 
 def test_a_stand_in_replaces_the_data_set_everywhere() -> None:
-    assert grid("{stand_in: {mnist: digits}, datasets: [digits]}").datasets == {"digits": {32}}
+    assert grid("datasets: [digits]", base="smoke").datasets == {"digits": {32}}
 
 
 def test_filters_select_experiments_and_data_sets() -> None:

@@ -118,7 +118,7 @@ def test_golden_frechet(name: str, rel: float, tolerance: float) -> None:
     golden = load("metric_frechet")
     a, b = (Statistics.of(golden[f"{name}_features_{k}"]) for k in "ab")
     assert frechet_distance(a, b) == pytest.approx(float(golden[f"{name}_fid"]), rel=rel, abs=tolerance)
-    assert frechet_distance(a, a) == pytest.approx(float(golden["same_fid"]), abs=1e-9)
+    assert frechet_distance(a, a) == pytest.approx(float(golden["same_fid"]), abs=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:The `disp` argument:DeprecationWarning")
@@ -147,9 +147,9 @@ def test_frechet_of_singular_covariances(n: int, m: int, d: int, scale: float, s
     distance = frechet_distance(one, two)
     assert isinstance(distance, float)
     assert np.isfinite(distance)
-    assert distance >= np.square(one.mean - two.mean).sum() * (1 - 1e-9) - 1e-6 * max(1, scale**2)
+    assert distance >= max(0, np.square(one.mean - two.mean).sum() * (1 - 1e-9) - 1e-6 * max(1, scale**2))
     assert frechet_distance(two, one) == pytest.approx(distance, rel=1e-5, abs=1e-5 * max(1, scale))
-    assert frechet_distance(one, one) == pytest.approx(0, abs=1e-6 * max(1, scale**2))
+    assert 0 <= frechet_distance(one, one) <= 1e-6 * max(1, scale**2)
 
 
 def test_frechet_in_closed_form() -> None:
@@ -226,5 +226,5 @@ def test_gabor_distance_grows_with_the_degradation(n: int) -> None:
         frechet_distance(original, Statistics.of(gabor.features(blur(images, torch.full((n,), t), {})).numpy()))
         for t in range(5)
     ]
-    assert distances[0] == pytest.approx(0, abs=1e-9)
+    assert distances[0] == pytest.approx(0, abs=1e-6)
     assert all(a + 0.01 < b for a, b in itertools.pairwise(distances))

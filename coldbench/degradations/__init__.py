@@ -32,7 +32,7 @@ def build(spec: Mapping[str, Any], size: int) -> Degradation:
     """
     parameters = dict(spec)
     name = parameters.pop("name", None)
-    if name not in DEGRADATIONS:
+    if not isinstance(name, str) or name not in DEGRADATIONS:
         raise unknown("degradation", name, DEGRADATIONS)
     kind: Any = DEGRADATIONS[name]
     fields = {field.name: field for field in dataclasses.fields(kind) if field.name != "size"}

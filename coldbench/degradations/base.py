@@ -126,9 +126,14 @@ def choose(kind: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def check_numbers(degradation: Any, **limits: tuple[float, float]) -> None:
-    """Raise ColdbenchError unless each named parameter is a number (an integer where declared so) within its limits."""
+    """Raise ColdbenchError unless each named parameter is a number (an integer where declared so) within its limits.
+
+    `discrete`, which every degradation has, must be true or false.
+    """
     kinds = {field.name: field.type for field in dataclasses.fields(degradation)}
     name = type(degradation).__name__.lower()
+    if not isinstance(degradation.discrete, bool):
+        raise ColdbenchError(f"degradation {name}: discrete must be true or false, not {degradation.discrete!r}")
     for key, (low, high) in limits.items():
         value = getattr(degradation, key)
         allowed = int if kinds[key] == "int" else (int, float)

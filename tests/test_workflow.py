@@ -1,0 +1,434 @@
+"""Snakemake on the shipped workflow: plans, refusals, what an edit plans again, and stopping in the middle.
+
+Each test works in a copy of the workflow's files, at a budget of seconds on embedded images. A start of Snakemake costs
+seconds, so tests ask several things of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from coldbench.checkpoint import save_model
+from coldbench.experiment import Experiment, merged
+from coldbench.files import sha256
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+PATIENCE = 300  # seconds until a run counts as hung, on a busy machine
+
+# T = 6 gives sampling enough steps to be stopped in; every update checks for a signal.
+TINY: dict[str, Any] = {
+    "budget": "tiny",
+    "device": "cpu",
+    "experiments": ["X1"],
+    "threads": {"train": 1, "sample": 1, "evaluate": 1},
+    "budgets": {
+        "tiny": {
+            "network": {"dim": 8, "dim_mults": [1, 2]},
+            "training": {"updates": 120, "total_batch": 4, "accumulation": 1, "learning_rate": 2e-3, "ema_start": 20},
+            "sampling": {"images": 60, "batch": 4, "shard": 4},
+        }
+    },
+    "grid": {
+        "X1": {
+            "title": "Deblurring, digits",
+            "cell": {"table": 1, "row": ""},
+            "dataset": "digits",
+            "size": 16,
+            "degradation": {"name": "blur", "T": 6, "kernel": 5, "std": 1.0, "schedule": "constant"},
+            "protocol": "a",
+            "protocols": {"a": {"because": "a test"}, "b": {"because": "another", "degradation": {"T": 3}}},
+        }
+    },
+}
+TABLE, RUN = "reports/table1.html", "results/tiny/X1-a"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended, and everything it wrote."""
+
+    status: int
+    output: str
+
+    @property
+    def end(self) -> str:
+        """What to show of a failed command."""
+        return self.output[-3000:]
+
+    @property
+    def told(self) -> list[str]:
+        """Our own lines of complaint."""
+        return [line for line in self.output.splitlines() if line.startswith("coldbench: error: ")]
+
+    @property
+    def plan(self) -> dict[str, int]:
+        """Jobs by rule, without the total."""
+        found = re.findall(r"^(\w+) +(\d+)$", self.output, re.MULTILINE)
+        return {rule: int(count) for rule, count in found if rule != "total"}
+
+
+class Checkout:
+    """A copy of the workflow's files, in which commands are typed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for file in ("Snakefile", "environment.yml"):
+            shutil.copy(ROOT / file, folder)
+        shutil.copytree(ROOT / "workflow", folder / "workflow")
+        for link in ("profiles", "slurm"):
+            (folder / link).symlink_to((ROOT / link).readlink())
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Snakemake as a terminal starts it: a process group of its own, and Ctrl-C not ignored."""
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("SNAKEMAKE", "PYTEST"))}
+        return subprocess.Popen(
+            [str(BIN / "snakemake"), *arguments],
+            cwd=self.folder,
+            env={**environment, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+        )
+
+    def snakemake(self, *arguments: str) -> Ended:
+        process = self.start(*arguments)
+        try:
+            output, _ = process.communicate(timeout=PATIENCE)
+        finally:
+            end_group(process)
+        return Ended(process.returncode, output)
+
+    def tiny(self, *arguments: str, **overlay: Any) -> Ended:
+        """Snakemake at the tiny budget, with more configuration on top."""
+        (self.folder / "tiny.yaml").write_text(yaml.safe_dump(merged(TINY, overlay)))
+        return self.snakemake("--cores", "1", *arguments, "--configfile", "tiny.yaml")
+
+
+def end_group(process: subprocess.Popen[str]) -> None:
+    """Leave nothing of a command running."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    return Checkout(tmp_path_factory.mktemp("checkout"))
+
+
+def assert_nothing_made(checkout: Checkout) -> None:
+    assert not (checkout.folder / "results").exists()
+    assert not (checkout.folder / "reports").exists()
+
+
+# Plans and refusals
+
+
+def test_the_plan_of_the_default_profile(checkout: Checkout) -> None:
+    plan = checkout.snakemake("-n")
+    assert plan.status == 0, plan.end
+    assert plan.plan["train"] == plan.plan["sample"] == plan.plan["evaluate"] == 3
+    assert plan.plan["degraded"] == 6
+    assert plan.plan["fetch"] == plan.plan["prepare"] == 1
+    assert "results/laptop/E01-fitted/model.safetensors" in plan.output
+    assert_nothing_made(checkout)
+
+
+def test_the_plan_of_the_smoke_profile(checkout: Checkout) -> None:
+    plan = checkout.snakemake("-n", "--workflow-profile", "smoke")
+    assert plan.status == 0, plan.end
+    assert plan.plan["train"] == 6
+    assert plan.plan["prepare"] == 2
+    assert "reports/smoke/index.html" in plan.output
+    assert "mnist" not in " ".join(re.findall(r"^ *output: .*", plan.output, re.MULTILINE))
+    assert_nothing_made(checkout)
+
+
+def test_the_plan_of_the_slurm_profile(checkout: Checkout) -> None:
+    """A cluster gets the paper's budget on CUDA: nothing of this machine's profile may reach it."""
+    plan = checkout.snakemake("--profile", "slurm", "all", "-n", "--printshellcmds")
+    assert plan.status == 0, plan.end
+    assert plan.plan["train"] == 3
+    assert "results/paper/E01-fitted/model.safetensors" in plan.output
+    assert "results/laptop" not in plan.output
+    assert "--device cuda" in plan.output
+    assert re.search(r"slurm_partition=gpu", plan.output)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "culprit", "nearest"),
+    [
+        (["reports/tabel1.html"], "'reports/tabel1.html'", "'reports/table1.html'"),
+        (["--config", "bugdet=laptop"], "'bugdet'", "'budget'"),
+    ],
+)
+def test_a_mistake_ends_in_one_line(checkout: Checkout, arguments: list[str], culprit: str, nearest: str) -> None:
+    ended = checkout.snakemake(*arguments)
+    assert ended.status != 0
+    assert "Traceback" not in ended.output
+    assert len(ended.told) == 1
+    assert culprit in ended.told[0]
+    assert f"did you mean {nearest}?" in ended.told[0]
+    assert ended.output.splitlines()[-1] == ended.told[0]
+    assert_nothing_made(checkout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["reports/table9.html"], ["'reports/table9.html'", "reports/table"]),
+        (["./reports/table9.html"], ["reports/table9.html", "reports/table"]),
+        (["results/laptop/E01-fited/model.safetensors"], ["'results/laptop/E01-fitted/model.safetensors'"]),
+        (["--config", "budget=paper", "device=cpu"], ["days", "budget=laptop"]),
+        (["--config", "data=no/such/folder"], ["'no/such/folder'", "mnist"]),
+        (["--workflow-profile", "smoke", "--config", "results=Snakefile"], ["Snakefile"]),
+    ],
+)
+def test_more_mistakes_end_in_one_line(checkout: Checkout, arguments: list[str], words: list[str]) -> None:
+    ended = checkout.snakemake(*arguments)
+    assert ended.status != 0
+    assert "Traceback" not in ended.output
+    assert len(ended.told) == 1, ended.end
+    assert not [word for word in words if word not in ended.told[0]], ended.told[0]
+    assert_nothing_made(checkout)
+
+
+# A whole run, and what an edit plans again
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout in which Table 1 has been made at the tiny budget, in a folder with a space in its name."""
+    made = Checkout(tmp_path_factory.mktemp("a checkout"))
+    first = made.tiny(TABLE)
+    assert first.status == 0, first.end
+    assert "Deblurring, digits" in (made.folder / TABLE).read_text()
+    again = made.tiny(TABLE)
+    assert again.status == 0, again.end
+    assert "Nothing to be done" in again.output
+    return made
+
+
+@pytest.mark.slow
+def test_a_run_leaves_what_it_says(finished: Checkout) -> None:
+    run = finished.folder / RUN
+    manifest = json.loads((run / "samples.json").read_text())
+    assert manifest["images"] == 60
+    assert {shard["method"] for shard in manifest["shards"]} == {"direct", "naive", "tacos"}
+    assert all(sha256(run / shard["file"]) == shard["sha256"] for shard in manifest["shards"])
+    assert [json.loads(line)["update"] for line in (run / "model.jsonl").read_text().splitlines()][-1] == 120
+    assert not [path for path in finished.folder.rglob(".*.safetensors") if path.is_file()]  # no temporary file is left
+
+
+@pytest.mark.slow
+def test_words_comments_and_threads_retrain_nothing(finished: Checkout) -> None:
+    for path in [finished.folder / "Snakefile", *(finished.folder / "workflow" / "rules").glob("*.smk")]:
+        path.write_text(path.read_text() + "\n# a comment\n")
+    words = {"title": "Another title", "protocols": {"a": {"because": "other words"}}}
+    plan = finished.tiny(TABLE, "-n", grid={"X1": words}, threads={"train": 2, "sample": 2})
+    assert plan.status == 0, plan.end
+    assert set(plan.plan) == {"degraded", "evaluate", "table"}
+
+
+@pytest.mark.slow
+def test_another_device_or_data_folder_changes_nothing(finished: Checkout) -> None:
+    """Results of a cluster are shown on a laptop, and a data folder may move."""
+    (finished.folder / "elsewhere").mkdir(exist_ok=True)
+    plan = finished.tiny(TABLE, "-n", device="auto", data="elsewhere")
+    assert plan.status == 0, plan.end
+    assert not plan.plan, plan.plan
+
+
+@pytest.mark.slow
+def test_a_learning_rate_retrains_its_model_alone(finished: Checkout) -> None:
+    plan = finished.tiny(TABLE, "-n", budgets={"tiny": {"training": {"learning_rate": 1e-3}}})
+    assert plan.status == 0, plan.end
+    assert plan.plan == {"train": 1, "sample": 1, "evaluate": 1, "table": 1}
+
+
+@pytest.mark.slow
+def test_a_new_experiment_plans_only_its_own_jobs(finished: Checkout) -> None:
+    new = {**TINY["grid"]["X1"], "protocols": {"a": {"because": "new"}}}
+    plan = finished.tiny(TABLE, "-n", experiments=["X1", "X2"], grid={"X2": new})
+    assert plan.status == 0, plan.end
+    assert plan.plan == {"degraded": 1, "train": 1, "sample": 1, "evaluate": 1, "table": 1}
+    assert "results/tiny/X2-a/model.safetensors" in plan.output
+
+
+@pytest.mark.slow
+def test_every_file_of_a_run_and_every_protocol_can_be_asked_for(finished: Checkout) -> None:
+    other = "results/tiny/X1-b/model.safetensors"
+    plan = finished.tiny(f"{RUN}/four_columns.png", "results/data/digits-16/train.npy", other, "-n")
+    assert plan.status == 0, plan.told
+    assert plan.plan == {"figures": 1, "train": 1}
+
+
+# Stopping
+
+
+def test_equal_weights_make_equal_files(experiment: Experiment, tmp_path: Path) -> None:
+    """The checksum of a model names its shards: a training that is repeated must not throw away what was sampled."""
+    weights = {"a": torch.arange(3.0), "b": torch.zeros(2, 2)}
+    for number in range(8):
+        save_model(tmp_path / f"{number}.safetensors", weights, experiment)
+    assert len({path.read_bytes() for path in tmp_path.glob("*.safetensors")}) == 1
+
+
+def wait_for(process: subprocess.Popen[str], what: Callable[[], bool]) -> None:
+    """Wait until `what` is so; fail if the command ends before."""
+    until = time.monotonic() + PATIENCE
+    while not what():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def stop(process: subprocess.Popen[str]) -> Ended:
+    """Ctrl-C: a terminal sends SIGINT to the whole foreground group."""
+    os.killpg(process.pid, signal.SIGINT)
+    try:
+        output, _ = process.communicate(timeout=PATIENCE)
+    finally:
+        end_group(process)
+    return Ended(process.returncode, output)
+
+
+def assert_same_weights(run: Path, other: Path) -> None:
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (run, other))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def shards(run: Path) -> dict[tuple[str, int], str]:
+    """The checksums of the restored images."""
+    listed = json.loads((run / "samples.json").read_text())["shards"]
+    return {(shard["method"], shard["first"]): shard["sha256"] for shard in listed}
+
+
+@pytest.mark.slow
+def test_ctrl_c_loses_nothing_and_changes_nothing(finished: Checkout, tmp_path: Path) -> None:
+    """Stopped while training and again while sampling, a run ends with the very files of an undisturbed one."""
+    checkout = Checkout(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    command = ("--cores", "1", f"{RUN}/samples.json", "--configfile", "tiny.yaml")
+    run, log = tmp_path / RUN, tmp_path / RUN / "logs" / "train.log"
+
+    training = checkout.start(*command)
+    wait_for(training, lambda: log.exists() and "update " in log.read_text())
+    stopped = stop(training)
+    assert stopped.status != 0
+    assert "Traceback" not in stopped.output
+    assert "stopped by SIGINT; finished work is kept" in stopped.output
+    assert not (run / "model.safetensors").exists()
+    assert list(run.glob("checkpoints/*/newest.pt"))
+
+    sampling = checkout.start(*command)
+    wait_for(sampling, lambda: any(run.glob("shards/*/*.npy")))
+    stopped = stop(sampling)
+    assert stopped.status != 0
+    assert "Traceback" not in stopped.output
+    resumed = re.search(r"resuming at update (\d+) of 120", log.read_text())
+    assert resumed
+    assert 0 < int(resumed[1]) < 120
+    assert (run / "model.safetensors").exists()
+    assert not (run / "samples.json").exists()
+    kept = {path: path.stat().st_mtime_ns for path in run.glob("shards/*/*.npy")}
+
+    last = checkout.snakemake(*command)
+    assert last.status == 0, last.end
+    assert f"{len(kept)} of 45 shards are there already" in last.output
+    assert "train]" not in last.output
+    assert all(path.stat().st_mtime_ns == then for path, then in kept.items())
+    assert_same_weights(run, finished.folder / RUN)
+    assert shards(run) == shards(finished.folder / RUN)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_training_goes_on_to_the_same_weights(finished: Checkout, tmp_path: Path, number: int) -> None:
+    """A cluster ends a job with SIGTERM, which saves the state, or SIGKILL, which loses at most one interval."""
+    science = json.loads((finished.folder / RUN / "samples.json").read_text())["experiment"]
+    command = [
+        str(BIN / "coldbench"),
+        "train",
+        "--experiment",
+        json.dumps(science),
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+    ]
+    command += ["--data", str(finished.folder / "results" / "data" / "digits-16")]
+    command += ["--out", str(tmp_path / "model.safetensors"), "--work", str(tmp_path), "--log", str(tmp_path / "log")]
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    job = start()
+    wait_for(job, lambda: (tmp_path / "log").exists() and "update " in (tmp_path / "log").read_text())
+    job.send_signal(number)
+    output, _ = job.communicate(timeout=PATIENCE)
+    assert job.returncode == (75 if number == signal.SIGTERM else -number)  # 75: EX_TEMPFAIL, run it again
+    assert "Traceback" not in output
+    assert not (tmp_path / "model.safetensors").exists()
+
+    output, _ = (job := start()).communicate(timeout=PATIENCE)
+    assert job.returncode == 0, output
+    assert ("resuming at update" in output) == (number == signal.SIGTERM)
+    assert_same_weights(tmp_path, finished.folder / RUN)
+
+
+@pytest.mark.slow
+def test_a_damaged_shard_is_made_again(finished: Checkout, tmp_path: Path) -> None:
+    """A flipped bit in a restored image never becomes a score: following the error's advice brings the image back."""
+    folder = tmp_path / "results"
+    shutil.copytree(finished.folder / "results", folder)
+    manifest = tmp_path / RUN / "samples.json"
+    facts = json.loads(manifest.read_text())
+    shard = manifest.parent / facts["shards"][0]["file"]
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 0x40
+    shard.write_bytes(content)
+
+    def coldbench(*arguments: str | Path) -> Ended:
+        done = subprocess.run([BIN / "coldbench", *map(str, arguments)], capture_output=True, text=True, check=False)
+        return Ended(done.returncode, done.stderr)
+
+    data = folder / "data" / "digits-16"
+    about = '{"title": "x", "cell": {"table": 1, "row": ""}, "default": true, "because": ""}'
+    ended = coldbench("evaluate", manifest, "--about", about, "--data", data, "--out", tmp_path / "scores.parquet")
+    assert ended.status == 1
+    assert len(ended.told) == 1
+    assert str(shard) in ended.told[0]
+    assert not (tmp_path / "scores.parquet").exists()
+
+    for path in re.findall(r"delete (\S+?)(?: and (\S+))?(?:[ ;]|$)", ended.told[0])[0]:
+        Path(path or tmp_path / "nothing").unlink(missing_ok=True)
+    sampling = json.dumps(TINY["budgets"]["tiny"]["sampling"])
+    model = manifest.with_name("model.safetensors")
+    work = manifest.with_name("shards")
+    coldbench("sample", model, "--sampling", sampling, "--data", data, "--out", manifest, "--work", work)
+    assert sha256(shard) == facts["shards"][0]["sha256"]
