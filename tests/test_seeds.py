@@ -31,7 +31,7 @@ def splitmix(state: int) -> int:
 
 def word(seed: int, purpose: str, index: int, draw: int) -> int:
     """The documented function of (seed, purpose, index, draw), unsigned."""
-    key = seed * WEYL % 2**64 ^ zlib.crc32(purpose.encode()) << 17
+    key = splitmix(seed * WEYL % 2**64 ^ zlib.crc32(purpose.encode()) << 17)
     return splitmix(splitmix(index * WEYL + key) + (draw + 1) * WEYL)
 
 
@@ -55,10 +55,10 @@ def test_words_are_splitmix64(seed: int, purpose: str, indices: list[int], draws
 @pytest.mark.parametrize(
     ("seed", "purpose", "index", "draw", "value"),
     [
-        (0, "inpainting centre", 0, 0, 0xA6F88181FE7764DE),
-        (0, "inpainting centre", 1, 1, 0x55DAAA203170268E),
-        (1, "training severity", 12345, 0, 0xC491CC268EB9ED44),
-        (2**63 - 1, "test", 9999, 3, 0xD49EA48345CB1148),
+        (0, "inpainting centre", 0, 0, 0x2467D75A9DA1F52E),
+        (0, "inpainting centre", 1, 1, 0x995534AD1D981EC4),
+        (1, "training severity", 12345, 0, 0xD64CC046834382CE),
+        (2**63 - 1, "test", 9999, 3, 0xD2DE6B0CB80CF21F),
     ],
 )
 def test_pinned(seed: int, purpose: str, index: int, draw: int, value: int) -> None:
@@ -115,7 +115,6 @@ def test_seeds_and_purposes_are_uncorrelated() -> None:
     assert np.abs(correlation - np.eye(len(streams))).max() < 5 / MANY**0.5
 
 
-@pytest.mark.xfail(strict=True, reason="index and seed advance by the same constant: some seeds' streams overlap")
 def test_no_stream_repeats_another() -> None:
     """No word occurs twice among purposes × small seeds × images × draws: no stream is a shifted copy of another."""
     purposes = ["inpainting centre", "training severity", "training order 0", "training order 1", "test"]
