@@ -7,6 +7,7 @@ never executes code from the file.
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from coldbench import __version__, models
+from coldbench import models
 from coldbench.errors import ColdbenchError
 from coldbench.experiment import Experiment, from_json
 from coldbench.files import atomic
@@ -43,6 +44,9 @@ def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
         if not path.exists():
             continue
         try:
+            with zipfile.ZipFile(path) as archive:  # torch itself passes over wrong checksums
+                if archive.testzip() is not None:
+                    raise zipfile.BadZipFile
             state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
             return state
         except Exception as error:  # the file decides what goes wrong: zip, pickle, end of file, memory
@@ -52,11 +56,7 @@ def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
 
 def save_model(path: Path, weights: dict[str, torch.Tensor], experiment: Experiment) -> None:
     """Write a finished model as safetensors, its experiment in the metadata, atomically."""
-    metadata = {
-        "experiment": experiment.model_dump_json(),
-        "fingerprint": experiment.fingerprint,
-        "coldbench": __version__,
-    }
+    metadata = {"experiment": experiment.model_dump_json()}  # one key: safetensors writes several in random order
     try:
         with atomic(path) as temporary:
             safetensors.torch.save_file({k: v.contiguous().cpu() for k, v in weights.items()}, temporary, metadata)

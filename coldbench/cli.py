@@ -208,7 +208,9 @@ def main() -> None:
     try:
         app()
     except ColdbenchError as error:
+        progress.log_end(f"error: {error}")
         sys.exit(f"coldbench: error: {error}")
     except progress.Interrupted as stop:
+        progress.log_end(str(stop))
         print(f"coldbench: {stop}", file=sys.stderr)
         sys.exit(stop.status)

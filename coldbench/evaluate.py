@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from coldbench import data, degradations, sample
+from coldbench import manifest as sampled
 from coldbench.errors import ColdbenchError
 from coldbench.experiment import About, Experiment
-from coldbench.files import atomic, read_json
+from coldbench.files import atomic
 from coldbench.metrics import gabor
 from coldbench.metrics.frechet import Statistics, frechet_distance
 from coldbench.metrics.similarity import (
@@ -63,7 +64,7 @@ def degraded(
 def evaluate(manifest: Path, about: About, prepared: Path, out: Path, device: torch.device) -> None:
     """Score every method's restored images against the originals; write the rows to `out` (parquet)."""
     began = time.monotonic()
-    facts = read_json(manifest)
+    facts = sampled.facts(manifest)
     experiment = Experiment.model_validate(facts["experiment"])
     if facts["data"] != data.info(prepared)["hash"]:
         raise ColdbenchError(f"{manifest} was sampled from other test images than {prepared} holds; sample again")
@@ -72,7 +73,7 @@ def evaluate(manifest: Path, about: About, prepared: Path, out: Path, device: to
     ticker = Ticker(len(methods), "method", len(original))
     rows: Rows = []
     for done, method in enumerate(methods, start=1):
-        rows += _rows(experiment, method, original, torch.from_numpy(sample.read(manifest, method)).to(device))
+        rows += _rows(experiment, method, original, torch.from_numpy(sampled.read(manifest, method)).to(device))
         ticker.tick(done, method)
     science = {"model": facts["model"][:16], "fingerprint": experiment.fingerprint, "data": facts["data"]}
     details = {**science, **experiment.science, "sampled_on": facts["device"]}

@@ -22,6 +22,7 @@ SCIENCE_VERSION = 1
 Count = Annotated[int, Field(ge=1)]
 Number = Field(strict=False)  # YAML reads 1e-3 as text; it is a number all the same
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]  # names become folders
+Folder = Annotated[str, Field(pattern=r"^[^{}*?\[\]]*[^{}*?\[\]/]$")]  # a part of Snakemake's patterns
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -62,6 +63,8 @@ class Training(Strict):
     def _batch_divides(self) -> Training:
         if self.total_batch % self.accumulation:
             raise ValueError(f"total_batch {self.total_batch} is not a multiple of accumulation {self.accumulation}")
+        if self.ema_every > self.updates:
+            raise ValueError(f"ema_every {self.ema_every} is more than updates {self.updates}: no average is taken")
         return self
 
     @property
@@ -73,10 +76,16 @@ class Training(Strict):
 class Sampling(Strict):
     """How the test images are restored: the first `images` of the test set (null: all) by each method."""
 
-    methods: list[Literal["direct", "naive", "tacos"]] = ["direct", "naive", "tacos"]
+    methods: Annotated[list[Literal["direct", "naive", "tacos"]], Field(min_length=1)] = ["direct", "naive", "tacos"]
     images: Count | None = None
     batch: Count = 250
     shard: Count = 1000
+
+    @model_validator(mode="after")
+    def _each_method_once(self) -> Sampling:
+        if len(set(self.methods)) < len(self.methods):
+            raise ValueError(f"sampling.methods names a method twice: {', '.join(self.methods)}")
+        return self
 
 
 class Cell(Strict):
@@ -162,8 +171,8 @@ class Config(Strict):
     budget: str
     protocol: str = "default"
     data: str = "data"
-    results: str = "results"
-    reports: str = "reports"
+    results: Folder = "results"
+    reports: Folder = "reports"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = 0
     datasets: Names = []
@@ -179,13 +188,13 @@ class Config(Strict):
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def checked(model: type[Model], value: Mapping[str, Any], where: str) -> Model:
+def checked(model: type[Model], value: Mapping[str, Any], where: str, part: str = "") -> Model:
     """`value` as a `model`; ColdbenchError, one line with the key and the nearest valid one, if it does not fit."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
-        path = ".".join(str(part) for part in first["loc"] if part != "[key]")
+        path = ".".join(str(key) for key in (*filter(None, [part]), *first["loc"]) if key != "[key]")
         place = f"{where}: {path}" if path else where
         if first["type"] == "extra_forbidden":
             raise unknown(f"key in {where}", path, _keys(model, first["loc"][:-1], prefix=path)) from None
@@ -253,7 +262,11 @@ def resolve(config: Config, name: str, protocol: str, budget: str) -> Run:
         "default": protocol == chosen_protocol(config, name),
         "because": because,
     }
-    return Run(checked(Experiment, experiment, where), checked(About, about, where), checked(Sampling, sampling, where))
+    return Run(
+        checked(Experiment, experiment, where),
+        checked(About, about, where),
+        checked(Sampling, sampling, where, "sampling"),
+    )
 
 
 def chosen_protocol(config: Config, name: str) -> str:

@@ -51,6 +51,14 @@ def build(raw: Mapping[str, Any], finished: Callable[[str, str], bool], check_op
         raise unknown("protocol", config.protocol, protocols)
     for name in [*config.datasets, *config.stand_in.values(), *(entry.dataset for entry in config.grid.values())]:
         data.dataset(name)
+    shown = {entry.dataset for entry in config.grid.values()}
+    for name in config.stand_in:
+        if name not in shown:
+            raise unknown("data set in stand_in", name, shown)
+    for name, entry in config.grid.items():  # also what this budget or filter hides
+        for protocol in entry.protocols:
+            for budget in config.budgets:
+                resolve(config, name, protocol, budget)
     selected = _selected(config)
     trained, readings = {}, {}
     for name in selected:

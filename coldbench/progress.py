@@ -68,6 +68,13 @@ def log_to(path: Path | None, name: str) -> None:
     log.handlers[0].setFormatter(logging.Formatter(f"{name} %(message)s"))
 
 
+def log_end(message: str) -> None:
+    """Write a job's last words to its log file; the terminal has them already."""
+    for handler in log.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.emit(logging.LogRecord(log.name, logging.ERROR, __file__, 0, message, None, None))
+
+
 def clock(seconds: float) -> str:
     """A duration for people: 0:09, 12:05, 3:00:00."""
     minutes, rest = divmod(round(seconds), 60)

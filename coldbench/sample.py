@@ -18,7 +18,7 @@ from coldbench import checkpoint, data, degradations, models, seeds
 from coldbench.degradations import Degradation, State, observe
 from coldbench.errors import ColdbenchError
 from coldbench.experiment import Sampling, fingerprint
-from coldbench.files import atomic, read_json, sha256, write_json
+from coldbench.files import atomic, sha256, write_json
 from coldbench.metrics.similarity import to_unit_interval
 from coldbench.progress import Stop, Ticker, log, stoppable
 from coldbench.samplers import METHODS, sample
@@ -102,7 +102,7 @@ def run(model: Path, prepared: Path, out: Path, work: Path, sampling: Sampling, 
         },
     )
     for other in work.iterdir():  # shards of an earlier model or seed
-        if other != folder:
+        if other.is_dir() and other != folder:
             shutil.rmtree(other)
 
 
@@ -133,16 +133,3 @@ def write_array(path: Path, values: Images) -> None:
     """Write an array as .npy, atomically."""
     with atomic(path) as temporary, temporary.open("wb") as stream:
         np.save(stream, values)
-
-
-def read(manifest: Path, method: str) -> Images:
-    """All images of one method in order; ColdbenchError if a shard is missing or damaged."""
-    parts = []
-    for shard in read_json(manifest)["shards"]:
-        if shard["method"] != method:
-            continue
-        path = manifest.parent / shard["file"]
-        if not path.exists() or sha256(path) != shard["sha256"]:
-            raise ColdbenchError(f"shard {path} is missing or damaged; delete {manifest} and it is made again")
-        parts.append(np.load(path))
-    return np.concatenate(parts)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from coldbench import checkpoint, data, degradations, evaluate, models, sample, seeds
+from coldbench import manifest as sampled
 from coldbench.errors import ColdbenchError
 from coldbench.experiment import About, Cell, Experiment, Sampling
 from coldbench.metrics.similarity import to_unit_interval
@@ -34,7 +35,7 @@ def model(experiment: Experiment, tmp_path: Path) -> Path:
 def run(model: Path, digits: Path, folder: Path, **sampling) -> dict[str, np.ndarray]:
     manifest = folder / "samples.json"
     sample.run(model, digits, manifest, folder / "shards", Sampling(**{"images": 23, **sampling}), CPU)
-    return {method: sample.read(manifest, method) for method in METHODS}
+    return {method: sampled.read(manifest, method) for method in METHODS}
 
 
 def test_batch_and_shard_size_change_nothing(model, digits, tmp_path):
@@ -93,7 +94,10 @@ def test_finished_shards_are_kept_and_damaged_ones_found(model, digits, tmp_path
     content[-3] ^= 1
     victim.write_bytes(content)
     with pytest.raises(ColdbenchError, match=r"naive-000010-000020\.npy is missing or damaged"):
-        sample.read(tmp_path / "b" / "samples.json", "naive")
+        sampled.read(tmp_path / "b" / "samples.json", "naive")
+    (tmp_path / "b" / "samples.json").write_text("{}")
+    with pytest.raises(ColdbenchError, match=r"samples\.json is damaged: .*delete it and run again"):
+        evaluate.evaluate(tmp_path / "b" / "samples.json", ABOUT, digits, tmp_path / "scores.parquet", CPU)
 
 
 def test_another_model_leaves_no_stale_shards(model, digits, experiment, tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from coldbench import manifest as sampled
 from coldbench.errors import ColdbenchError
 from coldbench.experiment import About, Experiment
 from coldbench.files import read_json, write_json
@@ -17,7 +18,7 @@ from coldbench.report.page import Figure
 
 def draw(manifest: Path, about: About, training_log: Path, out: Path) -> None:
     """Draw the run's figures beside `out` and write their list (kind, file, caption, alt text) to it, last."""
-    facts = read_json(manifest)
+    facts = sampled.facts(manifest)
     experiment = Experiment.model_validate(facts["experiment"])
     folder, budget = out.parent, experiment.budget
     try:

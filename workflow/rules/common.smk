@@ -1,10 +1,12 @@
 # The resolved grid, where things lie, and wildcards that only match what exists. No science here.
 import re
+import os
 import sys
 from difflib import get_close_matches
 from pathlib import Path
 
 from coldbench.errors import ColdbenchError
+from coldbench.experiment import Network, Training
 from coldbench.grid import build, refuse_on_cpu
 
 # `coldbench` is found also where the environment is not activated.
@@ -86,6 +88,12 @@ def science(wildcards):
     return experiment.model_dump_json()
 
 
+def untrained(experiment):
+    """The experiment as JSON without what only its training uses: another learning rate degrades no image again."""
+    same = {"network": Network(), "training": Training()}
+    return experiment.model_copy(update=same).model_dump_json()
+
+
 def scores(wildcards):
     """The scores that a page shows: of one table if it is a table's, else all."""
     number = getattr(wildcards, "number", None)
@@ -103,14 +111,24 @@ def check_targets():
     sets = [f"{RESULTS}/data/{name}-{size}" for name, sizes in GRID.datasets.items() for size in sizes]
     valid += [f"{folder}/{file}" for folder in sets for file in ("info.json", "train.npy", "test.npy")]
     valid += each(RUNS, "degraded.parquet")
-    valid += each(TRAINED, "model.safetensors", "model.jsonl", "samples.json", "scores.parquet", "figures.json")
-    valid += each(TRAINED, "four_columns.png", "progressive.png", "training.png")
+    valid += each(RUNS, "model.safetensors", "model.jsonl", "samples.json", "scores.parquet", "figures.json")
+    valid += each(RUNS, "four_columns.png", "progressive.png", "training.png")
     for option, target in zip(sys.argv, sys.argv[1:]):  # Snakemake reads its targets only after the rules
+        target = os.path.relpath(target) if target.startswith("./") else target
         ours = option != "--report" and target.startswith((f"{RESULTS}/", f"{REPORTS}/", "results/", "reports/"))
         if ours and target not in valid and not Path(target).exists():
             close = get_close_matches(target, valid, n=1, cutoff=0.3)
             stop(f"unknown target '{target}'" + (f": did you mean '{close[0]}'?" if close else ""))
 
 
+def check_writable(key, folder):
+    """A folder that cannot be written into ends here, before Snakemake removes or makes anything."""
+    there = next(path for path in (Path(folder), *Path(folder).absolute().parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        stop(f"{key} folder '{folder}': cannot write into {there}")
+
+
 if workflow.is_main_process:
+    check_writable("results", RESULTS)
+    check_writable("reports", REPORTS)
     check_targets()

@@ -15,7 +15,7 @@ rule degraded:
         mem_mb=8000,
         runtime=60,
     params:
-        experiment=lambda w: of(w).experiment.model_dump_json(),
+        experiment=lambda w: untrained(of(w).experiment),
         about=lambda w: of(w).about.model_dump_json(),
         images=lambda w: (f"--images {of(w).sampling.images}" if of(w).sampling.images else ""),
         data=subpath(input.data, parent=True),
