@@ -21,6 +21,7 @@ from coldbench import manifest as sampled
 from coldbench.errors import ColdbenchError
 from coldbench.experiment import About, Experiment
 from coldbench.files import atomic
+from coldbench.images import from_uint8, to_unit_interval
 from coldbench.metrics import gabor
 from coldbench.metrics.frechet import Statistics, frechet_distance
 from coldbench.metrics.similarity import (
@@ -30,11 +31,9 @@ from coldbench.metrics.similarity import (
     pooled_rmse,
     pooled_ssim,
     scores_per_image,
-    to_unit_interval,
 )
 from coldbench.progress import Ticker, log
 from coldbench.provenance import provenance
-from coldbench.train import to_unit
 
 Rows = list[dict[str, Any]]
 
@@ -68,7 +67,7 @@ def evaluate(manifest: Path, about: About, prepared: Path, out: Path, device: to
     experiment = Experiment.model_validate(facts["experiment"])
     if facts["data"] != data.info(prepared)["hash"]:
         raise ColdbenchError(f"{manifest} was sampled from other test images than {prepared} holds; sample again")
-    original = to_unit_interval(to_unit(np.array(data.load(prepared, "test")[: facts["images"]]), device))
+    original = to_unit_interval(from_uint8(np.array(data.load(prepared, "test")[: facts["images"]]), device))
     methods = list(dict.fromkeys(shard["method"] for shard in facts["shards"]))
     ticker = Ticker(len(methods), "method", len(original))
     rows: Rows = []

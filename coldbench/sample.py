@@ -19,10 +19,9 @@ from coldbench.degradations import Degradation, State, observe
 from coldbench.errors import ColdbenchError
 from coldbench.experiment import Sampling, fingerprint
 from coldbench.files import atomic, sha256, write_json
-from coldbench.metrics.similarity import to_unit_interval
+from coldbench.images import from_uint8, to_unit_interval
 from coldbench.progress import Stop, Ticker, log, stoppable
 from coldbench.samplers import METHODS, sample
-from coldbench.train import to_unit
 
 SHOWN = 6
 """Images whose whole TACoS trajectory is kept for the figures."""
@@ -34,7 +33,7 @@ def degraded_batch(
     images: npt.NDArray[np.uint8], where: range, degradation: Degradation, seed: int, device: torch.device
 ) -> tuple[Tensor, Tensor, State]:
     """Test images `where`: x0, the start x_T of every trajectory, and the state drawn for each image."""
-    x0 = to_unit(images[where.start : where.stop], device)
+    x0 = from_uint8(images[where.start : where.stop], device)
     indices = torch.arange(where.start, where.stop, device=device)
     state = degradation.draw(indices, seeds.derive(seed, "test"))
     t = torch.full((len(x0),), degradation.T, device=device)

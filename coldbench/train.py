@@ -24,6 +24,7 @@ from coldbench.degradations import Degradation, observe
 from coldbench.errors import ColdbenchError
 from coldbench.experiment import Experiment, Training
 from coldbench.files import write_text
+from coldbench.images import from_uint8
 from coldbench.progress import Ticker, log, stoppable
 
 CHECKPOINT_SECONDS = 60.0
@@ -31,11 +32,6 @@ LOG_LINES = 200
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """x0, what the network is shown of D(x0, t), and t (N,)."""
-
-
-def to_unit(images: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
-    """uint8 images (N, C, H, W) as float32 in [-1, 1]."""
-    return torch.tensor(images, device=device).to(torch.float32) / 255 * 2 - 1
 
 
 @functools.lru_cache(maxsize=2)
@@ -54,7 +50,7 @@ def training_batch(
         here = epochs == epoch
         chosen[here] = _order(seed, epoch, len(images))[places[here]]
     position = position.to(device)
-    x0 = to_unit(images[chosen.numpy()], device)
+    x0 = from_uint8(images[chosen.numpy()], device)
     t = seeds.integers(seed, "training severity", position, 1, degradation.T)[:, 0]
     state = degradation.draw(position, seed)
     return x0, observe(degradation, x0, t, state), t

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from coldbench import degradations
+from coldbench import degradations, images
 from coldbench.metrics import gabor, similarity
 from coldbench.metrics.frechet import Statistics, frechet_distance
 
@@ -82,9 +82,13 @@ def test_scores_come_one_per_image() -> None:
     assert not mses.any()
 
 
-def test_to_unit_interval() -> None:
-    x = torch.tensor([-1.0, 0.0, 1.0, 1.5, -1.5])
-    assert similarity.to_unit_interval(x).tolist() == [0, 0.5, 1, 1.25, -0.25]
+def test_ranges_of_an_image() -> None:
+    """Disk to network to metric and back; nothing is clamped."""
+    every = np.arange(256, dtype=np.uint8)
+    x = images.from_uint8(every, torch.device("cpu"))
+    assert (x.dtype, x.min().item(), x.max().item()) == (torch.float32, -1, 1)
+    torch.testing.assert_close(images.to_unit_interval(x) * 255, torch.arange(256.0), atol=1e-4, rtol=0)
+    assert images.to_unit_interval(torch.tensor([1.5, -1.5])).tolist() == [1.25, -0.25]
 
 
 @pytest.mark.parametrize("pooled", [similarity.pooled_ssim, similarity.pooled_rmse, similarity.mean_rmse])

@@ -13,10 +13,9 @@ from coldbench import checkpoint, data, degradations, evaluate, models, sample, 
 from coldbench import manifest as sampled
 from coldbench.errors import ColdbenchError
 from coldbench.experiment import About, Cell, Experiment, Sampling
-from coldbench.metrics.similarity import to_unit_interval
+from coldbench.images import from_uint8, to_unit_interval
 from coldbench.progress import Interrupted
 from coldbench.report import gallery
-from coldbench.train import to_unit
 
 CPU = torch.device("cpu")
 ABOUT = About(title="Tiny", cell=Cell(table=2, row=""), default=True, because="a test")
@@ -52,7 +51,7 @@ def test_samples_are_those_of_the_algorithms_boxes(model, digits, experiment, tm
     samples = run(model, digits, tmp_path / "a")
     network, _ = checkpoint.load_model(model, 1, CPU)
     D = degradations.build(experiment.degradation, 16)
-    x0 = to_unit(np.array(data.load(digits, "test")[:23]), CPU)
+    x0 = from_uint8(np.array(data.load(digits, "test")[:23]), CPU)
     state = D.draw(torch.arange(23), seeds.derive(experiment.seed, "test"))
 
     def d(x, s):

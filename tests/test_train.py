@@ -12,6 +12,7 @@ import torch
 from coldbench import checkpoint, data, degradations, train
 from coldbench.errors import ColdbenchError
 from coldbench.experiment import Experiment, Training
+from coldbench.images import from_uint8
 from coldbench.progress import RESUMABLE, Interrupted
 
 CPU = torch.device("cpu")
@@ -116,7 +117,7 @@ def test_it_learns(experiment, digits, tmp_path):
     run(experiment.model_copy(update={"training": longer}), digits, tmp_path)
     network, trained = checkpoint.load_model(tmp_path / "model.safetensors", 1, CPU)
     degradation = degradations.build(trained.degradation, 16)
-    x0 = train.to_unit(np.array(data.load(digits, "test")), CPU)
+    x0 = from_uint8(np.array(data.load(digits, "test")), CPU)
     t = torch.full((len(x0),), degradation.T)
     xt = degradation(x0, t, degradation.draw(torch.arange(len(x0)), 99))
     with torch.inference_mode():

@@ -62,11 +62,6 @@ def _bootstrap(values: Values, seed: int, draws: int = 1000) -> Estimate:
     return Estimate(float(values.mean()), float(low), float(high), n)
 
 
-def to_unit_interval(x: Tensor) -> Tensor:
-    """[-1, 1] to [0, 1], not clamped."""
-    return (x + 1) / 2
-
-
 def batches(n: int, size: int = 500) -> list[slice]:
     """Slices that cover 0…n−1."""
     return [slice(i, min(i + size, n)) for i in range(0, n, size)]
