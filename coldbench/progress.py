@@ -93,12 +93,15 @@ class Ticker:
         """Images per second since this process began."""
         return (done - self.start) * self.images_each / max(time.monotonic() - self.began, 1e-9)
 
+    def due(self, done: int) -> bool:
+        """Whether it is time for a line: every few seconds, and when the work is done."""
+        return done >= self.total or time.monotonic() - self.shown >= self.every
+
     def tick(self, done: int, facts: str = "") -> None:
-        """Show the line if it is due, or if the work is done."""
-        now = time.monotonic()
-        if done < self.total and now - self.shown < self.every:
+        """Show the line if it is due."""
+        if not self.due(done):
             return
-        self.shown = now
+        self.shown = now = time.monotonic()
         rate = self.rate(done)
         left = clock((self.total - done) * self.images_each / rate) if rate > 0 else "?"
         ahead = f"{left} left" if done < self.total else f"took {clock(now - self.began)}"

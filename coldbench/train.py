@@ -113,9 +113,11 @@ def train(experiment: Experiment, prepared: Path, out: Path, work: Path, device:
             )
         return value
 
+    def spent() -> float:
+        return seconds + time.monotonic() - began
+
     def save() -> None:
-        spent = seconds + time.monotonic() - began
-        state = {"done": done, "seconds": spent, "lines": lines, "network": network.state_dict(), "average": average}
+        state = {"done": done, "seconds": spent(), "lines": lines, "network": network.state_dict(), "average": average}
         checkpoint.save_state(work, {**state, "optimizer": optimizer.state_dict()})
 
     began = saved = time.monotonic()
@@ -131,9 +133,10 @@ def train(experiment: Experiment, prepared: Path, out: Path, work: Path, device:
             done += 1
             if done % log_every == 0 or done == training.updates:
                 values = {"update": done, "images": done * training.total_batch, "loss": check(loss)}
-                rate = round(ticker.rate(done), 1)
-                lines.append(json.dumps({**values, "grad_norm": norm.item(), "images_per_second": rate}))
-                ticker.tick(done, f"loss {values['loss']:.4f}")
+                speed = {"images_per_second": round(ticker.rate(done), 1), "seconds": round(spent(), 1)}
+                lines.append(json.dumps({**values, "grad_norm": norm.item(), **speed}))
+            if ticker.due(done):
+                ticker.tick(done, f"loss {loss.item():.4f}")
             if stop or time.monotonic() - saved > CHECKPOINT_SECONDS:
                 check(loss)
                 save()

@@ -26,7 +26,7 @@ def run(experiment: Experiment, digits: Path, folder: Path) -> dict[str, torch.T
 def log(folder: Path) -> list[dict[str, float]]:
     """The training log without what depends on the clock."""
     lines = [json.loads(line) for line in (folder / "model.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+    return [{k: v for k, v in line.items() if k not in ("images_per_second", "seconds")} for line in lines]
 
 
 def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:

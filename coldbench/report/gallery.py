@@ -12,6 +12,7 @@ from coldbench import manifest as sampled
 from coldbench.errors import ColdbenchError
 from coldbench.experiment import About, Experiment
 from coldbench.files import read_json, write_json
+from coldbench.progress import clock
 from coldbench.report.figures import four_columns, progressive, training_curve
 from coldbench.report.page import Figure
 
@@ -45,7 +46,8 @@ def draw(manifest: Path, about: About, training_log: Path, out: Path) -> None:
             f"Rows of test images from severity {severities[0]} down to 0, growing clearer, then the originals",
         ),
         "training": (
-            f"{title}: training loss (mean absolute error in [-1, 1]) over {log[-1]['update']:,} updates.",
+            f"{title}: training loss (mean absolute error in [-1, 1]) over {log[-1]['update']:,} updates, "
+            f"which took {clock(log[-1]['seconds'])} at {log[-1]['images_per_second']:.0f} images/s.",
             f"Line plot of the training loss, {log[0]['loss']:.3f} at first and {log[-1]['loss']:.3f} at the end",
         ),
     }
