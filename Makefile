@@ -4,6 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 UV     := $(BIN)/uv
 READY  := $(VENV)/.ready
+INSTALL := VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .PHONY: help env smoke report test test-all lint schema format lock clean
@@ -16,8 +17,9 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "coldbench needs Python 3.11 or newer, this is " + sys.version.split()[0])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	test -x $(UV) || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.8
-	VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --require-hashes -r requirements.lock
-	VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --no-deps --no-build-isolation -e .
+	@# the second try is for networks whose certificates only the system knows
+	$(INSTALL) --require-hashes -r requirements.lock || $(INSTALL) --system-certs --require-hashes -r requirements.lock
+	$(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
 smoke: $(READY) ## the whole workflow on embedded images, in minutes: reports/smoke/index.html
