@@ -137,7 +137,8 @@ def _check_sources(config: Config, names: set[str]) -> None:
 def cpu_hours(experiment: Experiment) -> float:
     """About how long a training takes on two CPU cores, in hours.
 
-    From training logs of this suite: 12 images/s for the paper's network (dim 64), 110 for dim 16, both at 32 px.
+    Fitted to `images_per_second` in two training logs (model.jsonl): about 12 for the paper's network (dim 64) and 110
+    for two trainings of dim 16 side by side, both at 32 px.
     """
     rate: float = 12 * (64 / experiment.network.dim) ** 1.6 * (32 / experiment.size) ** 2
     return experiment.training.updates * experiment.training.total_batch / rate / 3600
