@@ -99,14 +99,18 @@ class Row:
 
     @property
     def images(self) -> str:
-        """How many images were scored, with the columns if they differ: "10,000" or "10,000 (Degraded), 512 (…)"."""
-        counts: dict[int, list[str]] = {}
+        """How many images were scored: "10,000", or "10,000 (Degraded), 500 (Sampled, Direct); FD-Gabor from 500"."""
+        counts: dict[int, dict[str, None]] = {}
+        frechet: dict[int, None] = {}
         for cell in self.cells:
-            if cell.ours and cell.column.label not in counts.setdefault(cell.ours.n, []):
-                counts[cell.ours.n].append(cell.column.label)
-        if len(counts) == 1:
-            return f"{next(iter(counts)):,}"
-        return ", ".join(f"{n:,} ({', '.join(labels)})" for n, labels in counts.items())
+            if cell.ours and cell.ours.metric != cell.measure.paper:  # a Fréchet distance depends on n: always one n
+                frechet[cell.ours.n] = None
+            elif cell.ours:
+                counts.setdefault(cell.ours.n, {})[cell.column.label] = None
+        if len(counts | frechet) == 1:
+            return f"{next(iter(counts | frechet)):,}"
+        parts = ", ".join(f"{n:,} ({', '.join(labels)})" for n, labels in counts.items())
+        return f"{parts}; {LABELS['frechet_gabor']} from {' or '.join(f'{n:,}' for n in frechet)}"
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def on_gpu():
 
 
 GPUS = int(on_gpu())
-DATA, DEVICE = GRID.config.data, GRID.config.device  # where things run decides no result: no params, which would rerun
+DATA, DEVICE = GRID.config.data, GRID.config.device  # resources, not params: where things run reruns nothing
 RESULTS, REPORTS = GRID.config.results, GRID.config.reports
 RUNS = {(run.experiment.budget, name): run for name, run in GRID.readings.items()}
 TRAINED = {(run.experiment.budget, name): run for name, run in GRID.trained.items()}

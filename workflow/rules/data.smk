@@ -8,8 +8,10 @@ rule fetch:
         f"{RESULTS}/logs/fetch-{{dataset}}.log",
     conda:
         "../../environment.yml"
+    resources:
+        folder=DATA,
     shell:
-        "coldbench fetch {wildcards.dataset} {DATA:q} --log {log:q}"
+        "coldbench fetch {wildcards.dataset} {resources.folder:q} --log {log:q}"
 
 
 rule prepare:
@@ -25,10 +27,11 @@ rule prepare:
         "../../environment.yml"
     threads: threads_for("prepare")
     resources:
+        folder=DATA,
         mem_mb=4000,
         runtime=60,
     params:
         out=subpath(output.info, parent=True),
     shell:
-        "coldbench prepare {wildcards.dataset} --size {wildcards.size} --folder {DATA:q}"
+        "coldbench prepare {wildcards.dataset} --size {wildcards.size} --folder {resources.folder:q}"
         " --out {params.out:q} --log {log:q}"

@@ -12,6 +12,7 @@ rule degraded:
         "../../environment.yml"
     threads: threads_for("evaluate")
     resources:
+        device=DEVICE,
         mem_mb=8000,
         runtime=60,
     params:
@@ -21,7 +22,7 @@ rule degraded:
         data=subpath(input.data, parent=True),
     shell:
         "coldbench degraded --experiment {params.experiment:q} --about {params.about:q} --data {params.data:q}"
-        " {params.images} --out {output:q} --device {DEVICE} --threads {threads} --log {log:q}"
+        " {params.images} --out {output:q} --device {resources.device} --threads {threads} --log {log:q}"
 
 
 rule evaluate:
@@ -36,6 +37,7 @@ rule evaluate:
         "../../environment.yml"
     threads: threads_for("evaluate")
     resources:
+        device=DEVICE,
         mem_mb=8000,
         runtime=60,
     params:
@@ -43,4 +45,4 @@ rule evaluate:
         data=subpath(input.data, parent=True),
     shell:
         "coldbench evaluate {input.samples:q} --about {params.about:q} --data {params.data:q} --out {output:q}"
-        " --device {DEVICE} --threads {threads} --log {log:q}"
+        " --device {resources.device} --threads {threads} --log {log:q}"

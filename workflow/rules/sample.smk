@@ -15,6 +15,7 @@ rule sample:
         "../../environment.yml"
     threads: threads_for("sample")
     resources:
+        device=DEVICE,
         gpu=GPUS,
         mem_mb=16000,
         runtime=lambda wildcards, attempt: 240 * attempt,
@@ -24,4 +25,4 @@ rule sample:
         work=f"{RUN}/shards",
     shell:
         "coldbench sample {input.model:q} --sampling {params.sampling:q} --data {params.data:q} --out {output:q}"
-        " --work {params.work:q} --device {DEVICE} --threads {threads} --log {log:q}"
+        " --work {params.work:q} --device {resources.device} --threads {threads} --log {log:q}"

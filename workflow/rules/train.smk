@@ -15,6 +15,7 @@ rule train:
         "../../environment.yml"
     threads: threads_for("train")
     resources:
+        device=DEVICE,
         gpu=GPUS,
         mem_mb=16000,
         runtime=lambda wildcards, attempt: 1440 * attempt,
@@ -24,4 +25,4 @@ rule train:
         work=f"{RUN}/checkpoints",
     shell:
         "coldbench train --experiment {params.experiment:q} --data {params.data:q} --out {output.model:q}"
-        " --work {params.work:q} --device {DEVICE} --threads {threads} --log {log:q}"
+        " --work {params.work:q} --device {resources.device} --threads {threads} --log {log:q}"
