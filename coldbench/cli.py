@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from coldbench import __version__, progress
 from coldbench.errors import ColdbenchError
 from coldbench.experiment import About, Experiment, Sampling, from_json
+
+if TYPE_CHECKING:
+    import torch
 
 app = typer.Typer(
     add_completion=False,
@@ -29,7 +32,8 @@ Work = Annotated[Path, typer.Option(help="folder for checkpoints or shards, whic
 Out = Annotated[Path, typer.Option(help="file to write")]
 
 
-def _setup(log: Path | None, name: str, device: str = "cpu", threads: int | None = None):  # type: ignore[no-untyped-def]
+def _setup(log: Path | None, name: str, device: str, threads: int | None) -> torch.device:
+    """Progress lines to `log`, torch's threads, and the device; torch is imported only by the verbs that need it."""
     import torch
 
     progress.log_to(log, f"[{name}]")
