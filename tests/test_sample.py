@@ -133,6 +133,9 @@ def test_scores_and_figures_of_a_run(model, digits, experiment, tmp_path):
     whole = pd.read_parquet(tmp_path / "degraded.parquet").set_index("metric")
     assert (whole.n["ssim"], whole.n["frechet_gabor"]) == (360, 23)
 
+    (tmp_path / "model.jsonl").write_text('{"update": 1}')
+    with pytest.raises(ColdbenchError, match="is no training log of this version"):
+        gallery.draw(tmp_path / "samples.json", ABOUT, tmp_path / "model.jsonl", tmp_path / "figures.json")
     (tmp_path / "model.jsonl").write_text('{"update": 1, "loss": 0.5, "images_per_second": 3.0, "seconds": 61.0}\n')
     gallery.draw(tmp_path / "samples.json", ABOUT, tmp_path / "model.jsonl", tmp_path / "figures.json")
     figures = gallery.load([tmp_path / "figures.json"])

@@ -28,6 +28,10 @@ def draw(manifest: Path, about: About, training_log: Path, out: Path) -> None:
         log = [json.loads(line) for line in training_log.read_text().splitlines()]
     except (OSError, ValueError) as error:
         raise ColdbenchError(f"cannot draw {experiment.run}: {error}") from error
+    if not log or any({"update", "loss", "images_per_second", "seconds"} - line.keys() for line in log):
+        raise ColdbenchError(
+            f"{training_log} is no training log of this version; delete it and its model, then run again"
+        )
     states, severities = shown["states"], shown["severities"].tolist()
     columns = {"degraded": shown["degraded"], "direct": shown["direct"], "sampled": states[-1]}
     four_columns({**columns, "original": shown["original"]}, folder / "four_columns.png", budget)
