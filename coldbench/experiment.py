@@ -158,7 +158,7 @@ class Entry(Strict):
 
 
 class Budget(Strict):
-    """What a budget changes in every experiment, and how long a training may take on a CPU."""
+    """What a budget changes in every experiment; it wins over the experiment's own value."""
 
     network: dict[str, Any] = {}
     training: dict[str, Any] = {}
