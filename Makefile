@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 INSTALL := VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help env smoke report test test-all lint schema format lock clean
+.PHONY: help env smoke report test test-all bench lint schema format lock clean
 help:          ## what can be typed
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
 
@@ -33,6 +33,10 @@ test: $(READY) ## the tests (minutes, no network)
 
 test-all: $(READY) ## the slow tests as well
 	pytest -n 2
+
+bench: $(READY) ## degradations and training against plain readings of the released algorithm, 20 minutes
+	$(BIN)/python tests/bench_degradations.py
+	$(BIN)/python tests/bench_training.py
 
 lint: $(READY) ## style, types, workflow
 	ruff check . && ruff format --check . && mypy

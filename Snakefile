@@ -34,3 +34,4 @@ rule all:
     input:
         f"{REPORTS}/index.html",
         expand("{reports}/table{number}.html", reports=REPORTS, number=TABLES),
+        [] if EMBEDDED else f"{REPORTS}/calibration.html",

@@ -7,7 +7,11 @@ never executes code from the file.
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,45 +22,91 @@ from torch import nn
 
 from coldbench import models
 from coldbench.errors import ColdbenchError
-from coldbench.experiment import Experiment, from_json
-from coldbench.files import atomic
+from coldbench.experiment import Experiment, checked
+from coldbench.files import atomic, write_text
 from coldbench.progress import log
 
-NEWEST, PREVIOUS = "newest.pt", "previous.pt"
+KEPT = 2
+"""How many checkpoints of a training are kept: a damaged newest one costs one interval."""
+ARCHIVE_EVERY = 100_000
+"""Checkpoints of every so many updates are never deleted (protocol 1.5)."""
+POINTER = "newest"
+NUMBERED = re.compile(r"update-\d{9}\.pt")
 
 
-def save_state(folder: Path, state: dict[str, Any]) -> None:
-    """Write `state` as the newest of `folder`; the newest so far becomes the previous one."""
-    newest = folder / NEWEST
+def save_state(folder: Path, done: int, state: dict[str, Any]) -> None:
+    """Write `state` after update `done` as the newest of `folder`, and delete those that are not to be kept."""
+    path = folder / f"update-{done:09d}.pt"
     try:
-        with atomic(newest) as temporary:
+        with atomic(path) as temporary:
             torch.save(state, temporary)
-            if newest.exists():
-                newest.replace(folder / PREVIOUS)
+        write_text(folder / POINTER, path.name + "\n")
     except RuntimeError as error:  # torch reports a full disk or a lost file system as RuntimeError
-        raise ColdbenchError(f"cannot write a checkpoint in {folder}: {str(error).splitlines()[0]}") from error
+        full = shutil.disk_usage(folder).free < 1 << 24 if folder.is_dir() else False
+        reason = "no space left on device" if full else str(error).splitlines()[0]
+        raise ColdbenchError(f"cannot write a checkpoint in {folder}: {reason}") from error
+    for other in _states(folder)[KEPT:]:
+        if int(other.stem.removeprefix("update-")) % ARCHIVE_EVERY:
+            other.unlink(missing_ok=True)
 
 
-def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
-    """The newest state in `folder` that is whole, or None. A damaged one is reported and passed over."""
-    for name in (NEWEST, PREVIOUS):
-        path = folder / name
-        if not path.exists():
-            continue
+def newest(folder: Path) -> Path | None:
+    """The checkpoint that a training in `folder` would go on from, if there is one."""
+    return next(iter(_states(folder)), None)
+
+
+def load_state(folder: Path, device: torch.device, belongs: dict[str, Any]) -> dict[str, Any] | None:
+    """The newest state in `folder` that is whole, or None. A damaged one is reported and passed over.
+
+    Raises ColdbenchError, naming the differing field, if it was saved by another experiment or from other images.
+    """
+    for path in _states(folder):
         try:
             with zipfile.ZipFile(path) as archive:  # torch itself passes over wrong checksums
                 if archive.testzip() is not None:
                     raise zipfile.BadZipFile
             state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-            return state
+            found = state["belongs"]
         except Exception as error:  # the file decides what goes wrong: zip, pickle, end of file, memory
             log.warning("checkpoint %s is damaged (%s); trying the one before", path, type(error).__name__)
+            continue
+        if found != belongs:
+            field, there, here = _first_difference(found, belongs)
+            raise ColdbenchError(
+                f"{path} belongs to another training: {field} is {there} there and {here} here; "
+                "delete that folder or give another --work"
+            )
+        return state
     return None
 
 
-def save_model(path: Path, weights: dict[str, torch.Tensor], experiment: Experiment) -> None:
-    """Write a finished model as safetensors, its experiment in the metadata, atomically."""
-    metadata = {"experiment": experiment.model_dump_json()}  # one key: safetensors writes several in random order
+def _states(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`: what the pointer names first, then from the newest to the oldest."""
+    found = sorted((path for path in folder.glob("update-*.pt") if NUMBERED.fullmatch(path.name)), reverse=True)
+    pointer = folder / POINTER
+    named = pointer.read_text(errors="replace").strip() if pointer.is_file() else ""
+    return sorted(found, key=lambda path: path.name != named)
+
+
+def _first_difference(there: Any, here: Any, path: str = "") -> tuple[str, Any, Any]:
+    """The first field, in the order of their names, in which two nested mappings differ, and both its values."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in sorted(there.keys() | here.keys()):
+            if there.get(key) != here.get(key):
+                return _first_difference(there.get(key), here.get(key), f"{path}.{key}" if path else key)
+    return path.removeprefix("experiment."), there, here
+
+
+def save_model(
+    path: Path, weights: dict[str, torch.Tensor], experiment: Experiment, origin: dict[str, Any] | None = None
+) -> None:
+    """Write a finished model as safetensors, its experiment and origin in the metadata, atomically."""
+    about = {**experiment.model_dump(), "origin": origin or {}}
+    save_weights(path, weights, {"experiment": json.dumps(about)})
+
+
+def save_weights(path: Path, weights: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors as safetensors, atomically; one key of metadata, as safetensors writes several in random order."""
     try:
         with atomic(path) as temporary:
             safetensors.torch.save_file({k: v.contiguous().cpu() for k, v in weights.items()}, temporary, metadata)
@@ -64,8 +114,8 @@ def save_model(path: Path, weights: dict[str, torch.Tensor], experiment: Experim
         raise ColdbenchError(f"cannot write {path}: {error}") from error
 
 
-def load_model(path: Path, channels: int, device: torch.device) -> tuple[nn.Module, Experiment]:
-    """The network with its weights, in evaluation mode on `device`, and the experiment that trained it."""
+def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The tensors of a model file and its metadata; ColdbenchError if it cannot be read or holds no experiment."""
     try:
         with safetensors.safe_open(path, framework="pt") as stream:
             metadata = stream.metadata() or {}
@@ -74,10 +124,30 @@ def load_model(path: Path, channels: int, device: torch.device) -> tuple[nn.Modu
         raise ColdbenchError(f"cannot read model {path}: {error}") from error
     if "experiment" not in metadata:
         raise ColdbenchError(f"{path} holds no experiment; it was not written by coldbench")
-    experiment = from_json(Experiment, metadata["experiment"], f"the experiment in {path}")
-    network = models.build(experiment.network, channels)
+    return weights, metadata
+
+
+@dataclass(frozen=True)
+class Model:
+    """A finished model: its network in evaluation mode, the experiment it stands for, and where it came from."""
+
+    network: nn.Module
+    experiment: Experiment
+    origin: dict[str, Any]
+
+
+def load_model(path: Path, channels: int, device: torch.device) -> Model:
+    """The model in a file that `save_model` wrote, on `device`; ColdbenchError if it is not one or does not fit."""
+    weights, metadata = load_weights(path)
+    try:
+        about = json.loads(metadata["experiment"])
+        origin = about.pop("origin", {})
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ColdbenchError(f"the experiment in {path} is damaged: {error}") from error
+    experiment = checked(Experiment, about, f"the experiment in {path}")
+    network = models.build(experiment.network, channels, experiment.size)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise ColdbenchError(f"{path} does not fit its network: {' '.join(str(error).split())[:300]}") from error
-    return network.eval().to(device), experiment
+    return Model(network.eval().to(device), experiment, origin)

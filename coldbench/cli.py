@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +29,7 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads")]
 Science = Annotated[str, typer.Option("--experiment", help="the resolved experiment: JSON, or a file that holds it")]
 Words = Annotated[str, typer.Option("--about", help="title, cell, default and because, as JSON")]
 Prepared = Annotated[Path, typer.Option("--data", help="folder written by `coldbench prepare`")]
+Partner = Annotated[Path | None, typer.Option(help="prepared data set whose images a degradation mixes in")]
 Work = Annotated[Path, typer.Option(help="folder for checkpoints or shards, which survive a stopped job")]
 Out = Annotated[Path, typer.Option(help="file to write")]
 
@@ -85,6 +87,10 @@ def train(
     data: Prepared,
     out: Out,
     work: Work,
+    partner: Partner = None,
+    compile: Annotated[bool, typer.Option("--compile", help="compile the network (torch.compile)")] = False,
+    channels_last: Annotated[bool, typer.Option("--channels-last", help="channels-last memory format")] = False,
+    preview_every: Annotated[int, typer.Option(min=0, help="updates between pictures in WORK (0: none)")] = 0,
     device: Device = "auto",
     threads: Threads = None,
     log: Log = None,
@@ -93,8 +99,27 @@ def train(
     resolved = _experiment(experiment)
     target = _setup(log, f"{resolved.run} train", device, threads)
     from coldbench import train as training
+    from coldbench.engine import Options
 
-    training.train(resolved, data, out, work, target)
+    training.train(resolved, data, out, work, target, partner, Options(compile, channels_last), preview_every)
+
+
+@app.command("import")
+def import_(source: Path, experiment: Science, out: Out, log: Log = None) -> None:
+    """Turn a checkpoint of the released code (.pt) into a model, checking every key and shape."""
+    resolved = _experiment(experiment)
+    progress.log_to(log, f"[{resolved.run} import]")
+    from coldbench import official
+
+    official.import_model(source, out, resolved)
+
+
+@app.command()
+def export(model: Path, out: Out) -> None:
+    """Write MODEL's weights for other code: .safetensors (plain names), or .pt in the released code's layout."""
+    from coldbench import official
+
+    official.export_model(model, out)
 
 
 @app.command()
@@ -104,6 +129,7 @@ def sample(
     out: Out,
     work: Work,
     sampling: Annotated[str, typer.Option(help="methods, images, batch and shard, as JSON")] = "{}",
+    partner: Partner = None,
     device: Device = "auto",
     threads: Threads = None,
     log: Log = None,
@@ -112,7 +138,7 @@ def sample(
     target = _setup(log, f"{model.parent.name} sample", device, threads)
     from coldbench import sample as sampler
 
-    sampler.run(model, data, out, work, from_json(Sampling, sampling, "sampling"), target)
+    sampler.run(model, data, out, work, from_json(Sampling, sampling, "sampling"), target, partner)
 
 
 @app.command()
@@ -122,6 +148,7 @@ def degraded(
     data: Prepared,
     out: Out,
     images: Annotated[int | None, typer.Option(min=2, help="how many images FD-Gabor is taken from")] = None,
+    partner: Partner = None,
     device: Device = "auto",
     threads: Threads = None,
     log: Log = None,
@@ -131,7 +158,7 @@ def degraded(
     target = _setup(log, f"{resolved.run} degraded", device, threads)
     from coldbench import evaluate as evaluation
 
-    evaluation.degraded(resolved, from_json(About, about, "about"), images, data, out, target)
+    evaluation.degraded(resolved, from_json(About, about, "about"), images, data, out, target, partner)
 
 
 @app.command()
@@ -152,6 +179,35 @@ def evaluate(
 
 
 @app.command()
+def calibrate(
+    readings: Annotated[Path, typer.Argument(help="the readings (YAML)")] = Path("workflow/config/calibration.yaml"),
+    data: Annotated[Path, typer.Option(help="where the data sets lie")] = Path("data"),
+    paper: Annotated[Path, typer.Option(help="the paper's printed numbers (CSV)")] = Path("workflow/paper/tables.csv"),
+    out: Out = Path("results/calibration.parquet"),
+    page: Annotated[Path, typer.Option(help="page to write")] = Path("reports/calibration.html"),
+    images: Annotated[int | None, typer.Option(min=2, help="only the first images of each set: a quick look")] = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    log: Log = None,
+) -> None:
+    """Find the reading of the paper that gives its Degraded cells; needs no trained model. Beside OUT, a CSV file."""
+    target = _setup(log, "calibrate", device, threads)
+    from coldbench import calibrate as calibration
+    from coldbench import readings as reading
+    from coldbench.report import calibration as view
+    from coldbench.report import inputs
+
+    try:
+        text = readings.read_text()
+    except OSError as error:
+        raise ColdbenchError(f"cannot read {readings}: {error.strerror}") from error
+    plan, cells = reading.load(text, str(readings)), inputs.load_paper(paper)
+    began = time.monotonic()
+    records = calibration.run(plan, data, target, images)
+    view.write(records, cells, out, page, calibration.facts(records, time.monotonic() - began, target), images)
+
+
+@app.command()
 def figures(manifest: Path, about: Words, training_log: Path, out: Out, log: Log = None) -> None:
     """Draw the figures of one run."""
     from coldbench.report import gallery
@@ -165,7 +221,7 @@ def table(
     number: int,
     paper: Annotated[Path, typer.Option(help="the paper's printed numbers (CSV)")],
     out: Out,
-    scores: list[Path],
+    scores: Annotated[list[Path] | None, typer.Argument(help="scores (.parquet); none shows the paper alone")] = None,
     log: Log = None,
 ) -> None:
     """Render table NUMBER from SCORES as a page, and beside it as CSV."""
@@ -173,7 +229,7 @@ def table(
     from coldbench.report import inputs, page, tables
 
     progress.log_to(log, f"[table {number}]")
-    rows = inputs.load_scores(scores)
+    rows = inputs.load_scores(scores or [])
     view = tables.table_view(number, rows, inputs.load_paper(paper))
     write_text(out.with_suffix(".csv"), tables.table_csv(view))
     write_text(out, page.table_page(view, rows))

@@ -16,12 +16,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from coldbench import data, degradations, sample
+from coldbench import data, degradations, pipeline, sample
 from coldbench import manifest as sampled
 from coldbench.errors import ColdbenchError
 from coldbench.experiment import About, Experiment
 from coldbench.files import atomic
-from coldbench.images import from_uint8, to_unit_interval
+from coldbench.images import to_unit_interval
 from coldbench.metrics import gabor
 from coldbench.metrics.frechet import Statistics, frechet_distance
 from coldbench.metrics.similarity import (
@@ -39,7 +39,13 @@ Rows = list[dict[str, Any]]
 
 
 def degraded(
-    experiment: Experiment, about: About, images: int | None, prepared: Path, out: Path, device: torch.device
+    experiment: Experiment,
+    about: About,
+    images: int | None,
+    prepared: Path,
+    out: Path,
+    device: torch.device,
+    partner: Path | None = None,
 ) -> None:
     """Score D(x, T) against x on the whole test set, no model needed; write the rows to `out` (parquet).
 
@@ -47,7 +53,8 @@ def degraded(
     """
     began = time.monotonic()
     tests = data.load(prepared, "test")
-    degradation = degradations.build(experiment.degradation, experiment.size)
+    partners = pipeline.middle(data.load(partner, "train"), experiment.size) if partner else None
+    degradation = degradations.build(experiment.degradation, experiment.size, partners)
     originals, others = [], []
     for part in batches(len(tests)):
         x0, xt, _ = sample.degraded_batch(tests, range(part.start, part.stop), degradation, experiment.seed, device)
@@ -67,7 +74,8 @@ def evaluate(manifest: Path, about: About, prepared: Path, out: Path, device: to
     experiment = Experiment.model_validate(facts["experiment"])
     if facts["data"] != data.info(prepared)["hash"]:
         raise ColdbenchError(f"{manifest} was sampled from other test images than {prepared} holds; sample again")
-    original = to_unit_interval(from_uint8(np.array(data.load(prepared, "test")[: facts["images"]]), device))
+    tests = data.load(prepared, "test")
+    original = to_unit_interval(pipeline.test_images(tests, experiment.size, slice(facts["images"]), device))
     methods = list(dict.fromkeys(shard["method"] for shard in facts["shards"]))
     ticker = Ticker(len(methods), "method", len(original))
     rows: Rows = []
@@ -75,7 +83,7 @@ def evaluate(manifest: Path, about: About, prepared: Path, out: Path, device: to
         rows += _rows(experiment, method, original, torch.from_numpy(sampled.read(manifest, method)).to(device))
         ticker.tick(done, method)
     science = {"model": facts["model"][:16], "fingerprint": experiment.fingerprint, "data": facts["data"]}
-    details = {**science, **experiment.science, "sampled_on": facts["device"]}
+    details = {**science, **experiment.science, "sampled_on": facts["device"], **facts["origin"]}
     _write(
         out,
         rows,

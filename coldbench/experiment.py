@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -23,6 +23,7 @@ Count = Annotated[int, Field(ge=1)]
 Number = Field(strict=False)  # YAML reads 1e-3 as text; it is a number all the same
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]  # names become folders
 Folder = Annotated[str, Field(pattern=r"^[^{}*?\[\]]*[^{}*?\[\]/]$")]  # a part of Snakemake's patterns
+Method = Literal["direct", "naive", "tacos", "estimated", "resampled", "naive_resampled", "ddpm"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -41,11 +42,30 @@ class Strict(BaseModel):
 
 
 class Network(Strict):
-    """The restoration network R; its size is the paper's unless a budget makes it smaller."""
+    """The restoration network R; its size is the paper's unless a budget makes it smaller.
+
+    `dropout` and `attention` (the side at which it attends) are those of unet_ddpm, `residual` is unet_convnext's.
+    """
 
     name: str = "unet_convnext"
     dim: Annotated[int, Field(ge=8, multiple_of=2)] = 64
     dim_mults: Annotated[list[Count], Field(min_length=2)] = [1, 2, 4, 8]
+    dropout: Annotated[float, Number, Field(ge=0, lt=1)] = 0.0
+    attention: Count = 16
+    time: bool = True
+    residual: bool = False
+
+
+class Pipeline(Strict):
+    """From the data set to the network (protocol 1.3): what is done beyond an 8-bit resize to the experiment's size.
+
+    In training a random window is cut from the images, enlarged to `resize` pixels or with a black border of `pad`, and
+    with `flip` mirrored half of the time; in testing the middle of the (enlarged) images is taken.
+    """
+
+    resize: Count | None = None
+    pad: Annotated[int, Field(ge=0)] = 0
+    flip: bool = False
 
 
 class Training(Strict):
@@ -54,7 +74,9 @@ class Training(Strict):
     updates: Count = 700_000
     total_batch: Count = 64  # images per update: the paper's 32 × 2
     accumulation: Count = 2
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     learning_rate: Annotated[float, Number, Field(gt=0, lt=1)] = 2e-5
+    loss: Literal["l1", "l2"] = "l1"
     ema_decay: Share = 0.995
     ema_every: Count = 10
     ema_start: Annotated[int, Field(ge=0)] = 2000  # before this update the average is a copy of the weights
@@ -76,7 +98,8 @@ class Training(Strict):
 class Sampling(Strict):
     """How the test images are restored: the first `images` of the test set (null: all) by each method."""
 
-    methods: Annotated[list[Literal["direct", "naive", "tacos"]], Field(min_length=1)] = ["direct", "naive", "tacos"]
+    methods: Annotated[list[Method], Field(min_length=1)] = ["direct", "naive", "tacos"]
+    official_shift: bool = False  # every D one severity too low, as the released snow and colour samplers (D11)
     images: Count | None = None
     batch: Count = 250
     shard: Count = 1000
@@ -105,8 +128,25 @@ class Experiment(Strict):
     size: Count
     seed: int
     degradation: dict[str, Any]
+    images: Pipeline = Pipeline()
     network: Network
     training: Training
+
+    @model_validator(mode="after")
+    def _images_are_large_enough(self) -> Experiment:
+        if self.prepared_size < self.size:
+            raise ValueError(f"images.resize {self.images.resize} is less than size {self.size}")
+        return self
+
+    @property
+    def prepared_size(self) -> int:
+        """The side in pixels at which the data set is prepared."""
+        return self.images.resize or self.size
+
+    @property
+    def partner(self) -> str | None:
+        """The data set whose images the degradation mixes in, if it does."""
+        return self.degradation.get("partner")
 
     @property
     def run(self) -> str:
@@ -152,6 +192,7 @@ class Entry(Strict):
     protocol: str
     protocols: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
     degradation: dict[str, Any]
+    images: dict[str, Any] = {}
     network: dict[str, Any] = {}
     training: dict[str, Any] = {}
     sampling: dict[str, Any] = {}
@@ -174,6 +215,10 @@ class Config(Strict):
     results: Folder = "results"
     reports: Folder = "reports"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    compile: bool = False
+    channels_last: bool = False
+    preview_every: Annotated[int, Field(ge=0)] = 0
+    imports: dict[Name, str] = {}
     seed: int = 0
     datasets: Names = []
     experiments: Names = []
@@ -207,10 +252,12 @@ def checked(model: type[Model], value: Mapping[str, Any], where: str, part: str 
 
 def _keys(model: Any, location: Iterable[int | str], prefix: str) -> list[str]:
     """The valid keys at `location` inside `model`, written with the path that leads to them."""
+    named = False  # the part is a name in a mapping, not a field
     for part in location:
-        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
+        field = model.model_fields.get(part) if hasattr(model, "model_fields") and not named else None
+        named = False
         if field is not None:
-            model = field.annotation
+            model, named = field.annotation, get_origin(field.annotation) is dict
             arguments = getattr(model, "__args__", ())
             model = arguments[-1] if arguments else model
     start = prefix.rpartition(".")[0]
@@ -247,7 +294,7 @@ def resolve(config: Config, name: str, protocol: str, budget: str) -> Run:
     entry = config.grid[name]
     reading = dict(entry.protocols[protocol])
     because = reading.pop("because", "")
-    below = {part: getattr(entry, part) for part in ("degradation", "network", "training", "sampling")}
+    below = {part: getattr(entry, part) for part in ("degradation", "images", "network", "training", "sampling")}
     where = f"grid.{name}, protocol {protocol}, budget {budget}"
     if stray := reading.keys() - below.keys():
         raise unknown(f"key in {where}", min(stray), ["because", *below])
@@ -255,6 +302,9 @@ def resolve(config: Config, name: str, protocol: str, budget: str) -> Run:
     sampling = layers.pop("sampling")
     names = {"name": name, "protocol": protocol, "budget": budget}
     dataset = config.stand_in.get(entry.dataset, entry.dataset)
+    if "partner" in layers["degradation"]:
+        partner = layers["degradation"]["partner"]
+        layers["degradation"]["partner"] = config.stand_in.get(partner, partner)
     experiment = {**names, **layers, "dataset": dataset, "size": entry.size, "seed": config.seed}
     about = {
         "title": entry.title,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,8 @@ class Grid:
         """The image sizes needed of each data set."""
         sizes: dict[str, set[int]] = {}
         for run in self.readings.values():
-            sizes.setdefault(run.experiment.dataset, set()).add(run.experiment.size)
+            for name in filter(None, (run.experiment.dataset, run.experiment.partner)):
+                sizes.setdefault(name, set()).add(run.experiment.prepared_size)
         return sizes
 
 
@@ -51,7 +53,8 @@ def build(raw: Mapping[str, Any], finished: Callable[[str, str], bool], check_op
         raise unknown("protocol", config.protocol, protocols)
     for name in [*config.datasets, *config.stand_in.values(), *(entry.dataset for entry in config.grid.values())]:
         data.dataset(name)
-    shown = {entry.dataset for entry in config.grid.values()}
+    partners = {entry.degradation.get("partner", entry.dataset) for entry in config.grid.values()}
+    shown = {entry.dataset for entry in config.grid.values()} | partners
     for name in config.stand_in:
         if name not in shown:
             raise unknown("data set in stand_in", name, shown)
@@ -59,6 +62,7 @@ def build(raw: Mapping[str, Any], finished: Callable[[str, str], bool], check_op
         for protocol in entry.protocols:
             for budget in config.budgets:
                 resolve(config, name, protocol, budget)
+    _check_imports(config)
     selected = _selected(config)
     trained, readings = {}, {}
     for name in selected:
@@ -75,8 +79,9 @@ def build(raw: Mapping[str, Any], finished: Callable[[str, str], bool], check_op
             _check_images(run)
             if check_operators:
                 _check_operators(run.experiment)
-    _check_sources(config, {run.experiment.dataset for run in readings.values()})
-    return Grid(config, trained, readings)
+    grid = Grid(config, trained, readings)
+    _check_sources(config, set(grid.datasets))
+    return grid
 
 
 def _selected(config: Config) -> list[str]:
@@ -90,10 +95,31 @@ def _selected(config: Config) -> list[str]:
     return kept
 
 
+def _check_imports(config: Config) -> None:
+    """Raise ColdbenchError for an import that names no run, or a file that is not there."""
+    runs = [f"{name}-{protocol}" for name, entry in config.grid.items() for protocol in entry.protocols]
+    for name, path in config.imports.items():
+        if name not in runs:
+            raise unknown("run in imports", name, runs)
+        if not Path(path).is_file():
+            raise ColdbenchError(f"imports.{name}: {path} does not exist")
+
+
+def was_imported(model: Path) -> bool:
+    """Whether there is a model and it came from a checkpoint of the released code: told by the head of its file."""
+    try:
+        with model.open("rb") as stream:
+            size = int.from_bytes(stream.read(8), "little")
+            head = json.loads(stream.read(min(size, 1 << 24)))
+        return "imported" in json.loads(head["__metadata__"]["experiment"]).get("origin", {})
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return False  # no model, or none of ours: the rules make it again
+
+
 def _check_images(run: Run) -> None:
     name, size = run.experiment.name, run.experiment.size
     entry, wanted = data.dataset(run.experiment.dataset), run.sampling.images
-    if wanted is not None and wanted > entry.test:
+    if wanted is not None and entry.test and wanted > entry.test:
         raise ColdbenchError(
             f"{name}: sampling.images is {wanted}, but the test set of {entry.name} has {entry.test} images"
         )
@@ -102,17 +128,21 @@ def _check_images(run: Run) -> None:
 
 
 def _check_operators(experiment: Experiment) -> None:
+    import torch
+
     from coldbench import degradations, models
 
     try:
-        degradations.build(experiment.degradation, experiment.size)
-        models.check_name(experiment.network.name)
-        shrink = 2 ** (len(experiment.network.dim_mults) - 1)
-        if experiment.size % shrink:
+        degradation = degradations.build(experiment.degradation, experiment.size)
+        if experiment.partner is not None:
+            data.dataset(experiment.partner)
+        if degradation.needs_colour and data.dataset(experiment.dataset).channels != 3:
             raise ColdbenchError(
-                f"network {experiment.network.name} with {len(experiment.network.dim_mults)} stages needs a side that "
-                f"is a multiple of {shrink}, not {experiment.size}"
+                f"degradation {experiment.degradation['name']} needs images of 3 channels; those of "
+                f"{experiment.dataset} have {data.dataset(experiment.dataset).channels}"
             )
+        with torch.device("meta"):  # every check of the real network, none of its memory
+            models.build(experiment.network, data.dataset(experiment.dataset).channels, experiment.size)
     except ColdbenchError as error:
         raise ColdbenchError(f"{experiment.name} ({experiment.protocol}): {error}") from None
 
@@ -121,16 +151,14 @@ def _check_sources(config: Config, names: set[str]) -> None:
     """Raise ColdbenchError for data that are damaged, or absent and not to be downloaded."""
     folder = Path(config.data)
     for name in sorted(names):
-        if data.DATASETS[name].embedded:
+        if data.dataset(name).embedded:
             continue
         if config.data != DEFAULT_FOLDER and not folder.is_dir():
-            raise ColdbenchError(
-                f"data folder '{config.data}' does not exist; {name} needs {data.DATASETS[name].needs}"
-            )
+            raise ColdbenchError(f"data folder '{config.data}' does not exist; {name} needs {data.dataset(name).needs}")
         try:
             data.check_source(name, folder)
         except NotThere:
-            if data.DATASETS[name].download is None:
+            if data.dataset(name).download is None:
                 raise
 
 

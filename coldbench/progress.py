@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 log = logging.getLogger("coldbench")
 
@@ -42,6 +43,10 @@ class Stop:
         """Raise Interrupted if a signal has come."""
         if self.number is not None:
             raise Interrupted(self.number)
+
+    def end(self) -> NoReturn:
+        """Raise Interrupted: by the signal that has come, here or (then as if by SIGTERM) to another process."""
+        raise Interrupted(self.number or signal.SIGTERM)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ folder named after everything that decides their content; a finished shard is ne
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from coldbench import checkpoint, data, degradations, models, seeds
-from coldbench.degradations import Degradation, State, observe
+from coldbench import checkpoint, data, degradations, models, pipeline, seeds
+from coldbench.degradations import Degradation, State, start
 from coldbench.errors import ColdbenchError
 from coldbench.experiment import Sampling, fingerprint
 from coldbench.files import atomic, sha256, write_json
-from coldbench.images import from_uint8, to_unit_interval
+from coldbench.images import to_unit_interval
 from coldbench.progress import Stop, Ticker, log, stoppable
 from coldbench.samplers import METHODS, sample
 
@@ -33,27 +34,41 @@ def degraded_batch(
     images: npt.NDArray[np.uint8], where: range, degradation: Degradation, seed: int, device: torch.device
 ) -> tuple[Tensor, Tensor, State]:
     """Test images `where`: x0, the start x_T of every trajectory, and the state drawn for each image."""
-    x0 = from_uint8(images[where.start : where.stop], device)
+    x0 = pipeline.test_images(images, degradation.size, slice(where.start, where.stop), device)
     indices = torch.arange(where.start, where.stop, device=device)
     state = degradation.draw(indices, seeds.derive(seed, "test"))
-    t = torch.full((len(x0),), degradation.T, device=device)
-    return x0, observe(degradation, x0, t, state), state
+    return x0, start(degradation, x0, state), state
 
 
-def run(model: Path, prepared: Path, out: Path, work: Path, sampling: Sampling, device: torch.device) -> None:
+def run(
+    model: Path,
+    prepared: Path,
+    out: Path,
+    work: Path,
+    sampling: Sampling,
+    device: torch.device,
+    partner: Path | None = None,
+) -> None:
     """Restore the first `sampling.images` test images by each method.
 
+    `partner` is the prepared data set of a degradation that mixes in other images.
     Writes the shards and `trajectory.npz` in a folder of `work`, then, last, the manifest `out` that names them. A run
     that was stopped goes on at the first missing shard.
     """
     info = data.info(prepared)
-    network, experiment = checkpoint.load_model(model, info["channels"], device)
+    loaded = checkpoint.load_model(model, info["channels"], device)
+    network, experiment = loaded.network, loaded.experiment
     images = data.load(prepared, "test")
     n = len(images) if sampling.images is None else sampling.images
     if n > len(images):
         raise ColdbenchError(f"sampling.images is {n}, but the test set of {info['name']} has {len(images)} images")
-    degradation = degradations.build(experiment.degradation, experiment.size)
+    others = pipeline.middle(data.load(partner, "train"), experiment.size) if partner else None
+    degradation = degradations.build(experiment.degradation, experiment.size, others)
     content = {"model": sha256(model), "data": info["hash"], "seed": experiment.seed, "shard": sampling.shard}
+    if partner:
+        content["partner"] = data.info(partner)["hash"]
+    if sampling.official_shift:
+        content["official_shift"] = True
     folder = work / fingerprint(content)
     restore = models.restorer(network)
     shards = [range(i, min(i + sampling.shard, n)) for i in range(0, n, sampling.shard)]
@@ -70,7 +85,9 @@ def run(model: Path, prepared: Path, out: Path, work: Path, sampling: Sampling, 
             for start in range(where.start, where.stop, sampling.batch):
                 batch = range(start, min(start + sampling.batch, where.stop))
                 _, x, state = degraded_batch(images, batch, degradation, experiment.seed, device)
-                for step in sample(restore, degradation, x, state, method):
+                anew = _drawing_anew(degradation, batch, experiment.seed, device)
+                shift = sampling.official_shift
+                for step in sample(restore, degradation, x, state, method, official_shift=shift, fresh=anew):
                     x = step.x
                     seen += len(x)
                     stop.check()
@@ -87,6 +104,7 @@ def run(model: Path, prepared: Path, out: Path, work: Path, sampling: Sampling, 
             "data": info["hash"],
             "images": n,
             "device": str(device),
+            "origin": loaded.origin,
             "trajectory": str((folder / "trajectory.npz").relative_to(out.parent)),
             "shards": [
                 {
@@ -103,6 +121,12 @@ def run(model: Path, prepared: Path, out: Path, work: Path, sampling: Sampling, 
     for other in work.iterdir():  # shards of an earlier model or seed
         if other.is_dir() and other != folder:
             shutil.rmtree(other)
+
+
+def _drawing_anew(degradation: Degradation, where: range, seed: int, device: torch.device) -> Callable[[int], State]:
+    """What the methods need that draw at every step: a state of the same images for severity s alone."""
+    indices = torch.arange(where.start, where.stop, device=device)
+    return lambda s: degradation.draw(indices, seeds.derive(seed, f"test, step {s}"))
 
 
 def _write_trajectory(

@@ -46,6 +46,13 @@ def uniform(seed: int, purpose: str, indices: Tensor, draws: int = 1) -> Tensor:
     return _shift(bits(seed, purpose, indices, draws), 11).to(torch.float64) * 2.0**-53
 
 
+def normal(seed: int, purpose: str, indices: Tensor, draws: int = 1) -> Tensor:
+    """Standard normal float64 numbers, shape (N, draws): the normal quantile of a uniform number inside (0, 1)."""
+    inside = (_shift(bits(seed, purpose, indices, draws), 12).to(torch.float64) + 0.5) * 2.0**-52
+    numbers: Tensor = torch.special.ndtri(inside)
+    return numbers
+
+
 def integers(seed: int, purpose: str, indices: Tensor, low: int, high: int, draws: int = 1) -> Tensor:
     """Uniform int64 numbers in low…high, both ends included, shape (N, draws)."""
     return low + (uniform(seed, purpose, indices, draws) * (high - low + 1)).to(torch.int64)

@@ -7,25 +7,25 @@ ends with the same weights, bit for bit on CPU, as one that was not.
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from coldbench import checkpoint, data, degradations, models, seeds
+from coldbench import checkpoint, data, degradations, engine, models, pipeline, preview, seeds
 from coldbench.degradations import Degradation, observe
 from coldbench.errors import ColdbenchError
 from coldbench.experiment import Experiment, Training
 from coldbench.files import write_text
-from coldbench.images import from_uint8
 from coldbench.progress import Ticker, log, stoppable
+from coldbench.provenance import provenance
 
 CHECKPOINT_SECONDS = 60.0
 LOG_LINES = 200
@@ -34,23 +34,19 @@ Batch = tuple[Tensor, Tensor, Tensor]
 """x0, what the network is shown of D(x0, t), and t (N,)."""
 
 
-@functools.lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, count: int) -> Tensor:
-    return seeds.permutation(seed, "training order", epoch, count)
-
-
 def training_batch(
-    images: npt.NDArray[np.uint8], degradation: Degradation, seed: int, first: int, count: int, device: torch.device
+    images: npt.NDArray[np.uint8],
+    experiment: Experiment,
+    degradation: Degradation,
+    seed: int,
+    first: int,
+    count: int,
+    device: torch.device,
 ) -> Batch:
     """The training batch that holds images number first…first+count−1 of the endless, reshuffled sequence."""
     position = torch.arange(first, first + count)
-    epochs, places = position // len(images), position % len(images)
-    chosen = torch.empty_like(position)
-    for epoch in set(epochs.tolist()):
-        here = epochs == epoch
-        chosen[here] = _order(seed, epoch, len(images))[places[here]]
+    x0 = pipeline.training_images(images, experiment.images, experiment.size, seed, position, device)
     position = position.to(device)
-    x0 = from_uint8(images[chosen.numpy()], device)
     t = seeds.integers(seed, "training severity", position, 1, degradation.T)[:, 0]
     state = degradation.draw(position, seed)
     return x0, observe(degradation, x0, t, state), t
@@ -63,85 +59,123 @@ def update(
     batches: Iterable[Batch],
     training: Training,
     step: int,
+    fabric: Fabric | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One update from `accumulation` micro-batches, and the moving average's rule; returns loss and gradient norm."""
     optimizer.zero_grad(set_to_none=True)
-    losses = []
+    losses: list[Tensor] = []
     for x0, xt, t in batches:
-        loss = (network(xt, t - 1) - x0).abs().mean()
-        (loss / training.accumulation).backward()
+        last = len(losses) == training.accumulation - 1
+        with engine.quiet(network, fabric, last):
+            difference = network(xt, t - 1) - x0
+            loss = difference.abs().mean() if training.loss == "l1" else difference.square().mean()
+            engine.backward(loss / training.accumulation, fabric)
         losses.append(loss.detach())
     norm = torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
     optimizer.step()
     if step % training.ema_every == 0:
         weight = 1.0 if step < training.ema_start else 1 - training.ema_decay
         with torch.no_grad():
-            for name, value in network.state_dict().items():
-                average[name].lerp_(value, weight)
-    return torch.stack(losses).mean(), norm
+            torch._foreach_lerp_(list(average.values()), list(network.state_dict().values()), weight)
+    return engine.mean(torch.stack(losses).mean(), fabric), norm
 
 
-def train(experiment: Experiment, prepared: Path, out: Path, work: Path, device: torch.device) -> None:
+def train(
+    experiment: Experiment,
+    prepared: Path,
+    out: Path,
+    work: Path,
+    device: torch.device,
+    partner: Path | None = None,
+    options: engine.Options = engine.Options(),  # noqa: B008 (frozen)
+    preview_every: int = 0,
+) -> None:
     """Train `experiment` on the prepared data set and write the averaged weights to `out` (safetensors).
 
-    `work` keeps the checkpoints and is not an output: a stopped training goes on from there. `out` with the suffix
-    .jsonl receives the training log. Raises ColdbenchError if the loss is not finite or the data do not fit.
+    `work` keeps the checkpoints and is no output: a stopped training goes on from there; every `preview_every` updates
+    (0: never) a picture of restored test images is added. `partner` is the prepared data set of a degradation that
+    mixes in other images. `out` with the suffix .jsonl receives the training log. Raises ColdbenchError if the loss is
+    not finite, the data do not fit, or the checkpoints are those of another experiment or other images.
     """
     training, seed = experiment.training, seeds.derive(experiment.seed, "training")
     images = data.load(prepared, "train")
-    degradation = degradations.build(experiment.degradation, experiment.size)
-    torch.manual_seed(seeds.derive(experiment.seed, "weights"))
-    network = models.build(experiment.network, images.shape[1]).to(device).train()
-    average = {name: value.clone() for name, value in network.state_dict().items()}
-    optimizer = torch.optim.Adam(network.parameters(), lr=training.learning_rate)
-    work = work / experiment.fingerprint  # another configuration never meets this one's checkpoints
-    done, seconds, lines = 0, 0.0, list[str]()
+    others = pipeline.middle(data.load(partner, "train"), experiment.size) if partner else None
+    degradation = degradations.build(experiment.degradation, experiment.size, others)
+    belongs = {"experiment": experiment.science, "data": data.info(prepared)["hash"]}
 
-    state = checkpoint.load_state(work, device)
+    fabric = engine.fabric(device, training.precision)
+    offset, count = engine.share(training.micro_batch, fabric)
+    torch.manual_seed(seeds.derive(experiment.seed, "weights"))
+    plain = models.build(experiment.network, images.shape[1], experiment.size).to(fabric.device).train()
+    average = {name: value.clone() for name, value in plain.state_dict().items()}
+    adam = torch.optim.Adam(plain.parameters(), lr=training.learning_rate, fused=True)
+    done, seconds, lines = 0, 0.0, list[str]()
+    state = checkpoint.load_state(work, fabric.device, belongs)
     if state is not None:
         done, seconds, lines = state["done"], state["seconds"], state["lines"]
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
+        plain.load_state_dict(state["network"])
+        adam.load_state_dict(state["optimizer"])
         average = state["average"]
         log.info("resuming at update %d of %d", done, training.updates)
+    network, optimizer = fabric.setup(engine.prepare(plain, options), adam)
+    engine.lay_out(adam)
+    origin = {"world_size": fabric.world_size, "precision": training.precision, **vars(options)}
 
-    def check(loss: Tensor) -> float:
-        if not math.isfinite(value := loss.item()):
-            first = (done - 1) * training.total_batch
-            raise ColdbenchError(
-                f"loss is {value} at update {done} (images from {first}, seed {seed}); last good checkpoint: {work}"
-            )
-        return value
+    def batches() -> Iterator[Batch]:
+        for k in range(training.accumulation):
+            first = done * training.total_batch + k * training.micro_batch + offset
+            torch.manual_seed(seeds.derive(seed, f"dropout {first}"))  # what a network draws is no state to be kept
+            yield training_batch(images, experiment, degradation, seed, first, count, fabric.device)
 
     def spent() -> float:
         return seconds + time.monotonic() - began
 
+    def check() -> None:
+        if math.isfinite(first := bad.item()):
+            at = int(first)
+            raise ColdbenchError(
+                f"the loss or its gradient is not finite at update {at} "
+                f"(images from {(at - 1) * training.total_batch}, seed {seed}); "
+                f"last good checkpoint: {checkpoint.newest(work) or 'none'}"
+            )
+
     def save() -> None:
-        state = {"done": done, "seconds": spent(), "lines": lines, "network": network.state_dict(), "average": average}
-        checkpoint.save_state(work, {**state, "optimizer": optimizer.state_dict()})
+        check()
+        if fabric.is_global_zero:
+            kept = {"done": done, "seconds": spent(), "lines": lines, "average": average, "belongs": belongs}
+            kept |= {"network": plain.state_dict(), "optimizer": adam.state_dict()}
+            checkpoint.save_state(work, done, kept)
+        fabric.barrier()
 
     began = saved = time.monotonic()
     ticker = Ticker(training.updates, "update", training.total_batch, start=done)
     log_every = max(1, training.updates // LOG_LINES)
+    bad = torch.full((), math.inf, device=fabric.device)  # the first update whose loss or gradient was not finite
     with stoppable() as stop:
         while done < training.updates:
-            firsts = (done * training.total_batch + k * training.micro_batch for k in range(training.accumulation))
-            batches = (
-                training_batch(images, degradation, seed, first, training.micro_batch, device) for first in firsts
-            )
-            loss, norm = update(network, average, optimizer, batches, training, step=done)
+            loss, norm = update(network, average, optimizer, batches(), training, done, fabric)
             done += 1
+            bad = torch.where(loss.isfinite() & norm.isfinite(), bad, bad.clamp(max=float(done)))
             if done % log_every == 0 or done == training.updates:
-                values = {"update": done, "images": done * training.total_batch, "loss": check(loss)}
+                check()
+                values = {"update": done, "images": done * training.total_batch, "loss": loss.item()}
                 speed = {"images_per_second": round(ticker.rate(done), 1), "seconds": round(spent(), 1)}
-                lines.append(json.dumps({**values, "grad_norm": norm.item(), **speed}))
-            if ticker.due(done):
-                ticker.tick(done, f"loss {loss.item():.4f}")
-            if stop or time.monotonic() - saved > CHECKPOINT_SECONDS:
-                check(loss)
+                memory = {"memory_gb": round(engine.memory(fabric.device), 2)}
+                lines.append(json.dumps({**values, "grad_norm": norm.item(), **speed, **memory}))
+            if fabric.is_global_zero and ticker.due(done):
+                used = f"{engine.memory(fabric.device):.1f} GB"
+                ticker.tick(done, f"loss {loss.item():.4f} · grad {norm.item():.2g} · {used}")
+            if preview_every and done % preview_every == 0 and fabric.is_global_zero:
+                preview.draw(work / f"preview-{done:09d}.png", plain, average, experiment, degradation, prepared)
+            due = fabric.is_global_zero and time.monotonic() - saved > CHECKPOINT_SECONDS
+            stopping, saving = engine.any_of([bool(stop), due], fabric)
+            if stopping or saving or done % checkpoint.ARCHIVE_EVERY == 0:
                 save()
                 saved = time.monotonic()
-                stop.check()
+                if stopping:
+                    stop.end()
         save()
-    write_text(out.with_suffix(".jsonl"), "\n".join(lines) + "\n")
-    checkpoint.save_model(out, average, experiment)
+    if fabric.is_global_zero:
+        write_text(out.with_suffix(".jsonl"), "\n".join(lines) + "\n")
+        checkpoint.save_model(out, average, experiment, {**origin, "trained_on": provenance(fabric.device)["device"]})
+    fabric.barrier()

@@ -209,8 +209,8 @@ def test_wrong_words_are_answered_with_the_right_ones(tmp_path: Path) -> None:
             call("minst")
     with pytest.raises(ColdbenchError, match="unknown split 'tests': did you mean 'test'"):
         data.load(tmp_path, "tests")
-    for size in (-1, 15, 129):
-        with pytest.raises(ColdbenchError, match=f"size {size} is out of range: 16 to 128"):
+    for size in (-1, 15, 257):
+        with pytest.raises(ColdbenchError, match=f"size {size} is out of range: 16 to 256"):
             data.prepare("digits", None, size, tmp_path)
     with pytest.raises(ColdbenchError, match="'mnist' needs a data folder"):
         data.prepare("mnist", None, 32, tmp_path)

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from coldbench.errors import ColdbenchError
 from coldbench.experiment import Experiment, Network, Training, fingerprint, from_json, merged, resolve
@@ -135,14 +136,14 @@ BAD = {
     "a method twice": ("budgets: {laptop: {sampling: {methods: [direct, direct]}}}", "sampling.methods", "direct"),
     "no threads": ("threads: {train: 0}", "threads.train", "1"),
     "no such table": ("grid: {E01: {cell: {table: 7}}}", "cell.table", "7"),
-    "T = 9 halvings": ("grid: {E07: {degradation: {T: 9}}}", "E07", "9 halvings", "T ≤ 5"),
+    "T = 9 halvings": ("grid: {E07: {degradation: {T: 9}}}", "E07", "reduced 5 times", "T ≤ 5"),
     "fractional T": ("grid: {E01: {degradation: {T: 2.5}}}", "E01", "T must be a whole number", "2.5"),
     "negative std": ("grid: {E01: {degradation: {std: -1.0}}}", "E01", "std", "-1.0"),
     "even kernel": ("grid: {E01: {degradation: {kernel: 10}}}", "E01", "kernel must be odd", "10"),
     "odd width": ("budgets: {laptop: {network: {dim: 15}}}", "network.dim", "multiple of 2", "15"),
     "side that does not halve": ("grid: {E01: {size: 30}}", "E01", "multiple of 8", "30"),
     "too many stages": ("budgets: {laptop: {network: {dim_mults: [1,1,1,1,1,1,1]}}}", "7 stages", "64", "32"),
-    "side out of range": ("grid: {E01: {size: 200}}", "E01", "200", "128"),
+    "side out of range": ("grid: {E01: {size: 264}}", "E01", "264", "256"),
     # mistakes that the chosen budget hides
     "value a budget hides": ("grid: {E01: {training: {learning_rate: fast}}}", "training.learning_rate", "'fast'"),
     "budget not chosen": ("budgets: {mine: {training: {updates: -3}}}", "mine", "training.updates", "-3"),
@@ -257,7 +258,9 @@ def other(value: Any) -> Any:
         case int():
             return value + 1
         case float():
-            return value * 0.5
+            return value * 0.5 or 0.5
+        case None:
+            return 99
         case str():
             return value + "x"
         case list():
@@ -272,13 +275,13 @@ def test_every_field_of_an_experiment_is_science(experiment: Experiment, field: 
 
 
 def test_no_field_of_an_experiment_is_forgotten_here() -> None:
-    tested = {"dataset", "size", "seed", "degradation", "network", "training"}
+    tested = {"dataset", "size", "seed", "degradation", "images", "network", "training"}
     assert set(Experiment.model_fields) == tested | {"name", "protocol", "budget"}
 
 
-@pytest.mark.parametrize("part", ["network", "training"])
-def test_every_field_of_network_and_training_is_science(experiment: Experiment, part: str) -> None:
-    below: Network | Training = getattr(experiment, part)
+@pytest.mark.parametrize("part", ["images", "network", "training"])
+def test_every_field_of_the_parts_is_science(experiment: Experiment, part: str) -> None:
+    below: BaseModel = getattr(experiment, part)
     found = {experiment.fingerprint}
     for field in type(below).model_fields:
         changed = below.model_copy(update={field: other(getattr(below, field))})

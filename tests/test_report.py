@@ -315,7 +315,7 @@ def test_run_facts_merge_provenance() -> None:
 
 def test_an_undefined_name_in_a_template_is_an_error() -> None:
     with pytest.raises(jinja2.UndefinedError):
-        page._render("index.html", views=[], banner=None, runs=[], commands=())
+        page.render("index.html", views=[], banner=None, runs=[], commands=())
 
 
 # --- figures

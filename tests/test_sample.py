@@ -27,7 +27,7 @@ def model(experiment: Experiment, tmp_path: Path) -> Path:
     """An untrained model: sampling does not care."""
     torch.manual_seed(0)
     path = tmp_path / "model.safetensors"
-    checkpoint.save_model(path, models.build(experiment.network, 1).state_dict(), experiment)
+    checkpoint.save_model(path, models.build(experiment.network, 1, 16).state_dict(), experiment)
     return path
 
 
@@ -49,7 +49,7 @@ def test_batch_and_shard_size_change_nothing(model, digits, tmp_path):
 def test_samples_are_those_of_the_algorithms_boxes(model, digits, experiment, tmp_path):
     """Algorithms 1 and 2 written out once more, on the whole test set at once."""
     samples = run(model, digits, tmp_path / "a")
-    network, _ = checkpoint.load_model(model, 1, CPU)
+    network = checkpoint.load_model(model, 1, CPU).network
     D = degradations.build(experiment.degradation, 16)
     x0 = from_uint8(np.array(data.load(digits, "test")[:23]), CPU)
     state = D.draw(torch.arange(23), seeds.derive(experiment.seed, "test"))
@@ -102,7 +102,7 @@ def test_finished_shards_are_kept_and_damaged_ones_found(model, digits, tmp_path
 def test_another_model_leaves_no_stale_shards(model, digits, experiment, tmp_path):
     before = run(model, digits, tmp_path / "a")
     torch.manual_seed(1)
-    checkpoint.save_model(model, models.build(experiment.network, 1).state_dict(), experiment)
+    checkpoint.save_model(model, models.build(experiment.network, 1, 16).state_dict(), experiment)
     after = run(model, digits, tmp_path / "a")
     assert not np.allclose(before["direct"], after["direct"])
     assert len(list((tmp_path / "a" / "shards").iterdir())) == 1

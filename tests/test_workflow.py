@@ -24,6 +24,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from coldbench import official
 from coldbench.checkpoint import save_model
 from coldbench.experiment import Experiment, merged
 from coldbench.files import sha256
@@ -343,7 +344,7 @@ def test_ctrl_c_loses_nothing_and_changes_nothing(finished: Checkout, tmp_path: 
     assert "Traceback" not in stopped.output
     assert "stopped by SIGINT; finished work is kept" in stopped.output
     assert not (run / "model.safetensors").exists()
-    assert list(run.glob("checkpoints/*/newest.pt"))
+    assert list(run.glob("checkpoints/*/update-*.pt"))
 
     sampling = checkout.start(*command)
     wait_for(sampling, lambda: any(run.glob("shards/*/*.npy")))
@@ -434,3 +435,27 @@ def test_a_damaged_shard_is_made_again(finished: Checkout, tmp_path: Path) -> No
     where = ("--data", data, "--out", manifest, "--work", work, "--device", "cpu", "--threads", "1")
     coldbench("sample", model, "--sampling", sampling, *where)
     assert sha256(shard) == facts["shards"][0]["sha256"]
+
+
+@pytest.mark.slow
+def test_an_imported_model_is_sampled_and_never_trained(finished: Checkout, tmp_path: Path) -> None:
+    """A checkpoint of the released code takes the place of a training, for good: without its file, and unnamed."""
+    source = tmp_path / "released.pt"
+    official.export_model(finished.folder / RUN / "model.safetensors", source)
+    checkout = Checkout(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    command = ("--cores", "1", "reports/index.html", "--configfile", "tiny.yaml")
+    planned = checkout.snakemake("-n", *command, "--config", f"imports={{X1-a: {source}}}")
+    assert planned.plan.get("import_model") == 1, planned.end
+    assert "train" not in planned.plan
+    done = checkout.snakemake(*command, "--config", f"imports={{X1-a: {source}}}")
+    assert done.status == 0, done.end
+    ours, theirs = (load_file(place / RUN / "model.safetensors") for place in (tmp_path, finished.folder))
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert shards(tmp_path / RUN) == shards(finished.folder / RUN)
+    assert "imported from released.pt" in (tmp_path / "reports/index.html").read_text()
+    source.unlink()
+    assert "Nothing to be done" in checkout.snakemake(*command).output
+    wrong = checkout.snakemake("-n", *command, "--config", f"imports={{X1-c: {source}}}")
+    assert len(wrong.told) == 1
+    assert "unknown run in imports 'X1-c': did you mean 'X1-" in wrong.told[0]

@@ -1,100 +1,41 @@
-"""The data sets: one registry; each is prepared once into two arrays and from then on only memory-mapped.
+"""The data sets: each is prepared once into two arrays and from then on only memory-mapped.
 
 A prepared data set is a folder with `train.npy` and `test.npy` (uint8, (N, C, size, size), values 0..255) and
 `info.json`, which is written last: without it the folder does not count. Labels are never used. Nothing heavy is
-imported before it is needed.
+imported before it is needed. `registry` knows the data sets; the other modules each know the files of some.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coldbench.data import embedded, mnist
+from coldbench.data.registry import DATASETS, Dataset, dataset
 from coldbench.errors import ColdbenchError, unknown
 from coldbench.files import atomic, read_json, sha256, write_json
 
+__all__ = [
+    "DATASETS",
+    "LARGEST",
+    "SMALLEST",
+    "SPLITS",
+    "Dataset",
+    "available",
+    "check_source",
+    "dataset",
+    "fetch",
+    "info",
+    "load",
+    "prepare",
+]
+
 SPLITS = ("train", "test")
-SMALLEST, LARGEST = 16, 128  # the networks halve a picture up to four times; the paper goes up to 128
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """What the suite knows of a data set before it has seen a byte of it.
-
-    `build(folder, size, split)` yields the images of a split in their fixed order, uint8 (channels, size, size).
-    `check(folder)` raises ColdbenchError if a source file is missing or has the wrong size; `download(folder)` gets the
-    files. Embedded data sets come inside an installed package and have neither.
-    """
-
-    name: str
-    title: str
-    channels: int
-    embedded: bool
-    train: int
-    test: int
-    build: Callable[[Path, int, str], Iterator[NDArray[np.uint8]]]
-    needs: str
-    recipe: str
-    check: Callable[[Path], None] | None = None
-    download: Callable[[Path], None] | None = None
-
-
-DATASETS: dict[str, Dataset] = {
-    entry.name: entry
-    for entry in (
-        Dataset(
-            name="mnist",
-            title="MNIST",
-            channels=1,
-            embedded=False,
-            train=60000,
-            test=10000,
-            build=mnist.build,
-            needs=mnist.NEEDS,
-            recipe="the idx files of MNIST (MD5 verified), 28x28, 8-bit bilinear resize",
-            check=mnist.check,
-            download=mnist.download,
-        ),
-        Dataset(
-            name="digits",
-            title="scikit-learn digits",
-            channels=1,
-            embedded=True,
-            train=1437,
-            test=360,
-            build=embedded.digits,
-            needs="nothing: the images come with scikit-learn",
-            recipe="the 8x8 digits of scikit-learn, 8-bit bilinear resize, every fifth image for testing",
-        ),
-        Dataset(
-            name="photos",
-            title="scikit-image photographs",
-            channels=3,
-            embedded=True,
-            train=embedded.CROPS * len(embedded.PHOTOS["train"]),
-            test=embedded.CROPS * len(embedded.PHOTOS["test"]),
-            build=embedded.photos,
-            needs="nothing: the photographs come with scikit-image",
-            recipe="crops of the photographs of scikit-image (train: {train}; test: {test})".format(
-                **{split: ", ".join(Path(file).stem for file in files) for split, files in embedded.PHOTOS.items()}
-            ),
-        ),
-    )
-}
-
-
-def dataset(name: str) -> Dataset:
-    """The registered data set called `name`; ColdbenchError naming the nearest one if there is none."""
-    if name not in DATASETS:
-        raise unknown("data set", name, DATASETS)
-    return DATASETS[name]
+SMALLEST, LARGEST = 16, 256  # pixels; the paper goes up to 143
 
 
 def check_source(name: str, folder: Path | None) -> None:
@@ -124,18 +65,19 @@ def fetch(name: str, folder: Path | None) -> None:
     is absent rather than partial.
     """
     entry = dataset(name)
-    if available(name, folder):
-        return
-    if entry.download is None:
-        raise ColdbenchError(f"data set '{name}' cannot be downloaded; it needs {entry.needs}")
-    entry.download(_folder(entry, folder))
+    try:
+        check_source(name, folder)
+    except ColdbenchError as error:
+        if entry.download is None:
+            raise ColdbenchError(f"{error}; data set '{name}' cannot be downloaded") from error
+        entry.download(_folder(entry, folder))
 
 
 def prepare(name: str, folder: Path | None, size: int, out: Path) -> None:
     """Write `out`/train.npy, `out`/test.npy and, last, `out`/info.json for data set `name` at `size` × `size` pixels.
 
     `folder` is where the source files lie (None will do for embedded data sets). The result depends on nothing but the
-    source and `size`. ColdbenchError for an unknown name, a size outside 16..128, a missing or damaged source.
+    source and `size`. ColdbenchError for an unknown name, a size outside 16..256, a missing or damaged source.
     """
     entry = dataset(name)
     if not SMALLEST <= size <= LARGEST:
@@ -145,7 +87,7 @@ def prepare(name: str, folder: Path | None, size: int, out: Path) -> None:
         (out / "info.json").unlink(missing_ok=True)  # from here until the end the folder is not a prepared data set
     except OSError as error:
         raise ColdbenchError(f"cannot write {out}: {error.strerror or error}") from error
-    counts = {"train": entry.train, "test": entry.test}
+    counts = entry.counts(folder or Path())
     for split, count in counts.items():
         images = entry.build(folder or Path(), size, split)
         _write(out / f"{split}.npy", images, (count, entry.channels, size, size))

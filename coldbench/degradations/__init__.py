@@ -10,24 +10,36 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from coldbench.degradations.base import Degradation, State, check_severity, observe
+import numpy as np
+import numpy.typing as npt
+
+from coldbench.degradations.base import Degradation, State, observe, start
 from coldbench.degradations.blur import Blur
-from coldbench.degradations.inpainting import Inpainting
+from coldbench.degradations.decolorization import Decolorization
+from coldbench.degradations.inpainting import Inpainting, InpaintingGeneration
+from coldbench.degradations.mixing import Animorphosis, Noise
+from coldbench.degradations.snow import Snow
 from coldbench.degradations.superresolution import SuperResolution
 from coldbench.errors import ColdbenchError, unknown
 
 DEGRADATIONS: dict[str, type[Degradation]] = {
+    "animorphosis": Animorphosis,
     "blur": Blur,
+    "decolorization": Decolorization,
     "inpainting": Inpainting,
+    "inpainting_generation": InpaintingGeneration,
+    "noise": Noise,
+    "snow": Snow,
     "superresolution": SuperResolution,
 }
 
-__all__ = ["DEGRADATIONS", "Degradation", "State", "build", "check_severity", "observe"]
+__all__ = ["DEGRADATIONS", "Degradation", "InpaintingGeneration", "State", "build", "observe", "start"]
 
 
-def build(spec: Mapping[str, Any], size: int) -> Degradation:
+def build(spec: Mapping[str, Any], size: int, partners: npt.NDArray[np.uint8] | None = None) -> Degradation:
     """The degradation that `spec` describes ({name, T, …its parameters}) for size × size images.
 
+    `partners` are the images, uint8 (M, C, size, size), of the data set that a degradation with a `partner` mixes in.
     Raises ColdbenchError naming an unknown degradation or parameter, a value out of range, or a size that does not fit.
     """
     parameters = dict(spec)
@@ -35,12 +47,14 @@ def build(spec: Mapping[str, Any], size: int) -> Degradation:
     if not isinstance(name, str) or name not in DEGRADATIONS:
         raise unknown("degradation", name, DEGRADATIONS)
     kind: Any = DEGRADATIONS[name]
-    fields = {field.name: field for field in dataclasses.fields(kind) if field.name != "size"}
+    fields = {field.name: field for field in dataclasses.fields(kind) if field.name not in ("size", "images")}
     for key in parameters:
         if key not in fields:
             raise unknown(f"parameter of degradation {name}", key, fields)
     for key, field in fields.items():
         if key not in parameters and field.default is dataclasses.MISSING:
             raise ColdbenchError(f"degradation {name}: parameter '{key}' is missing")
+    if "partner" in fields:
+        parameters["images"] = partners
     built: Degradation = kind(size=size, **parameters)
     return built

@@ -1,7 +1,7 @@
-"""Super-resolution: t halvings, each enlarged back by nearest neighbour (paper, section 4.3; A.3).
+"""Super-resolution: t reductions, each enlarged back by nearest neighbour (paper, section 4.3; A.3).
 
-Both reductions are linear per axis, and after the first halving every further one is the mean of 2 × 2 blocks of the
-one before, so severity t is one matrix per axis.
+Reducing and enlarging act on each axis alone and are linear, so severity t is one matrix per axis: the product of t
+steps, each taken from torch's own interpolation in float64.
 """
 
 from __future__ import annotations
@@ -9,54 +9,79 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch.nn import functional
 
 from coldbench.degradations.base import Matrix, SeparableLinear, check_numbers, choose
 from coldbench.errors import ColdbenchError
 
-BICUBIC_HALF = (-0.09375, 0.59375, 0.59375, -0.09375)
-"""Weights of a factor-2 bicubic reduction without antialiasing (coefficient −0.75; protocol 2.4)."""
+REDUCE = {"average": "area", "bicubic": "bicubic", "bilinear": "bilinear"}  # our word: torch's, none with antialiasing
 
 
 @dataclass(frozen=True)
 class SuperResolution(SeparableLinear):
-    """T halvings of the side; `reduce` is the first halving's filter.
+    """T reductions, each of the full-size picture that the last one left, to `sides`.
 
-    average: the mean of 2 × 2 pixels, which reproduces the printed Degraded cells (protocol `fitted`);
-    bicubic: what the released code's routine of that name selects (protocol `released`).
+    `schedule`: halving, step i = 0…T−1 reduces to ⌊size / 2^(i+1)⌋ pixels; shrinking, to size − i pixels (a released
+    routine that the paper does not use; its first step changes nothing).
+    `reduce`: average, the mean of the pixels below, which reproduces the printed Degraded cells (protocol `fitted`);
+    bicubic, what the released routine of that name selects (protocol `released`); bilinear, for halvings the same as
+    average.
     """
 
     size: int
     T: int
     reduce: str = "average"
-    discrete: bool = False
+    schedule: str = "halving"
+
+    examples = (
+        {"T": 4},
+        {"T": 3, "reduce": "bicubic"},
+        {"T": 2, "reduce": "bilinear"},
+        {"T": 5, "schedule": "shrinking"},
+        {"T": 3, "schedule": "shrinking", "reduce": "bicubic"},
+    )
 
     def __post_init__(self) -> None:
-        check_numbers(self, size=(2, 4096), T=(1, 12))
-        choose("reduce of degradation superresolution", self.reduce, ("average", "bicubic"))
-        if self.size % 2**self.T:
-            limit = (self.size & -self.size).bit_length() - 1
+        check_numbers(self, size=(2, 4096), T=(1, 4095))
+        choose("reduce of degradation superresolution", self.reduce, tuple(REDUCE))
+        choose("schedule of degradation superresolution", self.schedule, ("halving", "shrinking"))
+        most = self.size.bit_length() - 1 if self.schedule == "halving" else self.size
+        if most < self.T:
             raise ColdbenchError(
-                f"degradation superresolution: {self.T} halvings need a side that is a multiple of {2**self.T}; "
-                f"{self.size} px allows T ≤ {limit}"
+                f"degradation superresolution: {self.size} px can be reduced {most} times by {self.schedule}, "
+                f"not {self.T}: T ≤ {most}"
             )
-        if self.discrete:
-            raise ColdbenchError(
-                "degradation superresolution: no protocol truncates it to 8 bits; leave discrete false"
-            )
+
+    @property
+    def keeps_mean(self) -> bool:
+        """Halvings of an even side give every pixel the same weight, bicubic ones as well."""
+        return self.schedule == "halving" and self.size % 2**self.T == 0
+
+    @property
+    def bound(self) -> float:
+        """Bicubic weights overshoot: those of one halving by 1.375 per axis, after which only means are taken."""
+        if self.reduce != "bicubic":
+            return 1.0
+        return 1.375**2 if self.keeps_mean else float(np.abs(self.matrices()).sum(axis=2).max() ** 2)
+
+    def sides(self) -> list[int]:
+        """The side in pixels that each step reduces to, T numbers."""
+        halving = self.schedule == "halving"
+        return [self.size // 2 ** (i + 1) if halving else self.size - i for i in range(self.T)]
 
     def matrices(self) -> Matrix:
         """A_0 … A_T, float64 (T+1, size, size)."""
-        first = self._block_mean(1) if self.reduce == "average" else self._bicubic()
-        later = [self._block_mean(t) @ first for t in range(2, self.T + 1)]
-        return np.stack([np.eye(self.size), first, *later])
+        result = [np.eye(self.size)]
+        for side in self.sides():
+            result.append(self._one_step(side) @ result[-1])
+        return np.stack(result)
 
-    def _block_mean(self, t: int) -> Matrix:
-        side = 2**t
-        return np.asarray(np.kron(np.eye(self.size // side), np.full((side, side), 1 / side)), dtype=np.float64)
-
-    def _bicubic(self) -> Matrix:
-        half = np.zeros((self.size // 2, self.size))
-        for row in range(self.size // 2):
-            for tap, weight in enumerate(BICUBIC_HALF):
-                half[row, np.clip(2 * row - 1 + tap, 0, self.size - 1)] += weight  # the border pixel is repeated
-        return np.repeat(half, 2, axis=0)
+    def _one_step(self, side: int) -> Matrix:
+        """Reducing the columns of the identity to `side` rows, and enlarging them again."""
+        columns = torch.eye(self.size, dtype=torch.float64)[None, None]
+        mode = REDUCE[self.reduce]
+        extra = {} if mode == "area" else {"align_corners": False}
+        small = functional.interpolate(columns, size=(side, self.size), mode=mode, **extra)
+        large = functional.interpolate(small, size=(self.size, self.size), mode="nearest-exact")
+        return np.asarray(large[0, 0].numpy(), dtype=np.float64)

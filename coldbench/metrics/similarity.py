@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from pytorch_msssim import ssim
 from torch import Tensor
+
+from coldbench.metrics import ssim
 
 Values = npt.NDArray[np.float64]
 
@@ -23,17 +24,17 @@ class Estimate:
     n: int
 
 
-def ssim_per_image(original: Tensor, other: Tensor) -> Values:
+def ssim_per_image(original: Tensor, other: Tensor, window: ssim.Window = ssim.PAPER) -> Values:
     """SSIM of each pair, float64 (N,): 11 × 11 Gaussian window, σ 1.5, no padding, mean over positions and channels.
 
-    Images are float (N, C, H, W), nominally in [0, 1] and not clamped; H and W at least 11.
+    Images are float (N, C, H, W), nominally in [0, 1] and not clamped; H and W at least the window's width.
     """
-    return ssim(original, other, data_range=1, size_average=False).double().cpu().numpy()  # type: ignore[no-any-return]
+    return ssim.ssim_per_image(original, other, window).double().cpu().numpy()
 
 
 def mse_per_image(original: Tensor, other: Tensor) -> Values:
     """Mean squared difference of each pair over its channels and pixels, float64 (N,)."""
-    return (original.double() - other.double()).square().mean(dim=(1, 2, 3)).cpu().numpy()
+    return (original.double() - other.double()).square_().mean(dim=(1, 2, 3)).cpu().numpy()
 
 
 def pooled_ssim(ssims: Values, seed: int) -> Estimate:

@@ -7,26 +7,53 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from coldbench.errors import unknown
+from coldbench.errors import ColdbenchError, unknown
 from coldbench.experiment import Network
 from coldbench.models.unet_convnext import UnetConvNext
-
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"unet_convnext": UnetConvNext}
+from coldbench.models.unet_ddpm import UnetDDPM
 
 Restorer = Callable[[Tensor, int], Tensor]
 """R(x_s, s): restores a whole batch that stands at severity s."""
 
 
-def build(network: Network, channels: int) -> nn.Module:
-    """The network of an experiment with freshly initialised weights; ColdbenchError if its name is unknown."""
-    check_name(network.name)
-    return NETWORKS[network.name](channels=channels, dim=network.dim, dim_mults=tuple(network.dim_mults))
+def _convnext(network: Network, channels: int, size: int) -> nn.Module:
+    if network.dropout:
+        raise ColdbenchError(f"network unet_convnext has no dropout, but dropout is {network.dropout:g}")
+    mults = tuple(network.dim_mults)
+    return UnetConvNext(channels, network.dim, mults, time=network.time, residual=network.residual)
 
 
-def check_name(name: str) -> None:
-    """Raise ColdbenchError unless `name` is a network."""
-    if name not in NETWORKS:
-        raise unknown("network", name, NETWORKS)
+def _ddpm(network: Network, channels: int, size: int) -> nn.Module:
+    if network.residual:
+        raise ColdbenchError("network unet_ddpm has no residual form")
+    return UnetDDPM(
+        channels,
+        network.dim,
+        tuple(network.dim_mults),
+        size=size,
+        attention=network.attention,
+        dropout=network.dropout,
+        time=network.time,
+    )
+
+
+NETWORKS: dict[str, Callable[[Network, int, int], nn.Module]] = {"unet_convnext": _convnext, "unet_ddpm": _ddpm}
+
+
+def build(network: Network, channels: int, size: int) -> nn.Module:
+    """The network of an experiment for (N, channels, size, size) images, with freshly initialised weights.
+
+    Raises ColdbenchError if its name is unknown, or if it cannot be as described.
+    """
+    if network.name not in NETWORKS:
+        raise unknown("network", network.name, NETWORKS)
+    stages = len(network.dim_mults)
+    if size % 2 ** (stages - 1):
+        raise ColdbenchError(
+            f"network {network.name} with {stages} stages needs a side that is a multiple of {2 ** (stages - 1)}, "
+            f"not {size}"
+        )
+    return NETWORKS[network.name](network, channels, size)
 
 
 def restorer(network: nn.Module) -> Restorer:

@@ -126,21 +126,30 @@ class UnetConvNext(nn.Module):
     """R: (N, channels, H, W) in [-1, 1] and time (N,) → the restored (N, channels, H, W), unbounded.
 
     H and W are multiples of 2^(len(dim_mults) − 1). The full-resolution skip is stored and never used, and every stage
-    of the way up enlarges, as in the published network.
+    of the way up enlarges, as in the published network. Without `time` it has no time path at all; with `residual` it
+    predicts what is to be added to its input. No experiment of the paper uses either.
     """
 
-    def __init__(self, channels: int, dim: int = 64, dim_mults: Sequence[int] = (1, 2, 4, 8)) -> None:
+    def __init__(
+        self,
+        channels: int,
+        dim: int = 64,
+        dim_mults: Sequence[int] = (1, 2, 4, 8),
+        time: bool = True,
+        residual: bool = False,
+    ) -> None:
         super().__init__()
+        self.residual = residual
+        time_dim = dim if time else None
         widths = [channels, *(dim * m for m in dim_mults)]
         stages = list(itertools.pairwise(widths))
-        self.time_mlp = nn.Sequential(
-            SinusoidalEmbedding(dim), nn.Linear(dim, dim * 4), nn.GELU(), nn.Linear(dim * 4, dim)
-        )
+        embedding = SinusoidalEmbedding(dim), nn.Linear(dim, dim * 4), nn.GELU(), nn.Linear(dim * 4, dim)
+        self.time_mlp = nn.Sequential(*embedding) if time else None
         self.downs = nn.ModuleList(
             nn.ModuleList(
                 [
-                    ConvNextBlock(a, b, dim, norm=i > 0),
-                    ConvNextBlock(b, b, dim),
+                    ConvNextBlock(a, b, time_dim, norm=i > 0),
+                    ConvNextBlock(b, b, time_dim),
                     attention(b),
                     nn.Conv2d(b, b, 4, 2, 1) if i < len(stages) - 1 else nn.Identity(),
                 ]
@@ -148,14 +157,14 @@ class UnetConvNext(nn.Module):
             for i, (a, b) in enumerate(stages)
         )
         middle = widths[-1]
-        self.mid_block1 = ConvNextBlock(middle, middle, dim)
+        self.mid_block1 = ConvNextBlock(middle, middle, time_dim)
         self.mid_attn = attention(middle)
-        self.mid_block2 = ConvNextBlock(middle, middle, dim)
+        self.mid_block2 = ConvNextBlock(middle, middle, time_dim)
         self.ups = nn.ModuleList(
             nn.ModuleList(
                 [
-                    ConvNextBlock(b * 2, a, dim),
-                    ConvNextBlock(a, a, dim),
+                    ConvNextBlock(b * 2, a, time_dim),
+                    ConvNextBlock(a, a, time_dim),
                     attention(a),
                     nn.ConvTranspose2d(a, a, 4, 2, 1),
                 ]
@@ -165,8 +174,8 @@ class UnetConvNext(nn.Module):
         self.final_conv = nn.ModuleList([ConvNextBlock(dim, dim, None), nn.Conv2d(dim, channels, 1)])
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        embedded = self.time_mlp(time)
-        skips = []
+        embedded = self.time_mlp(time) if self.time_mlp is not None else time
+        given, skips = x, []
         for block1, block2, attend, resample in map(_parts, self.downs):
             x = attend(block2(block1(x, embedded), embedded))
             skips.append(x)
@@ -177,4 +186,4 @@ class UnetConvNext(nn.Module):
             x = resample(attend(block2(block1(x, embedded), embedded)))
         block, head = self.final_conv
         out: Tensor = head(block(x, embedded))
-        return out
+        return out + given if self.residual else out

@@ -28,7 +28,8 @@ def draw(manifest: Path, about: About, training_log: Path, out: Path) -> None:
         log = [json.loads(line) for line in training_log.read_text().splitlines()]
     except (OSError, ValueError) as error:
         raise ColdbenchError(f"cannot draw {experiment.run}: {error}") from error
-    if not log or any({"update", "loss", "images_per_second", "seconds"} - line.keys() for line in log):
+    imported = facts.get("origin", {}).get("imported")
+    if not (log or imported) or any({"update", "loss", "images_per_second", "seconds"} - line.keys() for line in log):
         raise ColdbenchError(
             f"{training_log} is no training log of this version; delete it and its model, then run again"
         )
@@ -50,6 +51,11 @@ def draw(manifest: Path, about: About, training_log: Path, out: Path) -> None:
             f"Rows of test images from severity {severities[0]} down to 0, growing clearer, then the originals",
         ),
         "training": (
+            f"{title}: imported from {imported}, not trained here.",
+            "An empty plot: there is no training log",
+        )
+        if imported
+        else (
             f"{title}: training loss (mean absolute error in [-1, 1]) over {log[-1]['update']:,} updates, "
             f"which took {clock(log[-1]['seconds'])} at {log[-1]['images_per_second']:.0f} images/s.",
             f"Line plot of the training loss, {log[0]['loss']:.3f} at first and {log[-1]['loss']:.3f} at the end",

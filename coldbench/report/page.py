@@ -22,6 +22,7 @@ COMMANDS = (
     ("make smoke", "everything on embedded images at the smoke budget, in minutes"),
     ("snakemake", "everything at this machine's budget: trained for minutes, on the paper's data"),
     ("snakemake reports/table1.html", "one table, running only what is missing"),
+    ("snakemake reports/calibration.html", "which reading gives the Degraded columns; needs no trained network"),
     ("snakemake --profile slurm all", "the paper's budget on a cluster"),
     ("make test", "the tests of the suite"),
 )
@@ -76,7 +77,7 @@ class Run:
 def table_page(view: TableView, scores: Scores) -> str:
     """One table as a page of its own."""
     mine = tuple(score for score in scores if score.table == view.number)
-    return _render("table.html", views=[view], banner=banner(mine), runs=runs_of(mine), commands=COMMANDS)
+    return _tables("table.html", [view], mine)
 
 
 def index_page(views: Sequence[TableView], scores: Scores, figures: Iterable[Figure]) -> str:
@@ -84,13 +85,19 @@ def index_page(views: Sequence[TableView], scores: Scores, figures: Iterable[Fig
     pictures: dict[tuple[str, str], list[Picture]] = {}
     for figure in figures:
         pictures.setdefault((figure.run, figure.title), []).append(_picture(figure))
-    return _render(
-        "index.html",
+    return _tables("index.html", views, scores, pictures=pictures)
+
+
+def _tables(template: str, views: Sequence[TableView], scores: Scores, **values: Any) -> str:
+    return render(
+        template,
         views=views,
+        columns=COLUMNS,
+        scorecard=scorecard(views),
         banner=banner(scores),
         runs=runs_of(scores),
-        pictures=pictures,
         commands=COMMANDS,
+        **values,
     )
 
 
@@ -163,7 +170,8 @@ def _picture(figure: Figure) -> Picture:
     return Picture(figure, f"data:image/png;base64,{b64encode(data).decode()}", width, height)
 
 
-def _render(template: str, **values: Any) -> str:
+def render(template: str, **values: Any) -> str:
+    """A page from its template; an undefined variable is an error, and everything is escaped."""
     environment = Environment(
         loader=PackageLoader("coldbench.report", "templates"),
         undefined=StrictUndefined,
@@ -172,5 +180,4 @@ def _render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["first_up"] = first_up
-    counts = scorecard(values["views"])
-    return environment.get_template(template).render(columns=COLUMNS, scorecard=counts, version=__version__, **values)
+    return environment.get_template(template).render(version=__version__, **values)

@@ -5,14 +5,16 @@ import sys
 from difflib import get_close_matches
 from pathlib import Path
 
+from coldbench.data import dataset
 from coldbench.errors import ColdbenchError
 from coldbench.experiment import Network, Training
-from coldbench.grid import build, refuse_on_cpu
+from coldbench.grid import build, refuse_on_cpu, was_imported
 
 # `coldbench` is found also where the environment is not activated.
 shell.prefix(f"set -euo pipefail; export PATH={Path(sys.executable).parent}:$PATH; ")
 
 PAPER = "workflow/paper/tables.csv"
+READINGS = "workflow/config/calibration.yaml"
 TABLES = (1, 2, 3)
 
 
@@ -48,9 +50,30 @@ TRAINED = {(run.experiment.budget, name): run for name, run in GRID.trained.item
 RUN = f"{RESULTS}/{{budget}}/{{run}}"
 
 
+def one_of(names):
+    """A wildcard that is one of these names, or nothing."""
+    return "|".join(map(re.escape, sorted(set(names)))) or "(?!)"
+
+
+EMBEDDED = all(dataset(name).embedded for name in GRID.datasets)
+NAMES = {run for _, run in RUNS}
+IMPORTED = {
+    run
+    for budget, run in RUNS
+    if run in GRID.config.imports or was_imported(Path(RESULTS, budget, run, "model.safetensors"))
+}
+TRAINING_OPTIONS = " ".join(
+    [
+        *(["--compile"] if GRID.config.compile else []),
+        *(["--channels-last"] if GRID.config.channels_last else []),
+        f"--preview-every {GRID.config.preview_every}",
+    ]
+)
+
+
 wildcard_constraints:
     budget="|".join({re.escape(budget) for budget, _ in RUNS}),
-    run="|".join({re.escape(run) for _, run in RUNS}),
+    run=one_of(NAMES),
     dataset="|".join(GRID.datasets),
     size=r"\d+",
     number="|".join(map(str, TABLES)),
@@ -64,7 +87,17 @@ def of(wildcards):
 def prepared(wildcards):
     """The prepared data set of a run."""
     experiment = of(wildcards).experiment
-    return f"{RESULTS}/data/{experiment.dataset}-{experiment.size}/info.json"
+    return f"{RESULTS}/data/{experiment.dataset}-{experiment.prepared_size}/info.json"
+
+
+def partner(wildcards):
+    """The prepared data set that a run's degradation mixes in, if it does."""
+    experiment = of(wildcards).experiment
+    return [f"{RESULTS}/data/{experiment.partner}-{experiment.prepared_size}/info.json"] if experiment.partner else []
+
+
+def partner_option(wildcards, input):
+    return f"--partner {Path(input.partner[0]).parent}" if input.partner else ""
 
 
 def each(runs, *files):
@@ -104,9 +137,14 @@ def scores(wildcards):
     return each(shown(RUNS), "degraded.parquet") + each(shown(TRAINED), "scores.parquet")
 
 
+def each_fetched(wildcards):
+    """The sources of the grid; what else lies in the data folder is calibrated as well."""
+    return [f"{RESULTS}/data/{name}.fetched" for name in GRID.datasets]
+
+
 def check_targets():
     """A mistyped target ends here, with the nearest valid one."""
-    valid = [f"{REPORTS}/index.html"]
+    valid = [f"{REPORTS}/index.html", f"{REPORTS}/calibration.html"]
     valid += [f"{REPORTS}/table{number}.{end}" for number in TABLES for end in ("html", "csv")]
     sets = [f"{RESULTS}/data/{name}-{size}" for name, sizes in GRID.datasets.items() for size in sizes]
     valid += [f"{folder}/{file}" for folder in sets for file in ("info.json", "train.npy", "test.npy")]

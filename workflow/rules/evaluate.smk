@@ -4,6 +4,7 @@
 rule degraded:
     input:
         data=prepared,
+        partner=partner,
     output:
         f"{RUN}/degraded.parquet",
     log:
@@ -13,6 +14,7 @@ rule degraded:
     threads: threads_for("evaluate")
     resources:
         device=DEVICE,
+        partner=partner_option,
         mem_mb=8000,
         runtime=60,
     params:
@@ -22,7 +24,7 @@ rule degraded:
         data=subpath(input.data, parent=True),
     shell:
         "coldbench degraded --experiment {params.experiment:q} --about {params.about:q} --data {params.data:q}"
-        " {params.images} --out {output:q} --device {resources.device} --threads {threads} --log {log:q}"
+        " {params.images} {resources.partner} --out {output:q} --device {resources.device} --threads {threads} --log {log:q}"
 
 
 rule evaluate:
@@ -46,3 +48,28 @@ rule evaluate:
     shell:
         "coldbench evaluate {input.samples:q} --about {params.about:q} --data {params.data:q} --out {output:q}"
         " --device {resources.device} --threads {threads} --log {log:q}"
+
+
+# Every reading of the printed Degraded cells, on whatever data sets are there: no model is needed.
+rule calibrate:
+    input:
+        each_fetched,
+        readings=READINGS,
+        paper=PAPER,
+    output:
+        scores=f"{RESULTS}/calibration.parquet",
+        csv=f"{RESULTS}/calibration.csv",
+        page=f"{REPORTS}/calibration.html",
+    log:
+        f"{RESULTS}/logs/calibrate.log",
+    conda:
+        "../../environment.yml"
+    threads: threads_for("evaluate")
+    resources:
+        device=DEVICE,
+        folder=DATA,
+        mem_mb=8000,
+        runtime=60,
+    shell:
+        "coldbench calibrate {input.readings:q} --paper {input.paper:q} --data {resources.folder:q}"
+        " --out {output.scores:q} --page {output.page:q} --device {resources.device} --threads {threads} --log {log:q}"

@@ -5,6 +5,7 @@ rule sample:
     input:
         model=f"{RUN}/model.safetensors",
         data=prepared,
+        partner=partner,
     output:
         f"{RUN}/samples.json",
     log:
@@ -16,6 +17,7 @@ rule sample:
     threads: threads_for("sample")
     resources:
         device=DEVICE,
+        partner=partner_option,
         gpu=GPUS,
         mem_mb=16000,
         runtime=lambda wildcards, attempt: 240 * attempt,
@@ -25,4 +27,4 @@ rule sample:
         work=f"{RUN}/shards",
     shell:
         "coldbench sample {input.model:q} --sampling {params.sampling:q} --data {params.data:q} --out {output:q}"
-        " --work {params.work:q} --device {resources.device} --threads {threads} --log {log:q}"
+        " --work {params.work:q} {resources.partner} --device {resources.device} --threads {threads} --log {log:q}"

@@ -4,6 +4,7 @@
 rule train:
     input:
         data=prepared,
+        partner=partner,
     output:
         model=f"{RUN}/model.safetensors",
         log=f"{RUN}/model.jsonl",
@@ -11,18 +12,43 @@ rule train:
         f"{RUN}/logs/train.log",
     benchmark:
         f"{RUN}/logs/train.tsv"
+    wildcard_constraints:
+        run=one_of(run for run in NAMES if run not in IMPORTED),
     conda:
         "../../environment.yml"
     threads: threads_for("train")
     resources:
         device=DEVICE,
+        partner=partner_option,
         gpu=GPUS,
+        options=TRAINING_OPTIONS,
         mem_mb=16000,
         runtime=lambda wildcards, attempt: 1440 * attempt,
     params:
         experiment=science,
         data=subpath(input.data, parent=True),
-        work=f"{RUN}/checkpoints",
+        work=lambda w: f"{RESULTS}/{w.budget}/{w.run}/checkpoints/{of(w).experiment.fingerprint}",
     shell:
         "coldbench train --experiment {params.experiment:q} --data {params.data:q} --out {output.model:q}"
-        " --work {params.work:q} --device {resources.device} --threads {threads} --log {log:q}"
+        " --work {params.work:q} {resources.partner} {resources.options} --device {resources.device} --threads {threads} --log {log:q}"
+
+
+# A checkpoint of the released code in place of a training. Nothing but its experiment makes it be imported again: the
+# file itself may be gone.
+rule import_model:
+    output:
+        model=f"{RUN}/model.safetensors",
+        log=f"{RUN}/model.jsonl",
+    log:
+        f"{RUN}/logs/import.log",
+    wildcard_constraints:
+        run=one_of(IMPORTED),
+    conda:
+        "../../environment.yml"
+    resources:
+        source=lambda w: GRID.config.imports.get(w.run, ""),
+    params:
+        experiment=lambda w: of(w).experiment.model_dump_json(),
+    shell:
+        "coldbench import {resources.source:q} --experiment {params.experiment:q} --out {output.model:q} --log {log:q}"
+        " && touch {output.log:q}"

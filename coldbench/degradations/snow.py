@@ -1,0 +1,139 @@
+"""Snow, after the corruption of ImageNet-C (paper, section 4.4 and appendix A.5; protocol 2.5).
+
+A seed layer of normal numbers is enlarged into flakes, drawn once per image. Severity t keeps the flakes above a
+threshold that falls with t, blurs them along one direction over a length that grows with t, and adds them, upright and
+turned by 180°, to the picture. No severity needs another one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from coldbench.degradations.base import Matrix, State, Tabled, check_numbers, choose
+from coldbench.degradations.blur import gaussian_weights
+from coldbench.errors import ColdbenchError
+from coldbench.seeds import normal, uniform
+
+LUMA = (0.299, 0.587, 0.114)
+ORDERS = {"linear": 1, "spline": 3}
+
+
+@dataclass(frozen=True)
+class Level:
+    """How hard it snows. Pairs run linearly from severity 1 to severity T, both ends included."""
+
+    mean: float  # of the seed layer
+    std: float
+    zoom: float  # by how much the seed layer is enlarged
+    kernel: int  # pixels of the motion blur
+    threshold: tuple[float, float]
+    motion: tuple[float, float]  # standard deviation of the motion blur, pixels
+    brightness: tuple[float, float]  # share of the picture that is not brightened
+
+
+LEVELS = {
+    1: Level(0.1, 0.3, 3.0, 5, (0.7, 0.3), (0.5, 5.0), (0.95, 0.7)),
+    2: Level(0.55, 0.3, 2.5, 11, (1.15, 0.7), (0.05, 12.0), (0.95, 0.55)),
+    3: Level(0.55, 0.3, 2.5, 11, (1.15, 0.7), (0.05, 16.0), (0.95, 0.4)),  # the paper's CIFAR-10
+    4: Level(0.55, 0.3, 2.5, 11, (1.15, 0.55), (0.05, 20.0), (0.95, 0.3)),  # the paper's CelebA
+}
+
+
+@dataclass(frozen=True)
+class Snow(Tabled):
+    """clip(x + S_t + S_t turned by 180°) in [0, 1], S_t the snow of severity t, at one of four LEVELS.
+
+    `fix_brightness`: true adds snow only, as the paper has it; false first brightens the picture as ImageNet-C does.
+    `shared` consecutive images have one pattern (discrepancy D14): 1 is the paper's prose; a batch's size, with batches
+    of consecutive images, is what the released code does, and the default 32 its training batch.
+    `crop` of the seed layer and `zoom` by linear or (cubic) spline interpolation: centre and linear as released, corner
+    and spline as in the paper's prose. (Whether a flake exactly at the threshold stays, as released, or falls away, as
+    in the prose, is no option: none ever is.)
+    """
+
+    size: int
+    T: int
+    level: int
+    fix_brightness: bool = True
+    shared: int = 32
+    crop: str = "centre"
+    zoom: str = "linear"
+
+    examples = (
+        {"T": 9, "level": 3},
+        {"T": 5, "level": 1, "fix_brightness": False, "shared": 1},
+        {"T": 5, "level": 4, "shared": 7, "crop": "corner", "zoom": "spline"},
+        {"T": 1, "level": 2, "fix_brightness": False},
+    )
+
+    def __post_init__(self) -> None:
+        check_numbers(self, size=(2, 4096), T=(1, 10_000), shared=(1, 10**9))
+        choose("crop of degradation snow", self.crop, ("centre", "corner"))
+        choose("zoom of degradation snow", self.zoom, tuple(ORDERS))
+        if self.level not in tuple(LEVELS) or isinstance(self.level, bool):
+            raise ColdbenchError(f"degradation snow: level must be one of 1, 2, 3, 4, not {self.level!r}")
+
+    @property
+    def constants(self) -> Level:
+        """The numbers of this snow's level."""
+        return LEVELS[self.level]
+
+    def matrices(self) -> Matrix:
+        """Motion blur along a row at severities 0…T, zero outside the picture: float64 (T+1, size, size)."""
+        kernel = self.constants.kernel
+        stds = np.concatenate([[1.0], np.linspace(*self.constants.motion, self.T)])  # severity 0 is never used
+        offset = np.arange(self.size)[:, None] - np.arange(self.size)[None, :] + kernel // 2
+        inside = (offset >= 0) & (offset < kernel)
+        weights = np.stack([gaussian_weights(kernel, float(std)) for std in stds])
+        return np.where(inside, weights[:, np.where(inside, offset, 0)], 0.0)
+
+    def enlarge(self, seeds: Tensor) -> Tensor:
+        """Flakes from seed layers, float64 (N, size, size): a part of each, enlarged to the whole."""
+        part = math.ceil(self.size / self.constants.zoom)
+        first = (self.size - part) // 2 if self.crop == "centre" else 0
+        # Spline interpolation is linear per axis: enlarging the identity gives its matrix.
+        matrix = ndimage.zoom(np.eye(part), (self.constants.zoom, 1), order=ORDERS[self.zoom])
+        trim = (len(matrix) - self.size) // 2
+        along = torch.from_numpy(matrix[trim : trim + self.size]).to(seeds.device)
+        cut = seeds[:, first : first + part, first : first + part]
+        return along @ cut @ along.T
+
+    def draw(self, indices: Tensor, seed: int) -> State:
+        """`flakes` float64 (N, size, size) and `vertical` bool (N,), the direction of the motion blur."""
+        groups, member = torch.unique(indices // self.shared, return_inverse=True)
+        layer = normal(seed, "snow seed layer", groups, self.size**2).reshape(-1, self.size, self.size)
+        flakes = self.enlarge(self.constants.mean + self.constants.std * layer)
+        vertical = uniform(seed, "snow direction", groups)[:, 0] > 0.5
+        return {"flakes": flakes[member], "vertical": vertical[member]}
+
+    def snow(self, t: Tensor, state: State) -> Tensor:
+        """S_t of each image, float32 (N, size, size) in [0, 1]."""
+        flakes, vertical = state["flakes"], state["vertical"][:, None, None]
+        # in float64: a flake that rounding moved across the threshold would appear or vanish
+        kept = torch.where(flakes < self._at(self.constants.threshold, t)[:, None, None], 0.0, flakes)
+        kept = kept.clamp(0, 1).to(torch.float32)
+        along = torch.where(vertical, kept.mT, kept) @ self.table(t.device)[t].mT
+        return torch.where(vertical, along.mT, along)
+
+    def degrade(self, x0: Tensor, t: Tensor, state: State) -> Tensor:
+        """The picture with its snow, in [-1, 1]."""
+        x = (x0 + 1) / 2
+        if not self.fix_brightness:
+            share = self._at(self.constants.brightness, t)[:, None, None, None].to(x.dtype)
+            weights = torch.tensor(LUMA, dtype=x.dtype, device=x.device)[:, None, None]
+            grey = (x * weights).sum(dim=1, keepdim=True) if x.shape[1] == 3 else x
+            x = share * x + (1 - share) * torch.maximum(x, 1.5 * grey + 0.5)
+        snow = self.snow(t, state)
+        both = (snow + snow.flip(1, 2))[:, None].to(x.dtype)
+        return (x + both).clamp(0, 1) * 2 - 1
+
+    def _at(self, ends: tuple[float, float], t: Tensor) -> Tensor:
+        """The value at severity t of a quantity that runs linearly over 1…T, float64 (N,)."""
+        share = (t.to(torch.float64) - 1) / max(self.T - 1, 1)
+        return ends[0] + (ends[1] - ends[0]) * share
