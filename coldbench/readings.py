@@ -16,7 +16,7 @@ from coldbench.metrics.ssim import Window
 METRICS = {
     "paper": Window(),
     "per_image": Window(),
-    "uniform": Window(weights="uniform", width=7),
+    "uniform": Window(weights="uniform", width=7, sample_covariance=True),
     "signed": Window(data_range=2.0),
     "range2": Window(data_range=2.0),
     "reflect": Window(padding="reflect"),
