@@ -23,7 +23,9 @@ include: "workflow/rules/report.smk"
 
 localrules:
     all,
+    collect,
     fetch,
+    fetch_weights,
     figures,
     table,
     report,
@@ -33,5 +35,6 @@ rule all:
     default_target: True
     input:
         f"{REPORTS}/index.html",
+        f"{RESULTS}/scores.parquet",
         expand("{reports}/table{number}.html", reports=REPORTS, number=TABLES),
         [] if EMBEDDED else f"{REPORTS}/calibration.html",

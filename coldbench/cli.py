@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coldbench import __version__, progress
+from coldbench.config import About, Sampling
 from coldbench.errors import ColdbenchError
-from coldbench.experiment import About, Experiment, Sampling, from_json
+from coldbench.experiment import Experiment, from_json
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +33,11 @@ Prepared = Annotated[Path, typer.Option("--data", help="folder written by `coldb
 Partner = Annotated[Path | None, typer.Option(help="prepared data set whose images a degradation mixes in")]
 Work = Annotated[Path, typer.Option(help="folder for checkpoints or shards, which survive a stopped job")]
 Out = Annotated[Path, typer.Option(help="file to write")]
+Cache = Annotated[Path, typer.Option("--statistics", help="folder for the features of reference sets, made once")]
+Fid = Annotated[
+    list[str] | None, typer.Option(help="FID protocols: paper-float, legacy_pytorch, legacy_tensorflow, clean")
+]
+Inception = Annotated[Path | None, typer.Option(help="folder of the Inception weights that FID needs")]
 
 
 def _setup(log: Path | None, name: str, device: str, threads: int | None) -> torch.device:
@@ -63,6 +69,18 @@ def fetch(name: str, folder: Path, log: Log = None) -> None:
 
     progress.log_to(log, f"[fetch {name}]")
     data.fetch(name, folder)
+
+
+@app.command()
+def fetch_weights(
+    folder: Path, fid: Annotated[list[str], typer.Argument(help="FID protocols")], log: Log = None
+) -> None:
+    """Download the Inception weights that FID needs into FOLDER, verified; nothing to do if they are there."""
+    from coldbench.metrics import weights
+
+    progress.log_to(log, "[fetch weights]")
+    for protocol in fid:
+        weights.fetch(protocol, folder)
 
 
 @app.command()
@@ -126,39 +144,26 @@ def export(model: Path, out: Out) -> None:
 def sample(
     model: Path,
     data: Prepared,
-    out: Out,
     work: Work,
-    sampling: Annotated[str, typer.Option(help="methods, images, batch and shard, as JSON")] = "{}",
+    out: Annotated[Path | None, typer.Option(help="manifest to write; none only makes shards")] = None,
+    sampling: Annotated[str, typer.Option(help="sets, methods, images and more, as JSON")] = "{}",
+    part: Annotated[
+        str, typer.Option(help="k/n: without OUT, only every n-th missing shard, from the k-th on")
+    ] = "1/1",
     partner: Partner = None,
     device: Device = "auto",
     threads: Threads = None,
     log: Log = None,
 ) -> None:
-    """Restore test images with MODEL by every method; WORK keeps the finished shards."""
+    """Sample MODEL: restore test images or generate new ones by every method; WORK keeps the finished shards."""
     target = _setup(log, f"{model.parent.name} sample", device, threads)
     from coldbench import sample as sampler
 
-    sampler.run(model, data, out, work, from_json(Sampling, sampling, "sampling"), target, partner)
-
-
-@app.command()
-def degraded(
-    experiment: Science,
-    about: Words,
-    data: Prepared,
-    out: Out,
-    images: Annotated[int | None, typer.Option(min=2, help="how many images FD-Gabor is taken from")] = None,
-    partner: Partner = None,
-    device: Device = "auto",
-    threads: Threads = None,
-    log: Log = None,
-) -> None:
-    """Score the degraded test set itself: the Degraded columns, which need no model."""
-    resolved = _experiment(experiment)
-    target = _setup(log, f"{resolved.run} degraded", device, threads)
-    from coldbench import evaluate as evaluation
-
-    evaluation.degraded(resolved, from_json(About, about, "about"), images, data, out, target, partner)
+    k, slash, n = part.partition("/")
+    if not (slash and k.isdecimal() and n.isdecimal() and 1 <= int(k) <= int(n)):
+        raise ColdbenchError(f"part must be k/n with 1 ≤ k ≤ n, not '{part}'")
+    resolved = from_json(Sampling, sampling, "sampling")
+    sampler.run(model, data, out, work, resolved, target, partner, (int(k), int(n)))
 
 
 @app.command()
@@ -167,15 +172,33 @@ def evaluate(
     about: Words,
     data: Prepared,
     out: Out,
+    statistics: Cache,
+    fid: Fid = None,
+    inception: Inception = None,
+    partner: Partner = None,
     device: Device = "auto",
     threads: Threads = None,
     log: Log = None,
 ) -> None:
-    """Score the sampled images that MANIFEST names."""
+    """Score the sampled images that MANIFEST names, and the degraded ones they were made from."""
     target = _setup(log, f"{manifest.parent.name} evaluate", device, threads)
     from coldbench import evaluate as evaluation
+    from coldbench import manifest as sampled
+    from coldbench.experiment import checked
 
-    evaluation.evaluate(manifest, from_json(About, about, "about"), data, out, target)
+    science = checked(Experiment, sampled.facts(manifest)["experiment"], f"the experiment in {manifest}")
+    found = evaluation.extractors(fid or [], inception, target)
+    scorer = evaluation.Scorer(science, data, statistics, found, target)
+    evaluation.evaluate(scorer, manifest, from_json(About, about, "about"), out, partner)
+
+
+@app.command()
+def collect(out: Out, scores: Annotated[list[Path], typer.Argument(help="scores (.parquet)")], log: Log = None) -> None:
+    """Join SCORES into one tidy table, OUT (.parquet), and beside it the same as CSV."""
+    from coldbench.report import inputs
+
+    progress.log_to(log, "[collect]")
+    inputs.collect(scores, out)
 
 
 @app.command()
@@ -218,7 +241,7 @@ def figures(manifest: Path, about: Words, training_log: Path, out: Out, log: Log
 
 @app.command()
 def table(
-    number: int,
+    number: str,
     paper: Annotated[Path, typer.Option(help="the paper's printed numbers (CSV)")],
     out: Out,
     scores: Annotated[list[Path] | None, typer.Argument(help="scores (.parquet); none shows the paper alone")] = None,

@@ -1,137 +1,240 @@
 """Scores: image shards, or the degraded test set alone, → rows of one tidy table.
 
-A row is one value of one metric for one method of one run, with its interval, n and provenance; every table, figure and
-verdict of the report is a view of these rows (the columns are `report.inputs.Score`).
+A row is one value of one metric for one method on one set of one run, with its interval, n and provenance; every table,
+figure and verdict of the report is a view of these rows (the columns are `report.inputs.Score`). Restored images are
+scored against their originals; generated ones have none, and their features are compared with those of the training
+and of the test images. `tacos-direct` is a difference of two methods on the same images, with its paired interval.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor
 
-from coldbench import data, degradations, pipeline, sample
+from coldbench import data, degradations, origins, pipeline
 from coldbench import manifest as sampled
+from coldbench.config import About
 from coldbench.errors import ColdbenchError
-from coldbench.experiment import About, Experiment
+from coldbench.experiment import Experiment
 from coldbench.files import atomic
 from coldbench.images import to_unit_interval
-from coldbench.metrics import gabor
-from coldbench.metrics.frechet import Statistics, frechet_distance
-from coldbench.metrics.similarity import (
-    Estimate,
-    batches,
-    mean_rmse,
-    pooled_rmse,
-    pooled_ssim,
-    scores_per_image,
-)
+from coldbench.metrics import gabor, intervals, kernel
+from coldbench.metrics.intervals import Estimate
+from coldbench.metrics.reference import Reference, reference
+from coldbench.metrics.similarity import Values, batches, mean_rmse, pooled_rmse, pooled_ssim, scores_per_image
 from coldbench.progress import Ticker, log
 from coldbench.provenance import provenance
 
 Rows = list[dict[str, Any]]
+Features = npt.NDArray[np.floating]
+PAIR = ("tacos", "direct")
+"""The two methods whose difference is the paper's first claim."""
 
 
-def degraded(
-    experiment: Experiment,
-    about: About,
-    images: int | None,
-    prepared: Path,
-    out: Path,
-    device: torch.device,
-    partner: Path | None = None,
-) -> None:
-    """Score D(x, T) against x on the whole test set, no model needed; write the rows to `out` (parquet).
+@dataclass(frozen=True)
+class Extractor:
+    """Features under the name that a Fréchet distance on them has, and how many bootstrap draws it affords."""
 
-    The Fréchet distance depends on n, so it is taken from the first `images` (null: all) as for the restored images.
+    name: str
+    features: Callable[[Tensor], Features]
+    draws: int
+    kernel: str = ""  # the name that a kernel distance on them has, if it has one
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """What all sets of a run are scored with."""
+
+    experiment: Experiment
+    prepared: Path
+    cache: Path
+    extractors: list[Extractor]
+    device: torch.device
+
+    def tests(self, n: int | None = None) -> Tensor:
+        """The first n test images (None: all) in [0, 1]."""
+        images = data.load(self.prepared, "test")
+        return to_unit_interval(pipeline.test_images(images, self.experiment.size, slice(n), self.device))
+
+    def reference(self, extractor: Extractor, split: str, n: int | None = None) -> Reference:
+        """The features of the first n images of a split (None: all), from the cache if they are there."""
+        info, size = data.info(self.prepared), self.experiment.size
+        images = data.load(self.prepared, split)[:n]
+        about = {"features": extractor.name, "data": info["hash"], "split": split, "size": size, "n": len(images)}
+
+        def parts() -> Iterator[Tensor]:
+            for where in batches(len(images)):
+                yield to_unit_interval(pipeline.test_images(images, size, where, self.device))
+
+        return reference(self.cache, about, parts, extractor.features)
+
+    def distances(
+        self, name: str, method: str, features: dict[str, Features], split: str, n: int | None = None
+    ) -> Rows:
+        """Fréchet and kernel distance of one method's features, and the Fréchet distance of PAIR's difference."""
+        rows: Rows = []
+        seed = self.experiment.seed
+        for extractor in self.extractors:
+            there = self.reference(extractor, split, n)
+            mine = features[extractor.name]
+            value = intervals.frechet(mine, there.statistics, seed, extractor.draws)
+            rows.append(_row(name, method, extractor.name, value, split))
+            if extractor.kernel:
+                distance = kernel.kernel_distance(mine, there.features, seed)
+                rows.append(_row(name, method, extractor.kernel, distance, split))
+        return rows
+
+
+def extractors(protocols: Iterable[str], weights: Path | None, device: torch.device) -> list[Extractor]:
+    """FD-Gabor's features, which are always there, and FID's under each of `protocols` with `weights`' files."""
+    found = [Extractor(gabor.NAME, lambda x: gabor.features(x).cpu().numpy(), draws=200)]
+    for protocol in protocols:
+        from coldbench.metrics import inception
+
+        if weights is None:
+            raise ColdbenchError(f"FID ({protocol}) needs the folder of the Inception weights")
+        features = inception.extractor(protocol, weights, device)
+        found.append(Extractor(f"fid_{protocol}", features, draws=20, kernel=f"kid_{protocol}"))
+    return found
+
+
+def evaluate(scorer: Scorer, manifest: Path, about: About, out: Path, partner: Path | None = None) -> None:
+    """Score every method's images in every set, and the degraded ones; write the rows to `out` (parquet).
+
+    `partner` is the prepared data set of a degradation that mixes in other images.
     """
     began = time.monotonic()
-    tests = data.load(prepared, "test")
+    facts = sampled.facts(manifest)
+    info = data.info(scorer.prepared)
+    if facts["data"] != info["hash"]:
+        raise ColdbenchError(
+            f"{manifest} was sampled from other test images than {scorer.prepared} holds; sample again"
+        )
+    ticker = Ticker(sum(len(p["methods"]) for p in facts["sets"].values()), "method", images_each=1)
+    done = 0
+    rows: Rows = []
+    for name, part in facts["sets"].items():
+        restored = part["start"] is None
+        original = scorer.tests(part["images"]) if restored else None
+        splits: list[tuple[str, int | None]] = (
+            [("test", part["images"])] if restored else [("train", None), ("test", None)]
+        )
+        if restored and part["assumed"] is None and part["state"] == "true" and part["every"] == 1:
+            rows += _degraded(scorer, name, part["severity"], part["images"], partner)
+        features: dict[str, dict[str, Features]] = {}
+        singles: dict[str, tuple[Values, Values]] = {}
+        for method in part["methods"]:
+            images = torch.from_numpy(sampled.read(manifest, method, name)).to(scorer.device)
+            if original is not None:
+                found, singles[method] = _similarity(name, method, original, images, scorer.experiment.seed)
+                rows += found
+            features[method] = _features(scorer, images)
+            for split, n in splits:
+                rows += scorer.distances(name, method, features[method], split, n)
+            done += 1
+            ticker.tick(done, f"{name} · {method}")
+        if all(method in features for method in PAIR):
+            rows += _differences(scorer, name, singles, features, splits)
+    science = {"model": facts["model"][:16], "fingerprint": scorer.experiment.fingerprint, "data": facts["data"]}
+    sampling = {key: facts[key] for key in ("tile", "precision", "compile") if key in facts}
+    details = {**science, **sampling, **scorer.experiment.science, "sampled_on": facts["device"], **facts["origin"]}
+    _write(out, rows, scorer, about, details, began)
+
+
+def _degraded(scorer: Scorer, name: str, severity: int | None, images: int, partner: Path | None) -> Rows:
+    """What a set starts from, over the whole test set, because no model is needed for it.
+
+    The Fréchet distance depends on n, so it is taken from the first `images` as for the restored images.
+    """
+    experiment = scorer.experiment
+    tests = data.load(scorer.prepared, "test")
     partners = pipeline.middle(data.load(partner, "train"), experiment.size) if partner else None
     degradation = degradations.build(experiment.degradation, experiment.size, partners)
-    originals, others = [], []
+    parts = []
     for part in batches(len(tests)):
-        x0, xt, _ = sample.degraded_batch(tests, range(part.start, part.stop), degradation, experiment.seed, device)
-        originals.append(to_unit_interval(x0))
-        others.append(to_unit_interval(xt))
-    rows = _rows(experiment, "degraded", torch.cat(originals), torch.cat(others), images)
-    facts = {"data": data.info(prepared)["hash"], "degradation": experiment.degradation}
-    _write(
-        out, rows, experiment, about, prepared, provenance(device, **facts, seconds=round(time.monotonic() - began, 1))
-    )
+        where = range(part.start, part.stop)
+        _, x, _ = origins.degraded(degradation, tests, where, experiment.seed, scorer.device, severity)
+        parts.append(to_unit_interval(x))
+    other = torch.cat(parts)
+    rows, _ = _similarity(name, "degraded", scorer.tests(), other, experiment.seed)
+    return rows + scorer.distances(name, "degraded", _features(scorer, other[:images]), "test", images)
 
 
-def evaluate(manifest: Path, about: About, prepared: Path, out: Path, device: torch.device) -> None:
-    """Score every method's restored images against the originals; write the rows to `out` (parquet)."""
-    began = time.monotonic()
-    facts = sampled.facts(manifest)
-    experiment = Experiment.model_validate(facts["experiment"])
-    if facts["data"] != data.info(prepared)["hash"]:
-        raise ColdbenchError(f"{manifest} was sampled from other test images than {prepared} holds; sample again")
-    tests = data.load(prepared, "test")
-    original = to_unit_interval(pipeline.test_images(tests, experiment.size, slice(facts["images"]), device))
-    methods = list(dict.fromkeys(shard["method"] for shard in facts["shards"]))
-    ticker = Ticker(len(methods), "method", len(original))
-    rows: Rows = []
-    for done, method in enumerate(methods, start=1):
-        rows += _rows(experiment, method, original, torch.from_numpy(sampled.read(manifest, method)).to(device))
-        ticker.tick(done, method)
-    science = {"model": facts["model"][:16], "fingerprint": experiment.fingerprint, "data": facts["data"]}
-    details = {**science, **experiment.science, "sampled_on": facts["device"], **facts["origin"]}
-    _write(
-        out,
-        rows,
-        experiment,
-        about,
-        prepared,
-        provenance(device, **details, seconds=round(time.monotonic() - began, 1)),
-    )
+def _row(name: str, method: str, metric: str, value: Estimate, split: str = "") -> dict[str, Any]:
+    return {"set": name, "method": method, "metric": metric, "reference": split, **vars(value)}
 
 
-def _rows(
-    experiment: Experiment, method: str, original: Tensor, other: Tensor, frechet_images: int | None = None
-) -> Rows:
+def _features(scorer: Scorer, images: Tensor) -> dict[str, Features]:
+    return {
+        extractor.name: np.concatenate([extractor.features(images[part]) for part in batches(len(images))])
+        for extractor in scorer.extractors
+    }
+
+
+def _similarity(
+    name: str, method: str, original: Tensor, other: Tensor, seed: int
+) -> tuple[Rows, tuple[Values, Values]]:
     ssims, mses = scores_per_image(original, other)
-    seed = experiment.seed
-    few = slice(frechet_images)
-    distance = frechet_distance(_statistics(original[few]), _statistics(other[few]))
     values = {
         "ssim": pooled_ssim(ssims, seed),
         "rmse": pooled_rmse(mses, seed),
         "rmse_per_image": mean_rmse(mses, seed),
-        gabor.NAME: Estimate(distance, float("nan"), float("nan"), len(original[few])),
     }
-    log.info("%s: SSIM %.4f, RMSE %.4f, n %d", method, values["ssim"].value, values["rmse"].value, len(original))
-    return [{"method": method, "metric": metric, **vars(estimate)} for metric, estimate in values.items()]
+    numbers = ", ".join(f"{metric} {value.value:.4f}" for metric, value in values.items())
+    log.info("%s, %s: %s, n %d", name, method, numbers, len(original))
+    return [_row(name, method, metric, value) for metric, value in values.items()], (ssims, mses)
 
 
-def _statistics(images: Tensor) -> Statistics:
-    parts = [gabor.features(images[part]).cpu().numpy() for part in batches(len(images))]
-    return Statistics.of(np.concatenate(parts))
+def _differences(
+    scorer: Scorer,
+    name: str,
+    singles: dict[str, tuple[Values, Values]],
+    features: dict[str, dict[str, Features]],
+    splits: list[tuple[str, int | None]],
+) -> Rows:
+    """The first method of PAIR minus the second, on the same images."""
+    seed, (one, other), label = scorer.experiment.seed, PAIR, "-".join(PAIR)
+    rows: Rows = []
+    if singles:
+        for metric, place, statistic in (("ssim", 0, "mean"), ("rmse", 1, "root_mean")):
+            value = intervals.difference(singles[one][place], singles[other][place], statistic, seed)
+            rows.append(_row(name, label, metric, value))
+    for extractor in scorer.extractors:
+        a, b = (features[method][extractor.name] for method in PAIR)
+        for split, n in splits:
+            there = scorer.reference(extractor, split, n).statistics
+            value = intervals.frechet_difference(a, b, there, seed, extractor.draws)
+            rows.append(_row(name, label, extractor.name, value, split))
+    return rows
 
 
-def _write(out: Path, rows: Rows, experiment: Experiment, about: About, prepared: Path, origin: dict[str, Any]) -> None:
-    info = data.info(prepared)
+def _write(out: Path, rows: Rows, scorer: Scorer, about: About, facts: dict[str, Any], began: float) -> None:
+    info = data.info(scorer.prepared)
+    origin = provenance(scorer.device, **facts, seconds=round(time.monotonic() - began, 1))
     common = {
-        "run": experiment.run,
-        "experiment": experiment.name,
+        "run": about.run,
+        "experiment": about.name,
         "title": about.title,
         "table": about.cell.table,
         "row": about.cell.row,
-        "protocol": experiment.protocol,
+        "protocol": about.protocol,
         "default": about.default,
         "because": about.because,
-        "budget": experiment.budget,
+        "budget": about.budget,
         "dataset": info["name"],
         "dataset_title": info["title"],
         "embedded": info["embedded"],
-        "seed": experiment.seed,
+        "seed": scorer.experiment.seed,
         "provenance": json.dumps(origin, sort_keys=True),
     }
     with atomic(out) as temporary:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from coldbench.errors import ColdbenchError, unknown
 
@@ -22,17 +21,7 @@ SCIENCE_VERSION = 1
 Count = Annotated[int, Field(ge=1)]
 Number = Field(strict=False)  # YAML reads 1e-3 as text; it is a number all the same
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]  # names become folders
-Folder = Annotated[str, Field(pattern=r"^[^{}*?\[\]]*[^{}*?\[\]/]$")]  # a part of Snakemake's patterns
-Method = Literal["direct", "naive", "tacos", "estimated", "resampled", "naive_resampled", "ddpm"]
 Share = Annotated[float, Field(ge=0, lt=1)]
-
-
-def _listed(value: Any) -> Any:
-    """One name stands for a list of one: `--config experiments=E01`."""
-    return [value] if isinstance(value, str) else value
-
-
-Names = Annotated[list[str], BeforeValidator(_listed)]
 
 
 class Strict(BaseModel):
@@ -95,29 +84,6 @@ class Training(Strict):
         return self.total_batch // self.accumulation
 
 
-class Sampling(Strict):
-    """How the test images are restored: the first `images` of the test set (null: all) by each method."""
-
-    methods: Annotated[list[Method], Field(min_length=1)] = ["direct", "naive", "tacos"]
-    official_shift: bool = False  # every D one severity too low, as the released snow and colour samplers (D11)
-    images: Count | None = None
-    batch: Count = 250
-    shard: Count = 1000
-
-    @model_validator(mode="after")
-    def _each_method_once(self) -> Sampling:
-        if len(set(self.methods)) < len(self.methods):
-            raise ValueError(f"sampling.methods names a method twice: {', '.join(self.methods)}")
-        return self
-
-
-class Cell(Strict):
-    """Where the paper prints this experiment's numbers; row '' has no counterpart in the paper."""
-
-    table: Annotated[int, Field(ge=1, le=6)]
-    row: str
-
-
 class Experiment(Strict):
     """One model under one protocol and budget, completely resolved: what decides its weights, and its names."""
 
@@ -150,8 +116,8 @@ class Experiment(Strict):
 
     @property
     def run(self) -> str:
-        """The name of this run's folder: experiment and protocol."""
-        return f"{self.name}-{self.protocol}"
+        """The name of this run's folder: experiment and protocol, and the seed if it is not 0."""
+        return f"{self.name}-{self.protocol}" + (f"-s{self.seed}" if self.seed else "")
 
     @property
     def science(self) -> dict[str, Any]:
@@ -162,72 +128,6 @@ class Experiment(Strict):
     def fingerprint(self) -> str:
         """Hexadecimal hash of `science`, 16 characters: equal for two experiments that train the same model."""
         return fingerprint(self.science)
-
-
-class About(Strict):
-    """How an experiment is shown: words that change no weight and retrain nothing."""
-
-    title: str
-    cell: Cell
-    default: bool  # whether its protocol is the one selected for its experiment
-    because: str  # what this protocol is and why
-
-
-@dataclass(frozen=True)
-class Run:
-    """An experiment with everything that the later stages need to know about it."""
-
-    experiment: Experiment
-    about: About
-    sampling: Sampling
-
-
-class Entry(Strict):
-    """One experiment of the grid as the configuration states it."""
-
-    title: str
-    cell: Cell
-    dataset: str
-    size: Count = 32
-    protocol: str
-    protocols: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
-    degradation: dict[str, Any]
-    images: dict[str, Any] = {}
-    network: dict[str, Any] = {}
-    training: dict[str, Any] = {}
-    sampling: dict[str, Any] = {}
-
-
-class Budget(Strict):
-    """What a budget changes in every experiment; it wins over the experiment's own value."""
-
-    network: dict[str, Any] = {}
-    training: dict[str, Any] = {}
-    sampling: dict[str, Any] = {}
-
-
-class Config(Strict):
-    """The whole configuration: `workflow/config/paper.yaml` with its overlays."""
-
-    budget: str
-    protocol: str = "default"
-    data: str = "data"
-    results: Folder = "results"
-    reports: Folder = "reports"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    compile: bool = False
-    channels_last: bool = False
-    preview_every: Annotated[int, Field(ge=0)] = 0
-    imports: dict[Name, str] = {}
-    seed: int = 0
-    datasets: Names = []
-    experiments: Names = []
-    accept: Names = []
-    stand_in: dict[str, str] = {}
-    threads: dict[Literal["prepare", "train", "sample", "evaluate", "report"], Count] = {}
-    max_cpu_hours: Annotated[float, Number, Field(gt=0)] = 24.0
-    budgets: Annotated[dict[Name, Budget], Field(min_length=1)]
-    grid: Annotated[dict[Name, Entry], Field(min_length=1)]
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -287,39 +187,3 @@ def from_json(model: type[Model], text: str, what: str) -> Model:
     except ValueError as error:
         raise ColdbenchError(f"{what} is not JSON: {error}") from error
     return checked(model, value, what)
-
-
-def resolve(config: Config, name: str, protocol: str, budget: str) -> Run:
-    """Experiment `name` of the grid under one protocol and one budget, with every value in place."""
-    entry = config.grid[name]
-    reading = dict(entry.protocols[protocol])
-    because = reading.pop("because", "")
-    below = {part: getattr(entry, part) for part in ("degradation", "images", "network", "training", "sampling")}
-    where = f"grid.{name}, protocol {protocol}, budget {budget}"
-    if stray := reading.keys() - below.keys():
-        raise unknown(f"key in {where}", min(stray), ["because", *below])
-    layers = merged(below, reading, config.budgets[budget].model_dump())
-    sampling = layers.pop("sampling")
-    names = {"name": name, "protocol": protocol, "budget": budget}
-    dataset = config.stand_in.get(entry.dataset, entry.dataset)
-    if "partner" in layers["degradation"]:
-        partner = layers["degradation"]["partner"]
-        layers["degradation"]["partner"] = config.stand_in.get(partner, partner)
-    experiment = {**names, **layers, "dataset": dataset, "size": entry.size, "seed": config.seed}
-    about = {
-        "title": entry.title,
-        "cell": entry.cell.model_dump(),
-        "default": protocol == chosen_protocol(config, name),
-        "because": because,
-    }
-    return Run(
-        checked(Experiment, experiment, where),
-        checked(About, about, where),
-        checked(Sampling, sampling, where, "sampling"),
-    )
-
-
-def chosen_protocol(config: Config, name: str) -> str:
-    """The protocol that experiment `name` is trained under: the configuration's if it has it, else its own default."""
-    entry = config.grid[name]
-    return config.protocol if config.protocol in entry.protocols else entry.protocol

@@ -9,25 +9,29 @@ from pathlib import Path
 from typing import Any
 
 from coldbench import data
+from coldbench.config import Config, Run, chosen_protocol, resolve
 from coldbench.errors import ColdbenchError, NotThere, unknown
-from coldbench.experiment import Config, Experiment, Run, checked, chosen_protocol, resolve
+from coldbench.experiment import Experiment, checked
 
 DEFAULT_FOLDER = "data"
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The resolved grid: `trained` runs by name, and `readings`, every protocol of every selected experiment."""
+    """The resolved grid, runs by name: `made` are those of the report, `runs` the other protocols as well, which can be
+    asked for, and whatever else owns a model that is sampled. `skipped` tells which experiments lack their data.
+    """
 
     config: Config
-    trained: dict[str, Run]
-    readings: dict[str, Run]
+    made: dict[str, Run]
+    runs: dict[str, Run]
+    skipped: dict[str, str]
 
     @property
     def datasets(self) -> dict[str, set[int]]:
         """The image sizes needed of each data set."""
         sizes: dict[str, set[int]] = {}
-        for run in self.readings.values():
+        for run in self.runs.values():
             for name in filter(None, (run.experiment.dataset, run.experiment.partner)):
                 sizes.setdefault(name, set()).add(run.experiment.prepared_size)
         return sizes
@@ -40,6 +44,42 @@ def build(raw: Mapping[str, Any], finished: Callable[[str, str], bool], check_op
     degradations and networks are built as well, which imports torch.
     """
     config = checked(Config, raw, "config")
+    _check_names(config)
+    for name, entry in config.grid.items():  # also what this budget or filter hides
+        if entry.protocol not in entry.protocols:
+            raise unknown(f"protocol of {name}", entry.protocol, entry.protocols)
+        for protocol in entry.protocols:
+            for budget in config.budgets:
+                resolve(config, name, protocol, budget)
+    _check_imports(config)
+    selected, skipped = _with_data(config, _selected(config))
+    made: dict[str, Run] = {}
+    runs: dict[str, Run] = {}
+    for name in selected:
+        for protocol in config.grid[name].protocols:
+            chosen = protocol == chosen_protocol(config, name)
+            for seed in config.seeds if chosen else config.seeds[:1]:
+                run = _at_budget(config, name, protocol, seed, finished)
+                runs[run.about.run] = run
+                if chosen:
+                    made[run.about.run] = run
+                if run.model not in runs:
+                    runs[run.model] = resolve(config, config.grid[name].model or name, protocol, run.about.budget, seed)
+                _check_images(run)
+                if check_operators:
+                    _check_operators(run)
+    return Grid(config, made, runs, skipped)
+
+
+def _at_budget(config: Config, name: str, protocol: str, seed: int, finished: Callable[[str, str], bool]) -> Run:
+    """The run at the first of the accepted budgets at which it, or the model it samples, is there."""
+    run = resolve(config, name, protocol, config.budget, seed)
+    done = [budget for budget in config.accept if finished(budget, run.about.run) or finished(budget, run.model)]
+    return resolve(config, name, protocol, done[0], seed) if done else run
+
+
+def _check_names(config: Config) -> None:
+    """Raise ColdbenchError for a budget, protocol, experiment or data set that there is not."""
     if config.budget not in config.budgets:
         raise unknown("budget", config.budget, config.budgets)
     for name in config.accept:
@@ -58,35 +98,11 @@ def build(raw: Mapping[str, Any], finished: Callable[[str, str], bool], check_op
     for name in config.stand_in:
         if name not in shown:
             raise unknown("data set in stand_in", name, shown)
-    for name, entry in config.grid.items():  # also what this budget or filter hides
-        for protocol in entry.protocols:
-            for budget in config.budgets:
-                resolve(config, name, protocol, budget)
-    _check_imports(config)
-    selected = _selected(config)
-    trained, readings = {}, {}
-    for name in selected:
-        entry = config.grid[name]
-        if entry.protocol not in entry.protocols:
-            raise unknown(f"protocol of {name}", entry.protocol, entry.protocols)
-        for protocol in entry.protocols:
-            run_name = f"{name}-{protocol}"
-            done = [budget for budget in config.accept if finished(budget, run_name)]
-            run = resolve(config, name, protocol, (done or [config.budget])[0])
-            readings[run_name] = run
-            if protocol == chosen_protocol(config, name):
-                trained[run_name] = run
-            _check_images(run)
-            if check_operators:
-                _check_operators(run.experiment)
-    grid = Grid(config, trained, readings)
-    _check_sources(config, set(grid.datasets))
-    return grid
 
 
 def _selected(config: Config) -> list[str]:
     """The experiments that pass both filters; ColdbenchError if none does."""
-    names = config.experiments or list(config.grid)
+    names = list(dict.fromkeys(config.experiments)) or list(config.grid)
     shown = {name: config.stand_in.get(config.grid[name].dataset, config.grid[name].dataset) for name in names}
     kept = [name for name in names if not config.datasets or shown[name] in config.datasets]
     if not kept:
@@ -95,9 +111,32 @@ def _selected(config: Config) -> list[str]:
     return kept
 
 
+def _with_data(config: Config, names: list[str]) -> tuple[list[str], dict[str, str]]:
+    """The experiments whose data are there or can be downloaded, and why the others are left out.
+
+    With `absent: refuse`, ColdbenchError for the first data set that is not there; damaged data are always refused.
+    """
+    kept, skipped = [], {}
+    for name in names:
+        entry = config.grid[name]
+        needed = {entry.dataset, entry.degradation.get("partner", entry.dataset)}
+        try:
+            for dataset in sorted(config.stand_in.get(each, each) for each in needed):
+                _check_source(config, dataset)
+            kept.append(name)
+        except NotThere as error:
+            if config.absent == "refuse" or name in config.experiments:
+                raise ColdbenchError(f"{name}: {error}; without it: --config absent=skip") from None
+            skipped[name] = str(error)
+    if not kept:
+        raise ColdbenchError(f"no experiment has its data: {next(iter(skipped.values()))}")
+    return kept, skipped
+
+
 def _check_imports(config: Config) -> None:
     """Raise ColdbenchError for an import that names no run, or a file that is not there."""
-    runs = [f"{name}-{protocol}" for name, entry in config.grid.items() for protocol in entry.protocols]
+    own = {name: entry for name, entry in config.grid.items() if entry.model is None}
+    runs = [f"{name}-{protocol}" for name, entry in own.items() for protocol in entry.protocols]
     for name, path in config.imports.items():
         if name not in runs:
             raise unknown("run in imports", name, runs)
@@ -117,9 +156,9 @@ def was_imported(model: Path) -> bool:
 
 
 def _check_images(run: Run) -> None:
-    name, size = run.experiment.name, run.experiment.size
+    name, size = run.about.name, run.experiment.size
     entry, wanted = data.dataset(run.experiment.dataset), run.sampling.images
-    if wanted is not None and entry.test and wanted > entry.test:
+    if wanted is not None and run.sampling.restores and entry.test and wanted > entry.test:
         raise ColdbenchError(
             f"{name}: sampling.images is {wanted}, but the test set of {entry.name} has {entry.test} images"
         )
@@ -127,39 +166,48 @@ def _check_images(run: Run) -> None:
         raise ColdbenchError(f"{name}: size {size} is out of range: {data.SMALLEST} to {data.LARGEST} pixels")
 
 
-def _check_operators(experiment: Experiment) -> None:
+def _check_operators(run: Run) -> None:
     import torch
 
-    from coldbench import degradations, models
+    from coldbench import degradations, models, priors, samplers
 
+    experiment = run.experiment
+    entry = data.dataset(experiment.dataset)
     try:
         degradation = degradations.build(experiment.degradation, experiment.size)
         if experiment.partner is not None:
             data.dataset(experiment.partner)
-        if degradation.needs_colour and data.dataset(experiment.dataset).channels != 3:
+        if degradation.needs_colour and entry.channels != 3:
             raise ColdbenchError(
                 f"degradation {experiment.degradation['name']} needs images of 3 channels; those of "
-                f"{experiment.dataset} have {data.dataset(experiment.dataset).channels}"
+                f"{experiment.dataset} have {entry.channels}"
             )
         with torch.device("meta"):  # every check of the real network, none of its memory
-            models.build(experiment.network, data.dataset(experiment.dataset).channels, experiment.size)
+            models.build(experiment.network, entry.channels, experiment.size)
+        for name, part in run.sampling.sets.items():
+            if part.start:
+                priors.check(part.start.kind, degradation)
+            for what, value in (("severity", part.severity), ("assumed", part.assumed)):
+                if value is not None and value > degradation.T:
+                    raise ColdbenchError(f"set {name}: {what} must lie in 1…{degradation.T}, not {value}")
+            for method in run.sampling.methods_of(name):
+                samplers.check(method, degradation)
     except ColdbenchError as error:
-        raise ColdbenchError(f"{experiment.name} ({experiment.protocol}): {error}") from None
+        raise ColdbenchError(f"{run.about.name} ({run.about.protocol}): {error}") from None
 
 
-def _check_sources(config: Config, names: set[str]) -> None:
-    """Raise ColdbenchError for data that are damaged, or absent and not to be downloaded."""
+def _check_source(config: Config, name: str) -> None:
+    """Raise NotThere for data that are absent and cannot be downloaded, ColdbenchError for damaged ones."""
     folder = Path(config.data)
-    for name in sorted(names):
-        if data.dataset(name).embedded:
-            continue
-        if config.data != DEFAULT_FOLDER and not folder.is_dir():
-            raise ColdbenchError(f"data folder '{config.data}' does not exist; {name} needs {data.dataset(name).needs}")
-        try:
-            data.check_source(name, folder)
-        except NotThere:
-            if data.dataset(name).download is None:
-                raise
+    if data.dataset(name).embedded:
+        return
+    if config.data != DEFAULT_FOLDER and not folder.is_dir():
+        raise ColdbenchError(f"data folder '{config.data}' does not exist; {name} needs {data.dataset(name).needs}")
+    try:
+        data.check_source(name, folder)
+    except NotThere:
+        if data.dataset(name).download is None:
+            raise
 
 
 def cpu_hours(experiment: Experiment) -> float:

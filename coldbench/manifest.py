@@ -1,4 +1,4 @@
-"""The manifest of a run's sampled images: which shards there are, checked when they are read."""
+"""The manifest of a run's sampled images: which sets and shards there are, checked when they are read."""
 
 from __future__ import annotations
 
@@ -11,26 +11,29 @@ import numpy.typing as npt
 from coldbench.errors import ColdbenchError
 from coldbench.files import read_json, sha256
 
+KEYS = {"experiment", "model", "data", "device", "origin", "sets", "shards"}
+
 
 def facts(manifest: Path) -> dict[str, Any]:
-    """What `sample.run` wrote to `manifest`: experiment, model, data, images, device, trajectory, shards."""
+    """What `sample.run` wrote to `manifest`: at least KEYS; ColdbenchError if it is missing or damaged."""
     found = read_json(manifest)
-    keys = {"experiment", "model", "data", "images", "device", "trajectory", "shards"}
-    if not isinstance(found, dict) or not keys <= found.keys():
+    if not isinstance(found, dict) or KEYS - found.keys():
         raise ColdbenchError(
-            f"{manifest} is damaged: it lacks some of {', '.join(sorted(keys))}; delete it and run again"
+            f"{manifest} is damaged: it lacks some of {', '.join(sorted(KEYS))}; delete it and run again"
         )
     return found
 
 
-def read(manifest: Path, method: str) -> npt.NDArray[np.float32]:
-    """All images of one method in order; ColdbenchError if a shard is missing or damaged."""
+def read(manifest: Path, method: str, part: str = "test") -> npt.NDArray[np.float32]:
+    """All images of one set by one method in order; ColdbenchError if a shard is missing or damaged."""
     parts = []
     for shard in facts(manifest)["shards"]:
-        if shard["method"] != method:
+        if (shard["set"], shard["method"]) != (part, method):
             continue
         path = manifest.parent / shard["file"]
         if not path.exists() or sha256(path) != shard["sha256"]:
-            raise ColdbenchError(f"shard {path} is missing or damaged; delete {path} and {manifest}, then run again")
+            raise ColdbenchError(f"shard {path} is missing or damaged; delete {manifest}, then run again")
         parts.append(np.load(path))
+    if not parts:
+        raise ColdbenchError(f"{manifest} names no images of set {part} by {method}")
     return np.concatenate(parts)

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from coldbench import seeds
 from coldbench.degradations import Degradation, InpaintingGeneration, State
-from coldbench.degradations.mixing import Mixing
+from coldbench.degradations.mixing import Animorphosis, Noise
 from coldbench.degradations.superresolution import SuperResolution
-from coldbench.errors import ColdbenchError
+from coldbench.errors import ColdbenchError, unknown
 
 REGULARISATION = 1e-6  # added to the covariances' diagonals
 FITTED = ("means", "grid")
@@ -50,6 +50,8 @@ def fit(features: npt.NDArray[np.float64], components: int, seed: int) -> Mixtur
 
     One component is the mean and the biased covariance, with REGULARISATION on its diagonal.
     """
+    from sklearn.mixture import GaussianMixture
+
     if len(features) < max(2, components):
         raise ColdbenchError(f"a mixture of {components} needs more than {len(features)} images")
     model = GaussianMixture(components, covariance_type="full", reg_covar=REGULARISATION, random_state=seed % 2**32)
@@ -86,6 +88,7 @@ def draw(
     means: a picture of one colour; grid: one of few pixels, enlarged; colour, partner, noise: what the degradation
     itself ends in, its own state. Raises ColdbenchError for a kind that the degradation does not end in.
     """
+    check(kind, degradation)
     size, state = degradation.size, degradation.draw(indices, seed)
     if kind in FITTED:
         if mixture is None:
@@ -94,21 +97,34 @@ def draw(
         side = 1 if kind == "means" else _side(degradation)
         small = vectors.reshape(len(indices), channels, side, side)
         x = torch.nn.functional.interpolate(small, size=(size, size), mode="nearest-exact")
-    elif kind == "colour" and isinstance(degradation, InpaintingGeneration):
+    elif kind == "colour":
         x = state["colour"][:, :channels, None, None].expand(-1, -1, size, size).clone()
-    elif kind in ("partner", "noise") and isinstance(degradation, Mixing):
-        x = state["z"][:, :channels].clone()
     else:
-        kinds = ", ".join([*FITTED, "colour", "partner", "noise"])
-        raise ColdbenchError(f"degradation {degradation.named} cannot start from '{kind}' (kinds: {kinds})")
+        x = state["z"][:, :channels].clone()
     if noise_level:
         noise = seeds.normal(seed, "symmetry", indices, channels * size**2).reshape(x.shape)
         x = x + noise_level * noise.to(x.dtype)
     return x, state
 
 
+def check(kind: str, degradation: Degradation) -> None:
+    """Raise ColdbenchError if `degradation` does not end in pictures of that kind."""
+    needed: dict[str, type[Any]] = {
+        "means": Degradation,
+        "grid": SuperResolution,
+        "colour": InpaintingGeneration,
+        "partner": Animorphosis,
+        "noise": Noise,
+    }
+    if kind not in needed:
+        raise unknown("kind of start", kind, needed)
+    if not isinstance(degradation, needed[kind]):
+        fits = ", ".join(name for name, family in needed.items() if isinstance(degradation, family))
+        raise ColdbenchError(f"degradation {degradation.named} cannot start from '{kind}' (it can from: {fits})")
+
+
 def _side(degradation: Degradation) -> int:
     """The side in pixels of the smallest image of super-resolution."""
-    if not isinstance(degradation, SuperResolution):
-        raise ColdbenchError(f"degradation {degradation.named} leaves no grid of pixels; start from means instead")
+    check("grid", degradation)
+    assert isinstance(degradation, SuperResolution)
     return degradation.sides()[-1]

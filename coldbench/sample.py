@@ -1,158 +1,234 @@
-"""A trained model × methods × a test set → shards of restored images, and a few whole trajectories for the figures.
+"""A trained model × the sets of its sampling → shards of images, and a few whole trajectories for the figures.
 
-A shard is one .npy file, float32 (n, C, H, W) in [0, 1] units and not clamped, as the metrics want it. Shards lie in a
-folder named after everything that decides their content; a finished shard is never made again, a missing one alone is.
+A shard is one .npy file, float32 (n, C, H, W) in [0, 1] units and not clamped, as the metrics want it. Everything
+random about image i follows from (seed, purpose, i), and the network always sees tiles of one size, so batch, shard and
+number of jobs change no bit. A shard's name holds its content's hash, its folder's everything that decides its content:
+a finished shard is never made again, and a missing or damaged one alone is.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from coldbench import checkpoint, data, degradations, models, pipeline, seeds
-from coldbench.degradations import Degradation, State, start
+from coldbench import checkpoint, data, degradations, models, origins, pipeline
+from coldbench.config import Sampling
 from coldbench.errors import ColdbenchError
-from coldbench.experiment import Sampling, fingerprint
+from coldbench.experiment import fingerprint
 from coldbench.files import atomic, sha256, write_json
 from coldbench.images import to_unit_interval
 from coldbench.progress import Stop, Ticker, log, stoppable
-from coldbench.samplers import METHODS, sample
+from coldbench.samplers import sample
 
 SHOWN = 6
-"""Images whose whole TACoS trajectory is kept for the figures."""
+"""Images whose trajectory is kept for the figures."""
+TILE = {"cpu": 16, "cuda": 64}
+"""Images that the network sees at once, where the configuration does not say."""
 
-Images = npt.NDArray[np.float32]
 
+@dataclass(frozen=True)
+class Shard:
+    """Images `where` of one set by one method; `file` is None until it has been made."""
 
-def degraded_batch(
-    images: npt.NDArray[np.uint8], where: range, degradation: Degradation, seed: int, device: torch.device
-) -> tuple[Tensor, Tensor, State]:
-    """Test images `where`: x0, the start x_T of every trajectory, and the state drawn for each image."""
-    x0 = pipeline.test_images(images, degradation.size, slice(where.start, where.stop), device)
-    indices = torch.arange(where.start, where.stop, device=device)
-    state = degradation.draw(indices, seeds.derive(seed, "test"))
-    return x0, start(degradation, x0, state), state
+    set: str
+    method: str
+    where: range
+    folder: Path
+
+    @property
+    def stem(self) -> str:
+        """The file's name up to its hash."""
+        return f"{self.method}-{self.where.start:06d}-{self.where.stop:06d}"
+
+    def file(self) -> Path | None:
+        """The finished file, if there is one that holds what its name says; a damaged one is deleted."""
+        for path in sorted(self.folder.glob(f"{self.stem}-*.npy")):
+            if sha256(path)[:16] == path.stem.rpartition("-")[2]:
+                return path
+            log.warning("%s is damaged; it is made again", path)
+            path.unlink()
+        return None
+
+    def write(self, values: npt.NDArray[np.float32]) -> Path:
+        """Write the images, atomically."""
+        buffer = io.BytesIO()
+        np.save(buffer, values)
+        content = buffer.getbuffer()
+        path = self.folder / f"{self.stem}-{hashlib.sha256(content).hexdigest()[:16]}.npy"
+        with atomic(path) as temporary:
+            temporary.write_bytes(content)
+        return path
 
 
 def run(
     model: Path,
     prepared: Path,
-    out: Path,
+    out: Path | None,
     work: Path,
     sampling: Sampling,
     device: torch.device,
     partner: Path | None = None,
+    part: tuple[int, int] = (1, 1),
 ) -> None:
-    """Restore the first `sampling.images` test images by each method.
+    """Sample every set of `sampling` by each of its methods.
 
-    `partner` is the prepared data set of a degradation that mixes in other images.
-    Writes the shards and `trajectory.npz` in a folder of `work`, then, last, the manifest `out` that names them. A run
-    that was stopped goes on at the first missing shard.
+    `partner` is the prepared data set of a degradation that mixes in other images. Writes the shards and a
+    `trajectory.npz` per set in folders of `work`, then, last, the manifest `out` that names them; without `out` only
+    part k of n of the missing shards, and nothing else. A run that was stopped goes on at the first missing shard.
     """
     info = data.info(prepared)
     loaded = checkpoint.load_model(model, info["channels"], device)
-    network, experiment = loaded.network, loaded.experiment
-    images = data.load(prepared, "test")
-    n = len(images) if sampling.images is None else sampling.images
-    if n > len(images):
-        raise ColdbenchError(f"sampling.images is {n}, but the test set of {info['name']} has {len(images)} images")
+    experiment = loaded.experiment
     others = pipeline.middle(data.load(partner, "train"), experiment.size) if partner else None
     degradation = degradations.build(experiment.degradation, experiment.size, others)
-    content = {"model": sha256(model), "data": info["hash"], "seed": experiment.seed, "shard": sampling.shard}
-    if partner:
-        content["partner"] = data.info(partner)["hash"]
-    if sampling.official_shift:
-        content["official_shift"] = True
-    folder = work / fingerprint(content)
-    restore = models.restorer(network)
-    shards = [range(i, min(i + sampling.shard, n)) for i in range(0, n, sampling.shard)]
-    wanted = [(m, r, folder / f"{m}-{r.start:06d}-{r.stop:06d}.npy") for m in sampling.methods for r in shards]
-    missing = [item for item in wanted if not item[2].exists()]
-    if len(missing) < len(wanted):
-        log.info("%d of %d shards are there already", len(wanted) - len(missing), len(wanted))
-    steps = {method: 1 if method == "direct" else degradation.T for method in METHODS}
-    ticker = Ticker(max(1, sum(steps[m] * len(r) for m, r, _ in missing)), "image·step", 1)
+    tile = sampling.tile or TILE[device.type]
+    network: torch.nn.Module = torch.compile(loaded.network) if sampling.compile else loaded.network  # type: ignore
+    restore = models.restorer(network, tile, sampling.precision)
+    content = {
+        "model": sha256(model),
+        "data": info["hash"],
+        "seed": experiment.seed,
+        "partner": data.info(partner)["hash"] if partner else None,
+        "shard": sampling.shard,
+        "device": device.type,
+        "tile": tile,
+        "precision": sampling.precision,
+        "compile": sampling.compile,
+    }
+    sets = {
+        name: origins.origin(wanted, degradation, prepared, experiment.seed, device, sampling.images)
+        for name, wanted in sampling.sets.items()
+    }
+    folders = {
+        name: work / f"{name}-{fingerprint({**content, 'set': wanted.model_dump(exclude={'methods'})})}"
+        for name, wanted in sampling.sets.items()
+    }
+    wanted = [
+        Shard(name, method, range(i, min(i + sampling.shard, origin.images)), folders[name])
+        for name, origin in sets.items()
+        for method in sampling.methods_of(name)
+        for i in range(0, origin.images, sampling.shard)
+    ]
+    mine = wanted if out else wanted[part[0] - 1 :: part[1]]
+    missing = [shard for shard in mine if shard.file() is None]
+    if len(missing) < len(mine):
+        log.info("%d of %d shards are there already", len(mine) - len(missing), len(mine))
+    ticker = Ticker(max(1, sum(sets[s.set].steps(s.method) * len(s.where) for s in missing)), "image·step", 1)
     seen = 0
     with stoppable() as stop, torch.inference_mode():
-        for method, where, path in missing:
+        for shard in missing:
             parts = []
-            for start in range(where.start, where.stop, sampling.batch):
-                batch = range(start, min(start + sampling.batch, where.stop))
-                _, x, state = degraded_batch(images, batch, degradation, experiment.seed, device)
-                anew = _drawing_anew(degradation, batch, experiment.seed, device)
-                shift = sampling.official_shift
-                for step in sample(restore, degradation, x, state, method, official_shift=shift, fresh=anew):
-                    x = step.x
+            for where in _batches(shard.where, sampling.batch):
+                for x in _trajectory(restore, sets[shard.set], shard.method, where):
                     seen += len(x)
                     stop.check()
-                    ticker.tick(seen, f"{method} · images {batch.start}–{batch.stop}")
+                    ticker.tick(seen, f"{shard.set} · {shard.method} · images {where.start}–{where.stop}")
                 parts.append(to_unit_interval(x).cpu().numpy())
-            write_array(path, np.concatenate(parts))
-        if not (folder / "trajectory.npz").exists():
-            _write_trajectory(folder / "trajectory.npz", restore, degradation, images, experiment.seed, device, stop)
-    write_json(
-        out,
-        {
-            "experiment": experiment.model_dump(),
-            "model": content["model"],
-            "data": info["hash"],
-            "images": n,
-            "device": str(device),
-            "origin": loaded.origin,
-            "trajectory": str((folder / "trajectory.npz").relative_to(out.parent)),
-            "shards": [
-                {
-                    "method": m,
-                    "first": r.start,
-                    "stop": r.stop,
-                    "file": str(p.relative_to(out.parent)),
-                    "sha256": sha256(p),
-                }
-                for m, r, p in wanted
-            ],
-        },
-    )
+            shard.write(np.concatenate(parts))
+        if out is None:
+            return
+        for name, origin in sets.items():
+            path = folders[name] / "trajectory.npz"
+            if not path.exists():
+                _write_trajectory(path, restore, origin, sampling.methods_of(name), sampling.frames, stop)
+    write_json(out, _manifest(out, experiment.model_dump(), content, loaded.origin, device, sampling, sets, wanted))
     for other in work.iterdir():  # shards of an earlier model or seed
-        if other.is_dir() and other != folder:
+        if other.is_dir() and other not in folders.values():
             shutil.rmtree(other)
 
 
-def _drawing_anew(degradation: Degradation, where: range, seed: int, device: torch.device) -> Callable[[int], State]:
-    """What the methods need that draw at every step: a state of the same images for severity s alone."""
-    indices = torch.arange(where.start, where.stop, device=device)
-    return lambda s: degradation.draw(indices, seeds.derive(seed, f"test, step {s}"))
+def _batches(where: range, size: int) -> list[range]:
+    return [range(i, min(i + size, where.stop)) for i in range(where.start, where.stop, size)]
+
+
+def _trajectory(restore: models.Restorer, origin: origins.Origin, method: str, where: range) -> Iterator[Tensor]:
+    """The iterates of images `where`; the last is x_0."""
+    begin = origin.begin(where)
+    for step in sample(restore, origin.degradation, begin.x, begin.state, method, **origin.options, fresh=begin.fresh):
+        yield step.x
+
+
+def _manifest(
+    out: Path,
+    experiment: dict[str, Any],
+    content: dict[str, Any],
+    origin: dict[str, Any],
+    device: torch.device,
+    sampling: Sampling,
+    sets: dict[str, origins.Origin],
+    shards: list[Shard],
+) -> dict[str, Any]:
+    files = [shard.file() for shard in shards]
+    if None in files:
+        raise ColdbenchError(f"{shards[files.index(None)].stem} vanished while the manifest was written; run again")
+    folders = {shard.set: shard.folder.relative_to(out.parent) for shard in shards}
+    return {
+        **content,
+        "experiment": experiment,
+        "device": str(device),
+        "origin": origin,
+        "sets": {
+            name: {
+                **sampling.sets[name].model_dump(),
+                "methods": sampling.methods_of(name),
+                "images": of.images,
+                "trajectory": str(folders[name] / "trajectory.npz"),
+            }
+            for name, of in sets.items()
+        },
+        "shards": [
+            {
+                "set": shard.set,
+                "method": shard.method,
+                "first": shard.where.start,
+                "stop": shard.where.stop,
+                "file": str(path.relative_to(out.parent)),
+                "sha256": sha256(path),
+            }
+            for shard, path in zip(shards, files, strict=True)
+            if path
+        ],
+    }
 
 
 def _write_trajectory(
     path: Path,
     restore: models.Restorer,
-    degradation: Degradation,
-    images: npt.NDArray[np.uint8],
-    seed: int,
-    device: torch.device,
+    origin: origins.Origin,
+    methods: list[Any],
+    frames: int | None,
     stop: Stop,
 ) -> None:
-    """The first SHOWN test images: original, x_T, direct, and the TACoS iterates x_T … x_0 with their severities."""
-    x0, xt, state = degraded_batch(images, range(min(SHOWN, len(images))), degradation, seed, device)
-    states, severities, predictions = [xt], [degradation.T], list[Tensor]()
-    for step in sample(restore, degradation, xt, state, "tacos"):
+    """The first SHOWN images: the original (of a restoration), x_T, R(x_T), and iterates with their severities.
+
+    The iterates are those of the set's best method, TACoS where it is one of them; of many, `frames` evenly spaced.
+    """
+    method = next((m for m in ("tacos", "estimated") if m in methods), methods[-1])
+    begin = origin.begin(range(min(SHOWN, origin.images)))
+    severities = [origin.severity, *(max(s - origin.every, 0) for s in origin.visited(method))]
+    kept = set(np.linspace(0, len(severities) - 1, min(frames or len(severities), len(severities))).round().astype(int))
+    states, direct = [begin.x], begin.x
+    steps = sample(restore, origin.degradation, begin.x, begin.state, method, **origin.options, fresh=begin.fresh)
+    for place, step in enumerate(steps, start=1):
         stop.check()
-        states.append(step.x)
-        severities.append(step.s - 1)
-        predictions.append(step.x0_hat)
-    arrays = {"original": x0, "degraded": xt, "direct": predictions[0], "states": torch.stack(states)}
+        if place == 1:
+            direct = step.x0_hat
+        if place in kept:
+            states.append(step.x)
+    arrays = {"degraded": begin.x, "direct": direct, "states": torch.stack(states)}
+    if begin.x0 is not None:
+        arrays["original"] = begin.x0
     unit = {name: to_unit_interval(value).cpu().numpy() for name, value in arrays.items()}
+    shown = np.array([severity for place, severity in enumerate(severities) if place in kept])
     with atomic(path) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, severities=np.array(severities), **unit)  # type: ignore[arg-type]
-
-
-def write_array(path: Path, values: Images) -> None:
-    """Write an array as .npy, atomically."""
-    with atomic(path) as temporary, temporary.open("wb") as stream:
-        np.save(stream, values)
+        np.savez_compressed(stream, severities=shown, method=np.array(method), **unit)  # type: ignore[arg-type]

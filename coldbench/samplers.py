@@ -49,9 +49,8 @@ class Operator:
 
     @property
     def mixing(self) -> Mixing:
-        """The degradation, which must mix with noise or another picture."""
-        if not isinstance(self.degradation, Mixing):
-            raise ColdbenchError(f"this method needs noise or another picture, not {self.degradation.named}")
+        """The degradation, which mixes with noise or another picture: `check` has seen to it."""
+        assert isinstance(self.degradation, Mixing)
         return self.degradation
 
 
@@ -108,6 +107,18 @@ METHODS: dict[str, Method] = {
 }
 
 
+NEED_MIXING = ("estimated", "ddpm")
+"""Methods that estimate what a picture was mixed with; noise and animorphosis are such degradations."""
+
+
+def check(method: str, degradation: Degradation) -> None:
+    """Raise ColdbenchError unless `method` is one of METHODS and can be used with `degradation`."""
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+    if method in NEED_MIXING and not isinstance(degradation, Mixing):
+        raise ColdbenchError(f"method {method} needs noise or another picture, not {degradation.named}")
+
+
 def sample(
     restore: Restorer,
     degradation: Degradation,
@@ -125,8 +136,7 @@ def sample(
     `every` takes that many severities at a time; `official_shift` (discrepancy D11) takes every D one severity too low,
     as the released code does for snow and colour; `fresh` draws a state for the methods that need one at every step.
     """
-    if method not in METHODS:
-        raise unknown("method", method, METHODS)
+    check(method, degradation)
     update, d = METHODS[method], Operator(degradation, state, fresh, late=int(official_shift))
     s = degradation.T if start is None else start
     if not 1 <= s <= degradation.T or every < 1:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from coldbench.errors import ColdbenchError, NotThere
 from coldbench.files import sha256
-from coldbench.metrics import inception
+from coldbench.metrics import inception, weights
 
 inception_pytorch = pytest.importorskip("cleanfid.inception_pytorch")
 CPU = torch.device("cpu")
@@ -38,16 +38,15 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Path:
             torch.nn.init.kaiming_normal_(value)
         elif name.endswith("weight") or name.endswith("running_var"):
             torch.nn.init.uniform_(value, 0.5, 1.5)
-    torch.save(network.state_dict(), folder / inception.PORT.name)
+    torch.save(network.state_dict(), folder / weights.PORT.name)
     return folder
 
 
 @pytest.fixture
 def trusted(port: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder, whose file is taken for the true one."""
-    known = dataclasses.replace(inception.PORT, sha256=sha256(port / inception.PORT.name))
-    monkeypatch.setattr(inception, "PORT", known)
-    monkeypatch.setattr(inception, "PROTOCOLS", {"paper-float": known, "legacy_pytorch": known})
+    known = dataclasses.replace(weights.PORT, sha256=sha256(port / weights.PORT.name))
+    monkeypatch.setattr(weights, "PROTOCOLS", {"paper-float": known, "legacy_pytorch": known})
     return port
 
 
@@ -60,8 +59,8 @@ def images(channels: int = 3) -> torch.Tensor:
 
 def reference(port: Path) -> torch.nn.Module:
     with pytest.MonkeyPatch.context() as patch:
-        weights = torch.load(port / inception.PORT.name, weights_only=True)
-        patch.setattr(inception_pytorch, "load_state_dict_from_url", lambda *_, **__: weights)
+        values = torch.load(port / weights.PORT.name, weights_only=True)
+        patch.setattr(inception_pytorch, "load_state_dict_from_url", lambda *_, **__: values)
         return inception_pytorch.InceptionV3(output_blocks=[3], resize_input=False).eval()
 
 
@@ -89,8 +88,8 @@ def test_legacy_pytorch_is_clean_fid_on_files(trusted: Path, tmp_path: Path, mon
     for index, picture in enumerate(x):
         levels = inception.eight_bit(picture).permute(1, 2, 0).numpy()
         Image.fromarray(levels).save(tmp_path / f"{index}.png")
-    weights = torch.load(trusted / inception.PORT.name, weights_only=True)
-    monkeypatch.setattr(inception_pytorch, "load_state_dict_from_url", lambda *_, **__: weights)
+    weights = torch.load(trusted / weights.PORT.name, weights_only=True)
+    monkeypatch.setattr(inception_pytorch, "load_state_dict_from_url", lambda *_, **__: values)
     model = features.build_feature_extractor("legacy_pytorch", CPU, use_dataparallel=False)
     files = sorted(str(path) for path in tmp_path.glob("*.png"))
     expected = fid.get_files_features(
@@ -116,8 +115,8 @@ def test_eight_bit_is_what_torchvision_writes(tmp_path: Path) -> None:
 
 def test_weights_are_known_by_their_hash(port: Path, tmp_path: Path) -> None:
     with pytest.raises(NotThere, match=r"inception-2015-12-05.pt does not exist: FID \(clean\) needs the file https"):
-        inception.check("clean", tmp_path)
+        weights.check("clean", tmp_path)
     with pytest.raises(ColdbenchError, match=r"has the SHA-256 \w{12}…, not 6726825d0af5…"):
-        inception.check("paper-float", port)
+        weights.check("paper-float", port)
     with pytest.raises(ColdbenchError, match="unknown FID protocol 'cleen': did you mean 'clean'"):
-        inception.check("cleen", tmp_path)
+        weights.check("cleen", tmp_path)

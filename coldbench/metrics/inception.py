@@ -8,14 +8,13 @@ legacy_pytorch     the same network on 8-bit images, as pytorch-fid has it
 legacy_tensorflow  8-bit images, the original network's own enlargement
 clean              8-bit images, enlarged by Pillow's antialiased bicubic filter, as clean-fid recommends
 
-The networks are clean-fid's; the weights come from a folder of the user's and are known by their SHA-256.
+The networks are clean-fid's; the weights come from a folder and are known by their SHA-256 (see `weights`).
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
@@ -24,52 +23,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from coldbench.errors import ColdbenchError, NotThere, unknown
-from coldbench.files import sha256
+from coldbench.metrics import weights
 
 SIDE = 299
+BATCH = 50  # enlarged images at once: the released evaluation's number, and little memory
 Features = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A file of weights: its name, where its authors offer it, and what it must hash to."""
-
-    name: str
-    url: str
-    sha256: str
-
-
-PORT = Weights(
-    "pt_inception-2015-12-05-6726825d.pth",
-    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
-    "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
-)
-ORIGINAL = Weights(
-    "inception-2015-12-05.pt",
-    "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
-    "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
-)
-PROTOCOLS = {"paper-float": PORT, "legacy_pytorch": PORT, "legacy_tensorflow": ORIGINAL, "clean": ORIGINAL}
-
-
-def check(protocol: str, folder: Path) -> Path:
-    """The file of weights that `protocol` needs; ColdbenchError if it is unknown, absent or another file."""
-    if protocol not in PROTOCOLS:
-        raise unknown("FID protocol", protocol, PROTOCOLS)
-    wanted = PROTOCOLS[protocol]
-    path = folder / wanted.name
-    if not path.is_file():
-        raise NotThere(f"{path} does not exist: FID ({protocol}) needs the file {wanted.url}")
-    if (found := sha256(path)) != wanted.sha256:
-        raise ColdbenchError(f"{path} has the SHA-256 {found[:12]}…, not {wanted.sha256[:12]}…: it is not {wanted.url}")
-    return path
 
 
 def extractor(protocol: str, folder: Path, device: torch.device) -> Callable[[Tensor], Features]:
     """The features of images (N, 1 or 3, H, W), float in [0, 1] units, as float32 (N, 2048)."""
-    path = check(protocol, folder)
-    network = _port(path, device) if PROTOCOLS[protocol] is PORT else _original(path, device)
+    path = weights.check(protocol, folder)
+    network = _port(path, device) if protocol in ("paper-float", "legacy_pytorch") else _original(path, device)
     prepares: dict[str, Callable[[Tensor], Tensor]] = {
         "paper-float": _as_they_are,
         "legacy_pytorch": functools.partial(_resized, mode="legacy_pytorch"),
@@ -80,8 +44,8 @@ def extractor(protocol: str, folder: Path, device: torch.device) -> Callable[[Te
 
     @torch.inference_mode()
     def features(images: Tensor) -> Features:
-        colour = images.expand(-1, 3, -1, -1)
-        values: Features = network(prepare(colour).to(device)).float().cpu().numpy()
+        parts = [network(prepare(x.expand(-1, 3, -1, -1)).to(device)).float().cpu() for x in torch.split(images, BATCH)]
+        values: Features = torch.cat(parts).numpy()
         return values
 
     return features
@@ -110,9 +74,9 @@ def _port(path: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
     """The PyTorch port on images of 299 px in 0…255."""
     from cleanfid import inception_pytorch
 
-    weights = torch.load(path, map_location="cpu", weights_only=True)
+    values = torch.load(path, map_location="cpu", weights_only=True)
     # clean-fid would download the weights into its cache: it is handed those of the file instead
-    with mock.patch.object(inception_pytorch, "load_state_dict_from_url", return_value=weights):
+    with mock.patch.object(inception_pytorch, "load_state_dict_from_url", return_value=values):
         network: nn.Module = inception_pytorch.InceptionV3(output_blocks=[3], resize_input=False)
     network = network.eval().to(device)
     return lambda x: network(x / 255)[0][:, :, 0, 0]

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from coldbench.metrics import ssim
+from coldbench.metrics import intervals, ssim
+from coldbench.metrics.intervals import Estimate, Values
 
-Values = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value with its 95 % interval from n images."""
-
-    value: float
-    low: float
-    high: float
-    n: int
+__all__ = [
+    "Estimate",
+    "Values",
+    "batches",
+    "mean_rmse",
+    "mse_per_image",
+    "pooled_rmse",
+    "pooled_ssim",
+    "scores_per_image",
+    "ssim_per_image",
+]
 
 
 def ssim_per_image(original: Tensor, other: Tensor, window: ssim.Window = ssim.PAPER) -> Values:
@@ -39,28 +37,19 @@ def mse_per_image(original: Tensor, other: Tensor) -> Values:
 
 def pooled_ssim(ssims: Values, seed: int) -> Estimate:
     """The mean over images."""
-    return _bootstrap(ssims, seed)
+    return intervals.mean(ssims, seed)
 
 
 def pooled_rmse(mses: Values, seed: int) -> Estimate:
     """Root of the mean squared difference over all images together: what the paper reports."""
-    pooled = _bootstrap(mses, seed)
+    pooled = intervals.mean(mses, seed)
     value, low, high = np.sqrt([pooled.value, pooled.low, pooled.high]).tolist()
     return Estimate(value, low, high, pooled.n)
 
 
 def mean_rmse(mses: Values, seed: int) -> Estimate:
     """Mean of the per-image roots; always at most the pooled value."""
-    return _bootstrap(np.sqrt(mses), seed)
-
-
-def _bootstrap(values: Values, seed: int, draws: int = 1000) -> Estimate:
-    """Mean and its percentile interval over images drawn with replacement."""
-    n = len(values)
-    generator = np.random.default_rng(seed)
-    means = [values[generator.integers(0, n, n)].mean() for _ in range(draws)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Estimate(float(values.mean()), float(low), float(high), n)
+    return intervals.mean(np.sqrt(mses), seed)
 
 
 def batches(n: int, size: int = 500) -> list[slice]:

@@ -56,14 +56,24 @@ def build(network: Network, channels: int, size: int) -> nn.Module:
     return NETWORKS[network.name](network, channels, size)
 
 
-def restorer(network: nn.Module) -> Restorer:
-    """R(x, s) of a network whose time input is s − 1 (protocol 1.1), in evaluation mode and without gradients."""
+def restorer(network: nn.Module, tile: int | None = None, precision: str = "fp32") -> Restorer:
+    """R(x, s) of a network whose time input is s − 1 (protocol 1.1), in evaluation mode and without gradients.
+
+    With `tile` the network always sees that many images at once, the last ones completed by repetition: a convolution
+    may sum in another order for another batch size, so only then do an image's bits not depend on its neighbours.
+    precision: fp32 or bf16 (autocast); what is returned is float32.
+    """
     network.eval()
 
     @torch.inference_mode()
     def restore(x: Tensor, s: int) -> Tensor:
-        time = torch.full((len(x),), s - 1, device=x.device)
-        restored: Tensor = network(x, time)
-        return restored
+        size = tile or len(x)
+        short = -len(x) % size
+        padded = torch.cat([x, x[:1].expand(short, -1, -1, -1)]) if short else x
+        time = torch.full((size,), s - 1, device=x.device)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            parts = [network(padded[i : i + size], time) for i in range(0, len(padded), size)]
+        whole = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return whole[: len(x)].to(x.dtype)
 
     return restore

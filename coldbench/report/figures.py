@@ -28,11 +28,14 @@ INK, PALE, BLUE, ORANGE = "#1c2126", "#6b7480", "#0072b2", "#d55e00"
 def four_columns(images: Mapping[str, Images], out: Path, budget: str) -> None:
     """Write the grid Degraded | Direct | Sampled | Original, a row per image, to `out`.
 
-    `images` maps the keys of COLUMNS to arrays (N, C, H, W) in [0, 1]; ColdbenchError if one lacks or shapes differ.
+    `images` maps the keys of COLUMNS to arrays (N, C, H, W) in [0, 1]; generated images have no original.
+    ColdbenchError if another lacks or shapes differ.
     """
-    if absent := [key for key in COLUMNS if key not in images]:
+    if absent := [key for key in COLUMNS if key not in images and key != "original"]:
         raise ColdbenchError(f"{out.name}: no {' or '.join(absent)} images")
-    _grid([images[key] for key in COLUMNS], list(COLUMNS.values()), out, budget)
+    shown = [key for key in COLUMNS if key in images]
+    labels = {**COLUMNS, "degraded": "Start"} if "original" not in images else COLUMNS
+    _grid([images[key] for key in shown], [labels[key] for key in shown], out, budget)
 
 
 def progressive(

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from coldbench.errors import ColdbenchError, unknown
+from coldbench.files import atomic
 
 ERRATA = ("misprint", "swapped", "unresolved")
 
@@ -21,14 +22,16 @@ ERRATA = ("misprint", "swapped", "unresolved")
 class Score:
     """One measured value; the fields are the columns of a scores file.
 
-    `row` is the paper's data set name of the table row, "" where the paper has no counterpart; `method` is one of
-    degraded, direct, naive, tacos; `low` and `high` bound the 95 % interval and may be NaN; `provenance` is JSON text.
+    `table` and `row` say where the paper prints its counterpart, "" where it has none; `set` names the way of sampling,
+    `method` the method, degraded, or a difference of two; `reference` is the split that a distance of features is taken
+    to; `low` and `high` bound the 95 % interval and may be NaN; `singular` marks a Fréchet distance from fewer images
+    than its features have dimensions; `provenance` is JSON text.
     """
 
     run: str
     experiment: str
     title: str
-    table: int
+    table: str
     row: str
     protocol: str
     default: bool
@@ -37,12 +40,15 @@ class Score:
     dataset: str
     dataset_title: str
     embedded: bool
+    set: str
     method: str
     metric: str
+    reference: str
     value: float
     low: float
     high: float
     n: int
+    singular: bool
     seed: int
     provenance: str
 
@@ -82,10 +88,11 @@ def scores_of(frame: pd.DataFrame) -> Scores:
         raise ColdbenchError(f"scores lack the column{'s' * (len(absent) > 1)} {', '.join(absent)}")
     columns = {name: [_cast(name, value) for value in frame[name]] for name in FIELDS}
     scores = tuple(Score(*values) for values in zip(*columns.values(), strict=True))
-    for (run, budget, method, metric), count in Counter((s.run, s.budget, s.method, s.metric) for s in scores).items():
+    keys = Counter((s.run, s.budget, s.set, s.method, s.metric, s.reference) for s in scores)
+    for (run, budget, part, method, metric, _), count in keys.items():
         if count > 1:
             raise ColdbenchError(
-                f"{run}: {count} values for {method} {metric} at the {budget} budget; give each file once"
+                f"{run}: {count} values for {part} {method} {metric} at the {budget} budget; give each file once"
             )
     return scores
 
@@ -109,6 +116,16 @@ def load_scores(paths: Iterable[Path]) -> Scores:
         except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
             raise ColdbenchError(f"{path} is not a readable scores file: {error}") from error
     return scores_of(pd.concat(frames, ignore_index=True)) if frames else ()
+
+
+def collect(paths: Iterable[Path], out: Path) -> None:
+    """Write all records as one table, sorted, to `out` (parquet) and beside it as CSV without the provenance."""
+    keys = ["experiment", "run", "budget", "set", "method", "metric", "reference"]
+    frame = pd.DataFrame([vars(score) for score in load_scores(paths)], columns=list(FIELDS)).sort_values(keys)
+    with atomic(out.with_suffix(".csv")) as temporary:
+        frame.drop(columns="provenance").to_csv(temporary, index=False)
+    with atomic(out) as temporary:
+        frame.to_parquet(temporary, index=False)
 
 
 def load_paper(path: Path) -> list[PaperCell]:

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from coldbench import __version__
 from coldbench.errors import ColdbenchError
 from coldbench.report.inputs import Score, Scores
-from coldbench.report.tables import COLUMNS, TableView
+from coldbench.report.tables import TableView
 from coldbench.report.verdict import KINDS
 
 COMMANDS = (
@@ -28,6 +28,7 @@ COMMANDS = (
 )
 BUDGETS = {
     "smoke": "tiny networks, trained for seconds",
+    "short": "networks trained for less than an hour on a GPU",
     "laptop": "networks trained for minutes, not for the paper's hundreds of thousands of updates",
 }
 
@@ -92,7 +93,6 @@ def _tables(template: str, views: Sequence[TableView], scores: Scores, **values:
     return render(
         template,
         views=views,
-        columns=COLUMNS,
         scorecard=scorecard(views),
         banner=banner(scores),
         runs=runs_of(scores),
@@ -180,4 +180,5 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["first_up"] = first_up
+    environment.filters["anchor"] = lambda number: str(number).replace(".", "-")
     return environment.get_template(template).render(version=__version__, **values)

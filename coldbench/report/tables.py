@@ -9,41 +9,84 @@ from dataclasses import dataclass
 
 from coldbench.errors import unknown
 from coldbench.report.inputs import PaperCell, Score, Scores
-from coldbench.report.verdict import LABELS, Verdict, judge, shown, signed
+from coldbench.report.verdict import LABELS, Verdict, judge, named, quantity, shown
 
 
 @dataclass(frozen=True)
 class Column:
-    """A group of the table: our method, the paper's word for it ("" if it has none), and what to write above it."""
+    """A group of the table: our set and method, the paper's words for it, if any, and what stands above it."""
 
+    set: str
     method: str
-    paper: str
+    paper: tuple[str, ...]
     label: str
     hint: str
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A line of the table: our metric, the paper's metric beside it, and whether more or less of it is better."""
+    """A line of the table: our metrics with their references, best first, and the paper's metric beside them."""
 
-    metric: str
+    metrics: tuple[tuple[str, str], ...]
     paper: str
-    label: str
     hint: str
 
 
-COLUMNS = (
-    Column("degraded", "degraded", "Degraded", "the input of the network"),
-    Column("tacos", "sampled", "Sampled", "TACoS, Algorithm 2"),
-    Column("direct", "direct", "Direct", "one step"),
-    Column("naive", "", "Naive", "Algorithm 1; not in the paper"),
+RESTORED = (
+    Column("test", "degraded", ("degraded",), "Degraded", "the input of the network"),
+    Column("test", "tacos", ("sampled", "reconstruction"), "Sampled", "TACoS, Algorithm 2"),
+    Column("test", "direct", ("direct",), "Direct", "one step"),
+    Column("test", "naive", (), "Naive", "Algorithm 1; not in the paper"),
 )
-MEASURES = (
-    Measure("frechet_gabor", "fid", LABELS["frechet_gabor"], "less is better"),
-    Measure("ssim", "ssim", LABELS["ssim"], "more is better"),
-    Measure("rmse", "rmse", LABELS["rmse"], "less is better"),
+NOISE_AND_BLUR = (
+    Column("noise", "tacos", ("fixed_noise",), "Fixed noise", "hot diffusion, TACoS"),
+    Column("noise", "estimated", ("estimated_noise",), "Estimated noise", "hot diffusion, DDIM"),
+    Column("perfect", "tacos", ("perfect_symmetry",), "Perfect symmetry", "blur, TACoS"),
+    Column("broken", "tacos", ("broken_symmetry",), "Broken symmetry", "blur with noise of 0.002, TACoS"),
 )
-BUDGETS = ("paper", "laptop", "smoke")  # where one run was made at several, the first of these stands in the table
+GENERATED = (Column("generated", "tacos", ("generated",), "Generated", "TACoS, Algorithm 2"),)
+ABLATED = (
+    Column("broken", "direct", ("direct",), "Direct", "one step from x_T"),
+    Column("broken", "naive", (), "Naive", "Algorithm 1; no number in the paper"),
+)
+COLUMNS = {
+    **dict.fromkeys(("1", "2", "3", "4", "6"), RESTORED),
+    "5": NOISE_AND_BLUR,
+    "5.3": GENERATED,
+    "A.7": ABLATED,
+}
+"""What stands in each table."""
+ALSO = {"A.7": "5"}
+"""Appendix A.7 shows other samples of the models of Table 5."""
+
+SIMILARITY = (
+    Measure((("ssim", ""),), "ssim", "more is better"),
+    Measure((("rmse", ""),), "rmse", "less is better"),
+)
+RESTORATION = (Measure((("fid_paper-float", "test"), ("frechet_gabor", "test")), "fid", "less is better"), *SIMILARITY)
+GENERATION = (
+    Measure(
+        (("fid_legacy_pytorch", "train"), ("fid_clean", "train"), ("frechet_gabor", "train")), "fid", "less is better"
+    ),
+)
+
+
+def measures(number: str) -> tuple[Measure, ...]:
+    """The lines of a table: generated images have no originals."""
+    return RESTORATION if COLUMNS[number] is RESTORED else GENERATION
+
+
+def heading(number: str) -> str:
+    """What a table is called: "Table 1", and for numbers in the text "Section 5.3" and "Appendix A.7"."""
+    return f"Appendix {number}" if number.startswith("A") else f"{'Section' if '.' in number else 'Table'} {number}"
+
+
+BUDGETS = (
+    "paper",
+    "short",
+    "laptop",
+    "smoke",
+)  # where one run was made at several, the first of these stands in the table
 
 
 @dataclass(frozen=True)
@@ -71,12 +114,8 @@ class Cell:
         """The paper's number, with the name of its metric where that is not ours: "0.287", "FID 438.59"."""
         if self.paper is None:
             return ""
-        same = self.paper.metric == self.measure.metric
+        same = self.ours is None or quantity(self.ours.metric) == self.paper.metric
         return self.paper.printed if same else f"{LABELS[self.paper.metric]} {self.paper.printed}"
-
-    @property
-    def gap(self) -> str:
-        return signed(self.ours.value - self.paper.value) if self.ours and self.paper and self.ours.finite else ""
 
 
 @dataclass(frozen=True)
@@ -88,8 +127,11 @@ class Row:
     cells: tuple[Cell, ...]
 
     @property
-    def lines(self) -> list[tuple[Measure, list[Cell]]]:
-        return [(measure, [cell for cell in self.cells if cell.measure == measure]) for measure in MEASURES]
+    def lines(self) -> list[tuple[str, Measure, list[Cell]]]:
+        """For every measure its name here, itself, and its cells."""
+        measures = dict.fromkeys(cell.measure for cell in self.cells)
+        lines = [(measure, [cell for cell in self.cells if cell.measure == measure]) for measure in measures]
+        return [(next((named(c.ours) for c in cells if c.ours), LABELS[m.paper]), m, cells) for m, cells in lines]
 
     @property
     def common(self) -> Verdict | None:
@@ -103,36 +145,35 @@ class Row:
         counts: dict[int, dict[str, None]] = {}
         frechet: dict[int, None] = {}
         for cell in self.cells:
-            if cell.ours and cell.ours.metric != cell.measure.paper:  # a Fréchet distance depends on n: always one n
+            if cell.ours and cell.measure.paper == "fid":  # a Fréchet distance depends on n: always one n
                 frechet[cell.ours.n] = None
             elif cell.ours:
                 counts.setdefault(cell.ours.n, {})[cell.column.label] = None
         if len(counts | frechet) == 1:
             return f"{next(iter(counts | frechet)):,}"
         parts = ", ".join(f"{n:,} ({', '.join(labels)})" for n, labels in counts.items())
-        return f"{parts}; {LABELS['frechet_gabor']} from {' or '.join(f'{n:,}' for n in frechet)}"
-
-
-@dataclass(frozen=True)
-class Reading:
-    """The Degraded column under one protocol: which reading of the paper gives its printed numbers."""
-
-    label: str
-    run: Score
-    cells: tuple[Cell, ...]
+        distance = next(c.ours.metric for c in self.cells if c.ours and c.measure.paper == "fid")
+        return f"{parts}; {LABELS[quantity(distance)]} from {' or '.join(f'{n:,}' for n in frechet)}"
 
 
 @dataclass(frozen=True)
 class TableView:
     """A table of the paper: `rows` hold each printed cell once, `extra` our runs beyond them."""
 
-    number: int
+    number: str
     task: str
     caption: str
     rows: tuple[Row, ...]
     extra: tuple[Row, ...]
-    readings: tuple[Reading, ...]
     errata: tuple[Cell, ...]
+
+    @property
+    def heading(self) -> str:
+        return heading(self.number)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return COLUMNS[self.number]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -144,14 +185,14 @@ class TableView:
         return self.notes.index(cell.verdict.reason) + 1
 
 
-def table_view(number: int, scores: Scores, paper: Sequence[PaperCell]) -> TableView:
+def table_view(number: str, scores: Scores, paper: Sequence[PaperCell]) -> TableView:
     """Table `number` of the paper from whatever scores exist; ColdbenchError if it is not a table of this shape."""
-    printed = [cell for cell in paper if cell.table == str(number)]
+    printed = [cell for cell in paper if cell.table == number]
     if number not in (offered := tables_of(paper)):
-        raise unknown("table", number, map(str, offered))
+        raise unknown("table", number, offered)
     runs: dict[tuple[str, str], list[Score]] = {}
     for score in scores:
-        if score.table == number:
+        if score.table in (number, ALSO.get(number)):
             runs.setdefault((score.run, score.budget), []).append(score)
     ordered = sorted(runs.values(), key=_rank)
     labels = list(dict.fromkeys(cell.row for cell in printed))
@@ -160,27 +201,25 @@ def table_view(number: int, scores: Scores, paper: Sequence[PaperCell]) -> Table
     rest = [run for run in ordered if all(run is not taken for taken in chosen.values())]
     rows = tuple(_row(number, label, run, printed) for label, run in chosen.items())
     extra = tuple(_row(number, run[0].row, run, printed) for run in rest if not run[0].row or _has_model(run))
-    task = printed[0].task
+    tasks = list(dict.fromkeys(cell.task for cell in printed))
+    task = tasks[0] if len(tasks) == 1 else "generation"
+    what = "distance of each set of images from the originals"
+    if COLUMNS[number] is not RESTORED:
+        what = "distance of the generated images from the training images"
     return TableView(
         number=number,
         task=task,
-        caption=f"Table {number}. {task.capitalize()}: distance of each set of images from the originals",
+        caption=f"{heading(number)}. {task.capitalize()}: {what}",
         rows=rows,
         extra=extra,
-        readings=tuple(
-            _reading(number, label, run, printed) for label in labels for run in ordered if run[0].row == label
-        ),
         errata=tuple(cell for row in rows for cell in row.cells if cell.paper and cell.paper.erratum),
     )
 
 
-def tables_of(paper: Iterable[PaperCell]) -> list[int]:
-    """The numbers of the tables that have the columns of COLUMNS."""
-    known = {column.paper for column in COLUMNS}
-    columns: dict[str, set[str]] = {}
-    for cell in paper:
-        columns.setdefault(cell.table, set()).add(cell.column)
-    return sorted(int(table) for table, names in columns.items() if table.isdecimal() and names <= known)
+def tables_of(paper: Iterable[PaperCell]) -> list[str]:
+    """The tables that the paper prints, in the order of COLUMNS."""
+    printed = {cell.table for cell in paper}
+    return [number for number in sorted(COLUMNS) if number in printed]
 
 
 def _rank(run: Sequence[Score]) -> tuple[bool, int, str]:
@@ -193,26 +232,26 @@ def _has_model(run: Iterable[Score]) -> bool:
     return any(score.method != "degraded" for score in run)
 
 
-def _row(number: int, label: str, run: Sequence[Score] | None, printed: Iterable[PaperCell]) -> Row:
+def _row(number: str, label: str, run: Sequence[Score] | None, printed: Sequence[PaperCell]) -> Row:
     cells = tuple(
-        _cell(number, label, run or (), printed, column, measure) for column in COLUMNS for measure in MEASURES
+        _cell(number, label, run or (), printed, column, measure)
+        for column in COLUMNS[number]
+        for measure in measures(number)
     )
     return Row(label, run[0] if run else None, cells)
 
 
-def _reading(number: int, label: str, run: Sequence[Score], printed: Iterable[PaperCell]) -> Reading:
-    pair = [measure for measure in MEASURES if measure.metric == measure.paper]  # what the paper's own code can settle
-    return Reading(label, run[0], tuple(_cell(number, label, run, printed, COLUMNS[0], measure) for measure in pair))
-
-
 def _cell(
-    number: int, label: str, run: Sequence[Score], printed: Iterable[PaperCell], column: Column, measure: Measure
+    number: str, label: str, run: Sequence[Score], printed: Iterable[PaperCell], column: Column, measure: Measure
 ) -> Cell:
-    ours = next((s for s in run if (s.method, s.metric) == (column.method, measure.metric)), None)
-    paper = next((c for c in printed if (c.row, c.column, c.metric) == (label, column.paper, measure.paper)), None)
+    there = {(s.metric, s.reference): s for s in run if (s.set, s.method) == (column.set, column.method)}
+    ours = next((there[metric] for metric in measure.metrics if metric in there), None)
+    paper = next(
+        (c for c in printed if c.row == label and c.column in column.paper and c.metric == measure.paper), None
+    )
     if not run:
         absent = f"no experiment for {label} in this configuration"
-    elif column.method == "degraded" or any(s.method == column.method for s in run):
+    elif column.method == "degraded" or any((s.set, s.method) == (column.set, column.method) for s in run):
         absent = f"{run[0].run} was scored without it; `snakemake reports/table{number}.html` makes what is absent"
     else:
         absent = (
@@ -226,13 +265,15 @@ def table_csv(view: TableView) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     out.write(
-        "table,row,run,protocol,budget,dataset,method,metric,n,value,low,high,paper_metric,paper,verdict,reason\n"
+        "table,row,run,protocol,budget,dataset,set,method,metric,reference,n,value,low,high,paper_metric,paper,verdict,"
+        "reason\n"
     )
     for row in view.rows + view.extra:
         facts = [row.run.run, row.run.protocol, row.run.budget, row.run.dataset] if row.run else [""] * 4
         for cell in row.cells:
             ours = [cell.ours.n, cell.ours.value, cell.ours.low, cell.ours.high] if cell.ours else [""] * 4
             theirs = [cell.paper.metric, cell.paper.printed] if cell.paper else ["", ""]
-            where = [view.number, row.label, *facts, cell.column.method, cell.measure.metric]
+            metric = [cell.ours.metric, cell.ours.reference] if cell.ours else [cell.measure.paper, ""]
+            where = [view.number, row.label, *facts, cell.column.set, cell.column.method, *metric]
             writer.writerow([*where, *ours, *theirs, cell.verdict.kind, cell.verdict.reason])
     return out.getvalue()

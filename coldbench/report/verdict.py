@@ -11,6 +11,7 @@ KINDS = ("reproduced", "differs", "not comparable", "misprint suspected", "missi
 LABELS = {
     "frechet_gabor": "FD-Gabor",  # a distance on a small fixed filter bank: never FID
     "fid": "FID",
+    "kid": "KID",
     "ssim": "SSIM",
     "rmse": "RMSE",
 }
@@ -22,6 +23,19 @@ class Verdict:
 
     kind: str
     reason: str
+
+
+def quantity(metric: str) -> str:
+    """What a metric measures under any protocol: fid_paper-float is fid."""
+    return metric if metric in LABELS else metric.partition("_")[0]
+
+
+def named(score: Score) -> str:
+    """A metric with all that its value depends on: "FID (paper-float, test, n = 10,000)"."""
+    protocol = score.metric.partition("_")[2] if score.metric not in LABELS else ""
+    facts = [protocol, score.reference, f"n = {score.n:,}" if score.reference else ""]
+    told = ", ".join(filter(None, facts))
+    return LABELS.get(quantity(score.metric), score.metric) + (f" ({told})" if told else "")
 
 
 def shown(value: float) -> str:
@@ -53,9 +67,11 @@ def judge(ours: Score | None, cell: PaperCell | None, absent: str) -> Verdict:
         return Verdict("not comparable", f"embedded images ({ours.dataset_title}), not the paper's data")
     if cell is None:
         return Verdict("not comparable", "the paper prints no such number")
-    if ours.metric != cell.metric:
+    if quantity(ours.metric) != cell.metric:
         here, there = LABELS.get(ours.metric, ours.metric), LABELS.get(cell.metric, cell.metric)
         return Verdict("not comparable", f"another feature extractor: {here} here, {there} in the paper")
+    if ours.singular:
+        return Verdict("not comparable", f"{named(ours)}: fewer images than the features have dimensions")
     if ours.method != "degraded" and ours.budget != "paper":
         return Verdict("not comparable", f"trained at the {ours.budget} budget, not at the paper's")
     return _compare(ours, cell)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from coldbench.data import dataset
 from coldbench.errors import ColdbenchError
-from coldbench.experiment import Network, Training
 from coldbench.grid import build, refuse_on_cpu, was_imported
 
 # `coldbench` is found also where the environment is not activated.
@@ -15,7 +14,8 @@ shell.prefix(f"set -euo pipefail; export PATH={Path(sys.executable).parent}:$PAT
 
 PAPER = "workflow/paper/tables.csv"
 READINGS = "workflow/config/calibration.yaml"
-TABLES = (1, 2, 3)
+ALSO = {"A.7": "5"}  # appendix A.7 samples the models of Table 5
+TABLES = ("1", "2", "3", "4", "5", "5.3", "6", "A.7")
 
 
 def stop(message):
@@ -42,11 +42,15 @@ def on_gpu():
     return GRID.config.device == "cuda"
 
 
+for name, why in GRID.skipped.items():
+    if workflow.is_main_process:
+        print(f"coldbench: {name} is left out: {why}", file=sys.stderr)
+
 GPUS = int(on_gpu())
 DATA, DEVICE = GRID.config.data, GRID.config.device  # resources, not params: where things run reruns nothing
 RESULTS, REPORTS = GRID.config.results, GRID.config.reports
-RUNS = {(run.experiment.budget, name): run for name, run in GRID.readings.items()}
-TRAINED = {(run.experiment.budget, name): run for name, run in GRID.trained.items()}
+RUNS = {(run.about.budget, name): run for name, run in GRID.runs.items()}
+MADE = {(run.about.budget, name): run for name, run in GRID.made.items()}
 RUN = f"{RESULTS}/{{budget}}/{{run}}"
 
 
@@ -57,6 +61,8 @@ def one_of(names):
 
 EMBEDDED = all(dataset(name).embedded for name in GRID.datasets)
 NAMES = {run for _, run in RUNS}
+BORROWED = {name for (_, name), run in RUNS.items() if not run.trains}
+FID, INCEPTION = GRID.config.fid, GRID.config.inception or f"{RESULTS}/inception"
 IMPORTED = {
     run
     for budget, run in RUNS
@@ -74,14 +80,20 @@ TRAINING_OPTIONS = " ".join(
 wildcard_constraints:
     budget="|".join({re.escape(budget) for budget, _ in RUNS}),
     run=one_of(NAMES),
+    part=r"\d+",
     dataset="|".join(GRID.datasets),
     size=r"\d+",
-    number="|".join(map(str, TABLES)),
+    number=one_of(TABLES),
 
 
 def of(wildcards):
     """The run that the wildcards name."""
     return RUNS[wildcards.budget, wildcards.run]
+
+
+def model(wildcards):
+    """The model that a run samples: its own, or another experiment's."""
+    return f"{RESULTS}/{wildcards.budget}/{of(wildcards).model}/model.safetensors"
 
 
 def prepared(wildcards):
@@ -98,6 +110,25 @@ def partner(wildcards):
 
 def partner_option(wildcards, input):
     return f"--partner {Path(input.partner[0]).parent}" if input.partner else ""
+
+
+def weights(wildcards):
+    """What FID's features need, fetched once on the submitting machine; nothing where the folder is configured."""
+    return [f"{RESULTS}/inception.fetched"] if FID and not GRID.config.inception else []
+
+
+FID_OPTIONS = f"--inception {INCEPTION} " + " ".join(f"--fid {protocol}" for protocol in FID) if FID else ""
+
+
+def sampling(wildcards):
+    """How a run is sampled, as JSON; how many jobs share the work changes nothing."""
+    return of(wildcards).sampling.model_copy(update={"jobs": 1}).model_dump_json()
+
+
+def parts(wildcards):
+    """The parts into which sampling is divided, one job each."""
+    jobs = of(wildcards).sampling.jobs
+    return [f"{RUN}/parts/{k}-of-{jobs}.done" for k in range(1, jobs + 1)] if jobs > 1 else []
 
 
 def each(runs, *files):
@@ -121,20 +152,12 @@ def science(wildcards):
     return experiment.model_dump_json()
 
 
-def untrained(experiment):
-    """The experiment as JSON without what only its training uses: another learning rate degrades no image again."""
-    same = {"network": Network(), "training": Training()}
-    return experiment.model_copy(update=same).model_dump_json()
-
-
 def scores(wildcards):
     """The scores that a page shows: of one table if it is a table's, else all."""
     number = getattr(wildcards, "number", None)
 
-    def shown(runs):
-        return [key for key, run in runs.items() if number in (None, str(run.about.cell.table))]
-
-    return each(shown(RUNS), "degraded.parquet") + each(shown(TRAINED), "scores.parquet")
+    wanted = [key for key, run in MADE.items() if number is None or run.about.cell.table in (number, ALSO.get(number))]
+    return each(wanted, "scores.parquet")
 
 
 def each_fetched(wildcards):
@@ -144,13 +167,18 @@ def each_fetched(wildcards):
 
 def check_targets():
     """A mistyped target ends here, with the nearest valid one."""
-    valid = [f"{REPORTS}/index.html", f"{REPORTS}/calibration.html"]
+    valid = [
+        f"{REPORTS}/index.html",
+        f"{REPORTS}/calibration.html",
+        f"{RESULTS}/scores.parquet",
+        f"{RESULTS}/scores.csv",
+    ]
     valid += [f"{REPORTS}/table{number}.{end}" for number in TABLES for end in ("html", "csv")]
     sets = [f"{RESULTS}/data/{name}-{size}" for name, sizes in GRID.datasets.items() for size in sizes]
     valid += [f"{folder}/{file}" for folder in sets for file in ("info.json", "train.npy", "test.npy")]
-    valid += each(RUNS, "degraded.parquet")
-    valid += each(RUNS, "model.safetensors", "model.jsonl", "samples.json", "scores.parquet", "figures.json")
-    valid += each(RUNS, "four_columns.png", "progressive.png", "training.png")
+    own = [key for key, run in RUNS.items() if run.trains]
+    valid += each(own, "model.safetensors", "model.jsonl")
+    valid += each(RUNS, "samples.json", "scores.parquet", "figures.json", "figures")
     for option, target in zip(sys.argv, sys.argv[1:]):  # Snakemake reads its targets only after the rules
         target = os.path.relpath(target) if target.startswith("./") else target
         ours = option != "--report" and target.startswith((f"{RESULTS}/", f"{REPORTS}/", "results/", "reports/"))

@@ -35,3 +35,18 @@ rule prepare:
     shell:
         "coldbench prepare {wildcards.dataset} --size {wildcards.size} --folder {resources.folder:q}"
         " --out {params.out:q} --log {log:q}"
+
+
+# Inception's weights, for FID: fetched once, verified by their SHA-256; compute nodes need no network.
+rule fetch_weights:
+    output:
+        touch(f"{RESULTS}/inception.fetched"),
+    log:
+        f"{RESULTS}/logs/fetch-weights.log",
+    conda:
+        "../../environment.yml"
+    params:
+        fid=FID,
+        folder=INCEPTION,
+    shell:
+        "coldbench fetch-weights {params.folder:q} {params.fid} --log {log:q}"

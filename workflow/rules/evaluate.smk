@@ -1,36 +1,13 @@
-# Scores. The degraded test set needs no model, so it is scored under every protocol.
-
-
-rule degraded:
-    input:
-        data=prepared,
-        partner=partner,
-    output:
-        f"{RUN}/degraded.parquet",
-    log:
-        f"{RUN}/logs/degraded.log",
-    conda:
-        "../../environment.yml"
-    threads: threads_for("evaluate")
-    resources:
-        device=DEVICE,
-        partner=partner_option,
-        mem_mb=8000,
-        runtime=60,
-    params:
-        experiment=lambda w: untrained(of(w).experiment),
-        about=lambda w: of(w).about.model_dump_json(),
-        images=lambda w: (f"--images {of(w).sampling.images}" if of(w).sampling.images else ""),
-        data=subpath(input.data, parent=True),
-    shell:
-        "coldbench degraded --experiment {params.experiment:q} --about {params.about:q} --data {params.data:q}"
-        " {params.images} {resources.partner} --out {output:q} --device {resources.device} --threads {threads} --log {log:q}"
+# Scores of every set and method, the degraded images themselves among them.
+CACHE = f"{RESULTS}/statistics"
 
 
 rule evaluate:
     input:
+        weights,
         samples=f"{RUN}/samples.json",
         data=prepared,
+        partner=partner,
     output:
         f"{RUN}/scores.parquet",
     log:
@@ -40,14 +17,33 @@ rule evaluate:
     threads: threads_for("evaluate")
     resources:
         device=DEVICE,
-        mem_mb=8000,
-        runtime=60,
+        partner=partner_option,
+        gpu=GPUS * bool(FID),
+        mem_mb=16000,
+        runtime=120,
     params:
+        fid=FID_OPTIONS,
+        cache=CACHE,
         about=lambda w: of(w).about.model_dump_json(),
         data=subpath(input.data, parent=True),
     shell:
         "coldbench evaluate {input.samples:q} --about {params.about:q} --data {params.data:q} --out {output:q}"
-        " --device {resources.device} --threads {threads} --log {log:q}"
+        " --statistics {params.cache:q} {params.fid} {resources.partner} --device {resources.device} --threads {threads} --log {log:q}"
+
+
+# One tidy table of everything that was scored.
+rule collect:
+    input:
+        scores,
+    output:
+        table=f"{RESULTS}/scores.parquet",
+        csv=f"{RESULTS}/scores.csv",
+    log:
+        f"{RESULTS}/logs/collect.log",
+    conda:
+        "../../environment.yml"
+    shell:
+        "coldbench collect {input:q} --out {output.table:q} --log {log:q}"
 
 
 # Every reading of the printed Degraded cells, on whatever data sets are there: no model is needed.

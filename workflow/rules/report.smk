@@ -4,14 +4,10 @@
 rule figures:
     input:
         samples=f"{RUN}/samples.json",
-        log=f"{RUN}/model.jsonl",
+        log=lambda w: str(Path(model(w)).with_suffix(".jsonl")),
     output:
         list=f"{RUN}/figures.json",
-        pictures=expand(
-            f"{RUN}/{{kind}}.png",
-            kind=["four_columns", "progressive", "training"],
-            allow_missing=True,
-        ),
+        pictures=directory(f"{RUN}/figures"),
     log:
         f"{RUN}/logs/figures.log",
     conda:
@@ -41,7 +37,7 @@ rule report:
     input:
         paper=PAPER,
         scores=scores,
-        figures=each(TRAINED, "figures.json"),
+        figures=each(MADE, "figures.json"),
     output:
         f"{REPORTS}/index.html",
     log:

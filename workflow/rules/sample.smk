@@ -1,9 +1,43 @@
-# Every method of one model. Shards are no outputs: finished ones survive a killed job.
+# Every set and method of one model. Shards are no outputs: finished ones survive a killed job. With sampling.jobs > 1
+# that many jobs make the shards side by side; the last one finds them all, and makes again what is missing.
+SAMPLE = (
+    "coldbench sample {input.model:q} --sampling {params.sampling:q} --data {params.data:q} --work {params.work:q}"
+    " {resources.partner} --device {resources.device} --threads {threads} --log {log:q}"
+)
+
+
+rule sample_part:
+    input:
+        model=model,
+        data=prepared,
+        partner=partner,
+    output:
+        touch(f"{RUN}/parts/{{part}}-of-{{jobs}}.done"),
+    log:
+        f"{RUN}/logs/sample-{{part}}-of-{{jobs}}.log",
+    wildcard_constraints:
+        jobs=r"\d+",
+    conda:
+        "../../environment.yml"
+    threads: threads_for("sample")
+    resources:
+        device=DEVICE,
+        partner=partner_option,
+        gpu=GPUS,
+        mem_mb=16000,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        sampling=sampling,
+        data=subpath(input.data, parent=True),
+        work=f"{RUN}/shards",
+    shell:
+        SAMPLE + " --part {wildcards.part}/{wildcards.jobs}"
 
 
 rule sample:
     input:
-        model=f"{RUN}/model.safetensors",
+        parts,
+        model=model,
         data=prepared,
         partner=partner,
     output:
@@ -22,9 +56,8 @@ rule sample:
         mem_mb=16000,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        sampling=lambda w: of(w).sampling.model_dump_json(),
+        sampling=sampling,
         data=subpath(input.data, parent=True),
         work=f"{RUN}/shards",
     shell:
-        "coldbench sample {input.model:q} --sampling {params.sampling:q} --data {params.data:q} --out {output:q}"
-        " --work {params.work:q} {resources.partner} --device {resources.device} --threads {threads} --log {log:q}"
+        SAMPLE + " --out {output:q}"

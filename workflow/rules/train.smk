@@ -13,7 +13,7 @@ rule train:
     benchmark:
         f"{RUN}/logs/train.tsv"
     wildcard_constraints:
-        run=one_of(run for run in NAMES if run not in IMPORTED),
+        run=one_of(NAMES - IMPORTED - BORROWED),
     conda:
         "../../environment.yml"
     threads: threads_for("train")
@@ -42,7 +42,7 @@ rule import_model:
     log:
         f"{RUN}/logs/import.log",
     wildcard_constraints:
-        run=one_of(IMPORTED),
+        run=one_of(IMPORTED - BORROWED),
     conda:
         "../../environment.yml"
     resources:
