@@ -4,7 +4,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 UV     := $(BIN)/uv
 READY  := $(VENV)/.ready
-INSTALL := VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet
+# compiled at once: where Python may write no bytecode (containers), each of a hundred jobs would compile torch anew
+INSTALL := VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --compile-bytecode
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .PHONY: help env smoke report test test-all bench lint schema format lock clean

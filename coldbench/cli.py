@@ -167,6 +167,41 @@ def sample(
 
 
 @app.command()
+def restore(
+    model: Path,
+    source: Annotated[Path, typer.Argument(help="an image, or a folder of images")],
+    out: Annotated[Path, typer.Option(help="folder to write the restored images into")],
+    method: Annotated[str, typer.Option(help="how to sample")] = "tacos",
+    severity: Annotated[int | None, typer.Option(help="where the images stand [default: the model's T]")] = None,
+    every: Annotated[int, typer.Option(min=1, help="severities taken at a time")] = 1,
+    state: Annotated[list[str] | None, typer.Option(help="what is known, as NAME=NUMBERS: centre=10,12")] = None,
+    resize: Annotated[bool, typer.Option("--resize", help="bring images of any size to the model's")] = False,
+    official_shift: Annotated[
+        bool, typer.Option("--official-shift", help="the released snow and colour sampler")
+    ] = False,
+    partner: Partner = None,
+    seed: Annotated[int, typer.Option(min=0, help="of what is not known")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="images in memory at once")] = 64,
+    device: Device = "auto",
+    threads: Threads = None,
+    log: Log = None,
+) -> None:
+    """Restore your own degraded images with MODEL; a stopped run goes on, and nothing foreign is overwritten."""
+    target = _setup(log, "restore", device, threads)
+    from coldbench import restore as restoring
+
+    told = {}
+    for text in state or []:
+        name, equals, numbers = text.partition("=")
+        if not equals:
+            raise ColdbenchError(f"state must be NAME=NUMBERS, such as centre=10,12, not '{text}'")
+        told[name] = numbers
+    restoring.restore(
+        model, source, out, target, method, severity, every, told, seed, batch, partner, resize, official_shift
+    )
+
+
+@app.command()
 def evaluate(
     manifest: Path,
     about: Words,

@@ -9,6 +9,7 @@ and of the test images. `tacos-direct` is a difference of two methods on the sam
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
+import pyarrow
 import torch
+from pyarrow import parquet
 from torch import Tensor
 
 from coldbench import data, degradations, origins, pipeline
@@ -81,12 +83,16 @@ class Scorer:
     def distances(
         self, name: str, method: str, features: dict[str, Features], split: str, n: int | None = None
     ) -> Rows:
-        """Fréchet and kernel distance of one method's features, and the Fréchet distance of PAIR's difference."""
+        """Fréchet and kernel distance of one method's features from those of a split's first n images."""
         rows: Rows = []
         seed = self.experiment.seed
         for extractor in self.extractors:
-            there = self.reference(extractor, split, n)
             mine = features[extractor.name]
+            if not np.isfinite(mine).all():  # a trajectory that diverged is a result too, without a distance
+                nothing = Estimate(math.nan, math.nan, math.nan, len(mine))
+                rows += [_row(name, method, m, nothing, split) for m in (extractor.name, extractor.kernel) if m]
+                continue
+            there = self.reference(extractor, split, n)
             value = intervals.frechet(mine, there.statistics, seed, extractor.draws)
             rows.append(_row(name, method, extractor.name, value, split))
             if extractor.kernel:
@@ -211,6 +217,8 @@ def _differences(
             rows.append(_row(name, label, metric, value))
     for extractor in scorer.extractors:
         a, b = (features[method][extractor.name] for method in PAIR)
+        if not (np.isfinite(a).all() and np.isfinite(b).all()):
+            continue
         for split, n in splits:
             there = scorer.reference(extractor, split, n).statistics
             value = intervals.frechet_difference(a, b, there, seed, extractor.draws)
@@ -238,4 +246,4 @@ def _write(out: Path, rows: Rows, scorer: Scorer, about: About, facts: dict[str,
         "provenance": json.dumps(origin, sort_keys=True),
     }
     with atomic(out) as temporary:
-        pd.DataFrame([{**common, **row} for row in rows]).to_parquet(temporary, index=False)
+        parquet.write_table(pyarrow.Table.from_pylist([{**common, **row} for row in rows]), temporary)

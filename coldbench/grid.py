@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from coldbench import data
 from coldbench.config import Config, Run, chosen_protocol, resolve
 from coldbench.errors import ColdbenchError, NotThere, unknown
-from coldbench.experiment import Experiment, checked
+from coldbench.experiment import Experiment, Network, checked
 
 DEFAULT_FOLDER = "data"
 
@@ -63,12 +64,33 @@ def build(raw: Mapping[str, Any], finished: Callable[[str, str], bool], check_op
                 runs[run.about.run] = run
                 if chosen:
                     made[run.about.run] = run
-                if run.model not in runs:
-                    runs[run.model] = resolve(config, config.grid[name].model or name, protocol, run.about.budget, seed)
                 _check_images(run)
                 if check_operators:
                     _check_operators(run)
-    return Grid(config, made, runs, skipped)
+    owners = _owners(config, runs.values())
+    runs |= {owner.about.run: owner for owner in owners.values() if owner.about.run not in runs}
+    shared = {name: replace(run, model=owners[name].about.run) for name, run in runs.items() if name in owners}
+    return Grid(config, {name: shared[name] for name in made}, runs | shared, skipped)
+
+
+def _owners(config: Config, runs: Iterable[Run]) -> dict[str, Run]:
+    """For each of `runs` the first run of the whole grid that trains the very same model: it is trained once.
+
+    That are the experiments that name another's `model`, but also protocols that differ in nothing but the sampling.
+    """
+    found: dict[tuple[str, int], dict[str, Run]] = {}
+    owners = {}
+    for run in runs:
+        key = run.about.budget, run.experiment.seed
+        if key not in found:
+            first: dict[str, Run] = {}
+            for name, entry in config.grid.items():
+                for protocol in dict.fromkeys((chosen_protocol(config, name), *entry.protocols)):
+                    candidate = resolve(config, name, protocol, *key)
+                    first.setdefault(candidate.experiment.fingerprint, candidate)
+            found[key] = first
+        owners[run.about.run] = found[key][run.experiment.fingerprint]
+    return owners
 
 
 def _at_budget(config: Config, name: str, protocol: str, seed: int, finished: Callable[[str, str], bool]) -> Run:
@@ -167,9 +189,7 @@ def _check_images(run: Run) -> None:
 
 
 def _check_operators(run: Run) -> None:
-    import torch
-
-    from coldbench import degradations, models, priors, samplers
+    from coldbench import degradations, priors, samplers
 
     experiment = run.experiment
     entry = data.dataset(experiment.dataset)
@@ -182,8 +202,7 @@ def _check_operators(run: Run) -> None:
                 f"degradation {experiment.degradation['name']} needs images of 3 channels; those of "
                 f"{experiment.dataset} have {entry.channels}"
             )
-        with torch.device("meta"):  # every check of the real network, none of its memory
-            models.build(experiment.network, entry.channels, experiment.size)
+        _check_network(experiment.network.model_dump_json(), entry.channels, experiment.size)
         for name, part in run.sampling.sets.items():
             if part.start:
                 priors.check(part.start.kind, degradation)
@@ -194,6 +213,16 @@ def _check_operators(run: Run) -> None:
                 samplers.check(method, degradation)
     except ColdbenchError as error:
         raise ColdbenchError(f"{run.about.name} ({run.about.protocol}): {error}") from None
+
+
+@functools.cache
+def _check_network(network: str, channels: int, size: int) -> None:
+    import torch
+
+    from coldbench import models
+
+    with torch.device("meta"):  # every check of the real network, none of its memory
+        models.build(Network.model_validate_json(network), channels, size)
 
 
 def _check_source(config: Config, name: str) -> None:

@@ -32,8 +32,6 @@ from coldbench.samplers import sample
 
 SHOWN = 6
 """Images whose trajectory is kept for the figures."""
-TILE = {"cpu": 16, "cuda": 64}
-"""Images that the network sees at once, where the configuration does not say."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def run(
     experiment = loaded.experiment
     others = pipeline.middle(data.load(partner, "train"), experiment.size) if partner else None
     degradation = degradations.build(experiment.degradation, experiment.size, others)
-    tile = sampling.tile or TILE[device.type]
+    tile = sampling.tile or models.TILE[device.type]
     network: torch.nn.Module = torch.compile(loaded.network) if sampling.compile else loaded.network  # type: ignore
     restore = models.restorer(network, tile, sampling.precision)
     content = {

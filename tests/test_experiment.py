@@ -17,12 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from coldbench.config import Sampling, resolve
 from coldbench.errors import ColdbenchError
-from coldbench.experiment import Experiment, Network, Training, fingerprint, from_json, merged, resolve
+from coldbench.experiment import Experiment, Network, Training, checked, fingerprint, from_json, merged
 from coldbench.grid import Grid, build, cpu_hours, refuse_on_cpu
 
 CONFIG = Path(__file__).parent.parent / "workflow" / "config"
-SHIPPED = ("paper", "laptop", "smoke")
+SHIPPED = ("paper", "short", "laptop", "smoke")
+EMBEDDED = {"stand_in": {"celeba": "photos", "afhq": "photos"}}
+"""Over the paper's grid: nothing in it lacks its data."""
 
 
 def load(name: str) -> dict[str, Any]:
@@ -33,6 +36,12 @@ def config(overlay: str | Mapping[str, Any] = "", base: str = "laptop") -> dict[
     """The shipped grid with a shipped overlay and one of our own (YAML text), as Snakemake would hand it over."""
     own = yaml.safe_load(overlay) if isinstance(overlay, str) else overlay
     return merged(load("paper"), {} if base == "paper" else load(base), own or {})
+
+
+def whole(overlay: str | Mapping[str, Any] = "") -> Grid:
+    """The paper's grid with every experiment, as on a machine that has all data."""
+    own = yaml.safe_load(overlay) if isinstance(overlay, str) else overlay
+    return grid(merged(EMBEDDED, own or {}), "paper")
 
 
 def grid(overlay: str | Mapping[str, Any] = "", base: str = "laptop", done: tuple[str, ...] = ()) -> Grid:
@@ -50,25 +59,116 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("base", SHIPPED)
 def test_shipped_configurations_are_valid(base: str) -> None:
-    found = grid(base=base)
-    assert found.trained
-    assert found.trained.keys() <= found.readings.keys()
-    assert {run.experiment.budget for run in found.readings.values()} == {base}
+    found = whole() if base == "paper" else grid(base=base)
+    assert found.made
+    assert found.made.items() <= found.runs.items()
+    assert {run.about.budget for run in found.runs.values()} == {base}
+    assert len(found.made) == len({run.about.name for run in found.made.values()})
+    assert {run.about.name for run in found.made.values()} | found.skipped.keys() == set(found.config.grid)
 
 
 @pytest.mark.parametrize("base", SHIPPED)
 def test_names_that_stand_in_paths_are_safe(base: str) -> None:
-    for name, run in grid(base=base).readings.items():
-        assert name == run.experiment.run
-        for part in (name, run.experiment.budget):
+    for name, run in (whole() if base == "paper" else grid(base=base)).runs.items():
+        assert name == run.experiment.run == run.about.run
+        for part in (name, run.about.budget, *run.sampling.sets):
             assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", part)
 
 
-def test_one_protocol_of_each_experiment_is_trained() -> None:
-    found = grid(base="paper")
-    assert {run.experiment.name for run in found.trained.values()} == set(found.config.grid)
-    assert len(found.trained) == len(found.config.grid)
-    assert all(run.about.default == (name in found.trained) for name, run in found.readings.items())
+def test_one_protocol_of_each_experiment_is_made() -> None:
+    for found in (whole(), grid(base="smoke")):
+        assert {run.about.name for run in found.made.values()} == set(found.config.grid)
+        assert len(found.made) == len(found.config.grid)
+        assert all(run.about.default == (name in found.made) for name, run in found.runs.items())
+
+
+def test_every_experiment_of_the_paper_has_its_table() -> None:
+    """E01 to E13 restore, E14 to E18 generate, and nothing else claims a place in the paper's tables."""
+    cells: dict[str, set[str]] = {}
+    for run in whole().made.values():
+        if run.about.cell.table:
+            cells.setdefault(run.about.cell.table, set()).add(run.about.cell.row)
+            assert run.sampling.restores == (run.about.cell.table in {"1", "2", "3", "4", "6"})
+    three, two = {"MNIST", "CIFAR-10", "CelebA"}, {"CIFAR-10", "CelebA"}
+    generated = {f"{data}, {kind}" for data in ("CelebA", "AFHQ") for kind in ("noise", "blur")}
+    animals = {f"CelebA, {kind}" for kind in ("inpainting", "super-resolution", "animorphosis")}
+    assert cells == {"1": three, "2": three, "3": three, "4": two, "6": two, "5": generated, "5.3": animals}
+
+
+# What is lent: models, data, seeds
+
+
+def test_what_is_sampled_is_trained_once() -> None:
+    """Every run knows the run whose model it samples; that one is there, trains, and is the very same model."""
+    for found in (whole(), grid(base="smoke")):
+        for name, run in found.runs.items():
+            owner = found.runs[run.model]
+            assert owner.trains, (name, run.model)
+            assert owner.experiment.fingerprint == run.experiment.fingerprint
+            assert owner.about.budget == run.about.budget
+        trained = [run.experiment.fingerprint for run in found.runs.values() if run.trains]
+        assert len(set(trained)) == len(trained)
+
+
+def test_an_experiment_takes_all_but_its_own_words_from_its_model() -> None:
+    runs = whole().runs
+    lender, borrower = runs["E09-fitted"], runs["E17-fitted"]
+    assert borrower.model == "E09-fitted"
+    assert borrower.experiment == lender.experiment.model_copy(update={"name": "E17"})
+    assert borrower.about.title == "Generation from 2 x 2 pixels, CelebA"
+    assert borrower.about.cell.table == "5.3"
+    assert set(borrower.sampling.sets) == {"generated"}
+    assert runs["A1-fitted"].model == "E04-fitted"
+
+
+def test_a_model_asked_for_alone_brings_its_owner() -> None:
+    """`--config experiments=A1` needs E04's training, which the filter does not name."""
+    found = grid("experiments: [A1]")
+    assert set(found.made) == {"A1-released"}
+    assert found.runs["E04-released"].trains
+    assert not {name for name, run in found.runs.items() if run.about.name not in ("A1", "E04")}
+
+
+@pytest.mark.parametrize("base", ["short", "laptop"])
+def test_experiments_without_data_are_skipped_with_the_reason(base: str) -> None:
+    """MNIST and CIFAR-10 can be downloaded; faces and animals cannot, and each reason says what is needed."""
+    found = grid(base=base)
+    assert set(found.datasets) == {"mnist", "cifar10"}
+    absent = {name for name, run in whole({"stand_in": {}}).made.items() if run.experiment.dataset == "photos"}
+    assert found.skipped.keys() == {name.partition("-")[0] for name in absent}
+    for name, why in found.skipped.items():
+        assert "AFHQ" in why or "CelebA-HQ" in why, name
+        assert "\n" not in why
+
+
+def test_absent_data_are_refused_by_the_paper_and_where_they_are_asked_for() -> None:
+    with pytest.raises(ColdbenchError, match=r"^E03: .*CelebA-HQ.* without it: --config absent=skip$"):
+        grid(base="paper")
+    with pytest.raises(ColdbenchError, match=r"^E18: .*AFHQ"):
+        grid("experiments: [E01, E18]")  # also where others are skipped
+    with pytest.raises(ColdbenchError, match=r"no experiment has its data: .*CelebA-HQ"):
+        grid("datasets: [celeba]")
+
+
+def test_damaged_data_are_not_skipped(tmp_path: Path) -> None:
+    raw = tmp_path / "own" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "t10k-images-idx3-ubyte").write_bytes(b"x")
+    (raw / "train-images-idx3-ubyte").write_bytes(b"x")
+    with pytest.raises(ColdbenchError, match="truncated or damaged"):
+        grid({"data": str(tmp_path / "own"), "absent": "skip"})
+
+
+def test_every_seed_is_a_run_of_its_own() -> None:
+    """All seeds of the chosen protocol, the first of the others; only seed 0 has the plain name."""
+    found = grid("{experiments: [E04, A1], seeds: [0, 3]}")
+    assert set(found.made) == {"E04-released", "E04-released-s3", "A1-released", "A1-released-s3"}
+    assert found.made["A1-released-s3"].model == "E04-released-s3"
+    assert {found.runs[name].experiment.seed for name in ("E04-released-s3", "A1-released-s3")} == {3}
+    assert "E04-fitted-s3" not in found.runs
+    only = grid("{experiments: [E04], seeds: [3]}")
+    assert set(only.made) == {"E04-released-s3"}
+    assert all(run.experiment.seed == 3 for run in only.runs.values())
 
 
 # What is refused: (overlay, words of the one line)
@@ -97,7 +197,7 @@ BAD = {
     "accepted budget": ("accept: [papr]", "'papr'", "did you mean 'paper'?"),
     "protocol": ("protocol: relased", "'relased'", "did you mean 'released'?"),
     "protocol of an entry": ("grid: {E01: {protocol: fited}}", "E01 'fited'", "did you mean 'fitted'?"),
-    "experiment": ("experiments: [E10]", "experiment 'E10'", "E01"),
+    "experiment": ("experiments: [E19]", "experiment 'E19'", "E01"),
     "experiment in lower case": ("experiments: [e01]", "'e01'", "did you mean 'E01'?"),
     "data set": ("grid: {E01: {dataset: mnits}}", "'mnits'", "did you mean 'mnist'?"),
     "filtered data set": ("datasets: [mnits]", "'mnits'", "did you mean 'mnist'?"),
@@ -110,8 +210,33 @@ BAD = {
     "method": ("budgets: {laptop: {sampling: {methods: [direkt]}}}", "sampling.methods", "'direkt'", "'direct'"),
     "device": ("device: gpu", "device", "'gpu'", "'cuda'"),
     "filter that fits nothing": ("datasets: [photos]", "photos", "mnist"),
+    # models of others
+    "model that is none": ("grid: {A1: {model: E99}}", "model of A1 'E99'", "E01"),
+    "model of a borrower": ("grid: {A1: {model: A2}}", "model of A1 'A2'"),
+    "borrower with a degradation": ("grid: {A1: {degradation: {T: 5}}}", "grid.A1.degradation", "model of E04"),
+    "borrower with a protocol": ("grid: {A1: {protocols: {fitted: {}}}}", "grid.A1.protocols", "title, cell, sampling"),
+    # sets of samples
+    "start that is none": ("grid: {A1: {sampling: {sets: {x: {start: {kind: mean}}}}}}", "sets.x.start.kind", "'mean'"),
+    "start that does not fit": (
+        "grid: {A1: {sampling: {images: 5, sets: {x: {start: {kind: noise}}}}}}", "A1", "'noise'", "means",
+    ),
+    "start of a degraded image": (
+        "grid: {A1: {sampling: {images: 5, sets: {x: {start: {kind: means}, severity: 3}}}}}", "sets.x", "no image",
+    ),
+    "generations without a number": ("grid: {E17: {sampling: {images: null}}}", "sampling", "how many images"),
+    "severity above T": ("grid: {A3: {sampling: {sets: {half: {severity: 70}}}}}", "set half: severity", "1…20", "70"),
+    "assumed above T": ("grid: {A3: {sampling: {sets: {half: {assumed: 70}}}}}", "set half: assumed", "1…20", "70"),
+    "method without noise": ("grid: {A4: {sampling: {methods: [ddpm]}}}", "A4", "ddpm needs noise"),
+    "key of a set": ("grid: {A4: {sampling: {sets: {every_2: {evry: 2}}}}}", "'sampling.sets.every_2.evry'", "every'?"),
+    "method of a set twice": ("grid: {A4: {sampling: {sets: {x: {methods: [naive, naive]}}}}}", "sets.x", "naive"),
+    "no every": ("grid: {A4: {sampling: {sets: {x: {every: 0}}}}}", "sets.x.every", "0"),
+    "slash in a set": ("grid: {A4: {sampling: {sets: {a/b: {every: 2}}}}}", "a/b"),
+    "no seed": ("seeds: []", "seeds"),
+    "negative seed": ("seeds: [-1]", "seeds.0", "-1"),
+    "fid": ("fid: [cleen]", "fid.0", "'cleen'", "'clean'"),
+    "absent": ("absent: ignore", "absent", "'ignore'", "'skip'"),
     # types
-    "word for a number": ("seed: abc", "seed", "integer", "'abc'"),
+    "word for a number": ("seeds: [abc]", "seeds.0", "integer", "'abc'"),
     "word for a rate": ("budgets: {laptop: {training: {learning_rate: fast}}}", "training.learning_rate", "'fast'"),
     "list for a mapping": ("grid: [E01]", "grid", "E01"),
     "word for an entry": ("grid: {E01: hello}", "grid.E01", "'hello'"),
@@ -135,7 +260,7 @@ BAD = {
     "no method": ("budgets: {laptop: {sampling: {methods: []}}}", "sampling.methods"),
     "a method twice": ("budgets: {laptop: {sampling: {methods: [direct, direct]}}}", "sampling.methods", "direct"),
     "no threads": ("threads: {train: 0}", "threads.train", "1"),
-    "no such table": ("grid: {E01: {cell: {table: 7}}}", "cell.table", "7"),
+    "no such table": ("grid: {E01: {cell: {table: 7}}}", "cell.table", "'7'", "'5.3'"),
     "T = 9 halvings": ("grid: {E07: {degradation: {T: 9}}}", "E07", "reduced 5 times", "T ≤ 5"),
     "fractional T": ("grid: {E01: {degradation: {T: 2.5}}}", "E01", "T must be a whole number", "2.5"),
     "negative std": ("grid: {E01: {degradation: {std: -1.0}}}", "E01", "std", "-1.0"),
@@ -143,7 +268,7 @@ BAD = {
     "odd width": ("budgets: {laptop: {network: {dim: 15}}}", "network.dim", "multiple of 2", "15"),
     "side that does not halve": ("grid: {E01: {size: 30}}", "E01", "multiple of 8", "30"),
     "too many stages": ("budgets: {laptop: {network: {dim_mults: [1,1,1,1,1,1,1]}}}", "7 stages", "64", "32"),
-    "side out of range": ("grid: {E01: {size: 264}}", "E01", "264", "256"),
+    "side out of range": ("grid: {E04: {size: 264}}", "E04", "264", "256"),
     # mistakes that the chosen budget hides
     "value a budget hides": ("grid: {E01: {training: {learning_rate: fast}}}", "training.learning_rate", "'fast'"),
     "budget not chosen": ("budgets: {mine: {training: {updates: -3}}}", "mine", "training.updates", "-3"),
@@ -170,22 +295,23 @@ def test_a_bad_configuration_is_refused_in_one_line(case: str) -> None:
     assert not [word for word in words if word not in message], message
 
 
-@pytest.mark.parametrize("key", ["datasets", "experiments"])
-def test_a_filter_given_as_a_word_works_or_tells_how_to_write_it(key: str) -> None:
-    """`--config experiments=E01` arrives as a string, and the first error a newcomer sees should get him further."""
-    word = {"datasets": "mnist", "experiments": "E01"}[key]
-    try:
-        found = list(grid({key: word}).trained)
-    except ColdbenchError as error:
-        told = str(error)
-    else:
-        told = f"[{word}]"
-        assert found == list(grid({key: [word]}).trained)
-    assert f"[{word}]" in told
+@pytest.mark.parametrize(("key", "word"), [("datasets", "mnist"), ("experiments", "E01"), ("accept", "paper")])
+def test_one_word_is_a_list_of_one(key: str, word: str) -> None:
+    """`--config experiments=E01` arrives as a string."""
+    done = ("paper/E01-fitted",)
+    assert grid({key: word}, done=done).runs == grid({key: [word]}, done=done).runs
+    assert grid({"fid": "clean"}).config.fid == ["clean"]
+
+
+def test_tables_are_words() -> None:
+    """YAML reads 5.3 as a number; both spellings name the same table."""
+    for table in (2, "2", 5.3, "5.3", "A.7", ""):
+        run = grid({"grid": {"E01": {"cell": {"table": table}}}}).made["E01-fitted"]
+        assert run.about.cell.table == str(table)
 
 
 def test_an_experiment_named_twice_is_one() -> None:
-    assert list(grid("experiments: [E01, E01]").trained) == ["E01-fitted"]
+    assert list(grid("experiments: [E01, E01]").made) == ["E01-fitted"]
 
 
 def test_damaged_data_are_refused_before_any_job(tmp_path: Path) -> None:
@@ -216,8 +342,8 @@ def test_an_experiment_that_is_none_is_refused_in_one_line(text: str) -> None:
 # Fingerprints
 
 
-def prints(overlay: str = "", base: str = "laptop") -> dict[str, str]:
-    return {name: run.experiment.fingerprint for name, run in grid(overlay, base).readings.items()}
+def prints(overlay: str = "") -> dict[str, str]:
+    return {name: run.experiment.fingerprint for name, run in grid(overlay).runs.items()}
 
 
 @pytest.mark.parametrize(
@@ -233,7 +359,10 @@ def prints(overlay: str = "", base: str = "laptop") -> dict[str, str]:
         "device: cpu",
         "{results: elsewhere, reports: nowhere}",
         "protocol: released",
-        "experiments: [E01, E04, E07]",
+        "{absent: refuse, experiments: [E01, E02, E04, E05, E07, E08, E10, E12, A1, A2, A3, A4]}",
+        "grid: {A4: {sampling: {sets: {every_2: {every: 3, official_shift: true}}}}}",
+        "{budgets: {laptop: {sampling: {tile: 5, precision: bf16, jobs: 3, frames: 4, compile: true}}}}",
+        "{fid: [clean], inception: somewhere}",
     ],
 )
 def test_words_sampling_and_machine_leave_fingerprints_alone(overlay: str) -> None:
@@ -242,7 +371,7 @@ def test_words_sampling_and_machine_leave_fingerprints_alone(overlay: str) -> No
 
 def test_the_name_of_a_budget_leaves_fingerprints_alone() -> None:
     same = {"budget": "mine", "budgets": {"mine": load("paper")["budgets"]["laptop"]}}
-    assert {n: r.experiment.fingerprint for n, r in grid(same).readings.items()} == prints()
+    assert {n: r.experiment.fingerprint for n, r in grid(same).runs.items()} == prints()
 
 
 @pytest.mark.parametrize("field", ["name", "protocol", "budget"])
@@ -304,9 +433,18 @@ def test_the_order_of_keys_and_a_trip_through_json_change_nothing(experiment: Ex
     assert again.fingerprint == experiment.fingerprint
 
 
-def test_fingerprints_of_the_grid_are_distinct() -> None:
-    found = prints(base="paper")
-    assert len(set(found.values())) == len(found)
+def test_models_of_the_grid_are_distinct() -> None:
+    """But for models that are borrowed, which are the same on purpose."""
+    config = whole({"stand_in": {"afhq": "digits"}}).config  # as for animals, another data set than for faces
+    seen: dict[str, str] = {}
+    for name, entry in config.grid.items():
+        for protocol in entry.protocols if entry.model is None else ():
+            if name in ("E10", "E11", "E13") and protocol == "released":
+                continue  # the released sampler for the model of the fitted protocol
+            found = resolve(config, name, protocol, "paper").experiment.fingerprint
+            assert found not in seen, (name, protocol, seen[found])
+            seen[found] = f"{name}-{protocol}"
+    assert len(seen) > 25
 
 
 # Layers
@@ -353,10 +491,14 @@ def test_the_upper_layer_wins_key_by_key(below: dict[str, Any], above: dict[str,
 
 
 def test_an_overlay_changes_only_what_it_names() -> None:
-    before = grid(base="paper").readings
-    after = grid("grid: {E01: {degradation: {std: 6.0}}}", base="paper").readings
+    before = whole().runs
+    after = whole("grid: {E01: {degradation: {std: 6.0}}}").runs
     assert after["E01-fitted"].experiment.degradation == {**before["E01-fitted"].experiment.degradation, "std": 6.0}
-    assert {n for n in before if before[n] != after[n]} == {"E01-fitted", "E01-paper"}
+    borrowed = {name for name in before if before[name].model.startswith("E01-")}
+    assert {n for n in before if before[n] != after[n]} == borrowed
+    assert borrowed == {
+        f"{name}-{protocol}" for name in ("E01", "A3", "A4") for protocol in ("fitted", "paper", "released")
+    }
 
 
 def test_protocol_lies_over_the_entry_and_budget_over_both() -> None:
@@ -369,7 +511,7 @@ def test_protocol_lies_over_the_entry_and_budget_over_both() -> None:
         network: {dim: 32}
         protocols: {fitted: {training: {total_batch: 10}, degradation: {T: 2}}}
     """
-    run = grid(text).readings["E07-fitted"]
+    run = grid(text).runs["E07-fitted"]
     assert run.experiment.training.updates == 70
     assert run.experiment.training.total_batch == 10
     assert run.experiment.training.learning_rate == Training().learning_rate
@@ -378,29 +520,41 @@ def test_protocol_lies_over_the_entry_and_budget_over_both() -> None:
 
 
 def test_the_chosen_protocol_is_trained_where_an_experiment_has_it() -> None:
-    assert set(grid("protocol: released").trained) == {"E01-fitted", "E04-released", "E07-released"}
-    assert set(grid("protocol: paper").trained) == {"E01-paper", "E04-released", "E07-fitted"}
+    only = {"experiments": ["E01", "E04", "E07", "A1", "A3"]}
+    names = {"E01-released", "E04-released", "E07-released", "A1-released", "A3-released"}
+    assert set(grid({"protocol": "released", **only}).made) == names
+    names = {"E01-paper", "E04-paper", "E07-fitted", "A1-paper", "A3-paper"}
+    assert set(grid({"protocol": "paper", **only}).made) == names
 
 
 def test_a_stand_in_replaces_the_data_set_everywhere() -> None:
-    assert grid("datasets: [digits]", base="smoke").datasets == {"digits": {32}}
+    assert grid("datasets: [digits]", base="smoke").datasets == {"digits": {32, 35}}
+    animals = grid("experiments: [E18]", base="smoke").made["E18-released"].experiment
+    assert (animals.dataset, animals.partner) == ("photos", "photos")
 
 
 def test_filters_select_experiments_and_data_sets() -> None:
-    assert set(grid("experiments: [E04]").readings) == {"E04-released", "E04-fitted"}
-    assert set(grid("datasets: [photos]", base="smoke").trained) == {"S1-smoke", "S2-smoke", "S3-smoke"}
+    assert set(grid("experiments: [E04]").runs) == {"E04-released", "E04-fitted", "E04-paper"}
+    photos = grid("datasets: [photos]", base="smoke").made
+    assert {run.experiment.dataset for run in photos.values()} == {"photos"}
+    digits = grid("datasets: [digits]", base="smoke").made
+    assert {run.about.name for run in digits.values()} == {"E01", "E04", "E07", "A1", "A3", "A4"}
+    assert len(photos) + len(digits) == len(grid(base="smoke").made)
 
 
 def test_accepted_results_are_taken_where_they_exist() -> None:
-    found = grid(done=("paper/E01-fitted", "smoke/E04-released"))  # laptop.yaml accepts the paper's budget only
-    assert found.readings["E01-fitted"].experiment.budget == "paper"
-    assert found.readings["E01-paper"].experiment.budget == "laptop"
-    assert found.readings["E04-released"].experiment.budget == "laptop"
+    found = grid(done=("paper/E01-fitted", "smoke/E04-released", "short/E07-fitted", "paper/E07-fitted"))
+    assert found.config.accept == ["paper", "short"]
+    budgets = {name: run.about.budget for name, run in found.runs.items()}
+    assert budgets["E01-fitted"] == budgets["E07-fitted"] == "paper"  # the first that is accepted and there
+    assert budgets["E01-paper"] == budgets["E04-released"] == "laptop"
+    assert budgets["A3-fitted"] == "paper"  # it samples a model that is there
+    assert budgets["A3-paper"] == "laptop"
+    assert found.runs["A3-fitted"].experiment.network == Network()
 
 
 def test_resolving_names_the_place_of_a_mistake() -> None:
-    checked = grid().config
-    bad = checked.model_copy(update={"seed": "x"})
+    bad = grid().config.model_copy(update={"seeds": ["x"]})
     with pytest.raises(ColdbenchError, match=r"^grid\.E01, protocol fitted, budget laptop: seed"):
         resolve(bad, "E01", "fitted", "laptop")
 
@@ -409,7 +563,7 @@ def test_resolving_names_the_place_of_a_mistake() -> None:
 
 
 def test_the_budget_of_the_paper_is_refused_on_a_cpu_with_the_ways_out() -> None:
-    run = grid(base="paper").trained["E01-fitted"].experiment
+    run = whole().made["E01-fitted"].experiment
     with pytest.raises(ColdbenchError) as caught:
         refuse_on_cpu(run, 24)
     message = str(caught.value)
@@ -421,8 +575,24 @@ def test_the_budget_of_the_paper_is_refused_on_a_cpu_with_the_ways_out() -> None
 
 @pytest.mark.parametrize("base", ["laptop", "smoke"])
 def test_small_budgets_are_not_refused(base: str) -> None:
-    for run in grid(base=base).trained.values():
+    for run in grid(base=base).runs.values():
         refuse_on_cpu(run.experiment, 1)
+
+
+# Sampling
+
+
+def test_the_methods_of_a_set_win_over_those_of_the_run() -> None:
+    sampling = whole().made["E15_celeba-released"].sampling
+    assert sampling.methods_of("perfect") == ["tacos"]
+    assert sampling.methods_of("broken") == ["direct", "naive", "tacos"]
+
+
+@pytest.mark.parametrize("sets", [{"x": {"start": {"kind": "means"}}}, {"x": {}, "y": {"start": {"kind": "grid"}}}])
+def test_a_generation_says_how_many(sets: dict[str, Any]) -> None:
+    with pytest.raises(ColdbenchError, match="must say how many images to generate"):
+        checked(Sampling, {"sets": sets}, "sampling")
+    assert checked(Sampling, {"sets": sets, "images": 3}, "sampling").restores == ("y" in sets)
 
 
 def test_cost_grows_with_updates_batch_width_and_side(experiment: Experiment) -> None:

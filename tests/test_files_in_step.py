@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 from coldbench import __version__
-from coldbench.experiment import Config
+from coldbench.config import Config
 
 ROOT = Path(__file__).parents[1]
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from coldbench import config
 from coldbench.errors import ColdbenchError, NotThere
 from coldbench.files import sha256
 from coldbench.metrics import inception, weights
@@ -88,7 +89,7 @@ def test_legacy_pytorch_is_clean_fid_on_files(trusted: Path, tmp_path: Path, mon
     for index, picture in enumerate(x):
         levels = inception.eight_bit(picture).permute(1, 2, 0).numpy()
         Image.fromarray(levels).save(tmp_path / f"{index}.png")
-    weights = torch.load(trusted / weights.PORT.name, weights_only=True)
+    values = torch.load(trusted / weights.PORT.name, weights_only=True)
     monkeypatch.setattr(inception_pytorch, "load_state_dict_from_url", lambda *_, **__: values)
     model = features.build_feature_extractor("legacy_pytorch", CPU, use_dataparallel=False)
     files = sorted(str(path) for path in tmp_path.glob("*.png"))
@@ -120,3 +121,30 @@ def test_weights_are_known_by_their_hash(port: Path, tmp_path: Path) -> None:
         weights.check("paper-float", port)
     with pytest.raises(ColdbenchError, match="unknown FID protocol 'cleen': did you mean 'clean'"):
         weights.check("cleen", tmp_path)
+
+
+def test_weights_are_downloaded_whole_or_not_at_all(
+    port: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a server of our own: a wrong file leaves nothing, a right one is kept and not asked for again."""
+    source = port / weights.PORT.name
+    offered = dataclasses.replace(weights.PORT, url=source.as_uri())
+    monkeypatch.setattr(weights, "PROTOCOLS", {"paper-float": offered})
+    with pytest.raises(ColdbenchError, match=r"delivered another file .* put it into .* and set inception="):
+        weights.fetch("paper-float", tmp_path)
+    assert not list(tmp_path.iterdir())
+    known = dataclasses.replace(offered, sha256=sha256(source))
+    monkeypatch.setattr(weights, "PROTOCOLS", {"paper-float": known})
+    path = weights.fetch("paper-float", tmp_path)
+    assert path.read_bytes() == source.read_bytes()
+    gone = dataclasses.replace(known, url="file:///nowhere/at/all")
+    monkeypatch.setattr(weights, "PROTOCOLS", {"paper-float": gone})
+    assert weights.fetch("paper-float", tmp_path) == path
+    path.write_bytes(b"damaged")
+    with pytest.raises(ColdbenchError, match="cannot download"):
+        weights.fetch("paper-float", tmp_path)
+    assert weights.PROTOCOLS.keys() == {"paper-float"}
+
+
+def test_every_protocol_of_the_configuration_has_weights() -> None:
+    assert set(weights.PROTOCOLS) == set(get_args(config.Fid))

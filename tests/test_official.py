@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from coldbench import checkpoint, cli, data, grid, manifest, models, official, sample
+from coldbench.config import Sampling
 from coldbench.errors import ColdbenchError
-from coldbench.experiment import Experiment, Network, Sampling
+from coldbench.experiment import Experiment, Network
 
 CPU = torch.device("cpu")
 T = 4
@@ -128,7 +129,7 @@ def test_half_and_double_precision_become_single(experiment, weights, tmp_path) 
 def test_another_number_of_steps_is_told(experiment, weights, tmp_path, beside, length) -> None:
     source = released(tmp_path / "model.pt", weights, beside=beside)
     told = refused(source, experiment, tmp_path / "out.safetensors")
-    assert f"was trained with T = {length}, but tiny-test has T = {T}" in told
+    assert f"was trained with T = {length}, but tiny-test-s3 has T = {T}" in told
 
 
 def test_keys_that_do_not_fit_are_counted_and_named(experiment, weights, tmp_path) -> None:

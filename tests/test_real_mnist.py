@@ -6,19 +6,19 @@ Needs the data (COLDBENCH_TEST_DATA, or a `shared/data` beside the checkout); sk
 import os
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 import yaml
 
-from coldbench import data, evaluate
-from coldbench.experiment import Config, checked, resolve
+from coldbench import calibrate, data, evaluate, readings
+from coldbench.config import Config, resolve
+from coldbench.experiment import checked
 
 ROOT = Path(__file__).parents[1]
 FOLDER = Path(os.environ.get("COLDBENCH_TEST_DATA", ROOT.parent / "shared" / "data"))
 pytestmark = pytest.mark.skipif(not data.available("mnist", FOLDER), reason="no real MNIST at hand")
 
-CASES = {  # SSIM, RMSE, tolerances: three standard deviations where the operator is random
+CASES = {  # images of 32 px, not cut from larger ones: SSIM, RMSE, tolerances (3 standard deviations where D is random)
     ("E01", "fitted"): (0.0145, 0.2866, 0.0006, 0.0006),
     ("E01", "paper"): (0.0130, 0.2885, 0.0006, 0.0006),
     ("E04", "released"): (0.509, 0.2608, 0.006, 0.0009),
@@ -28,19 +28,39 @@ CASES = {  # SSIM, RMSE, tolerances: three standard deviations where the operato
 }
 
 
+CPU = torch.device("cpu")
+
+
 @pytest.fixture(scope="module")
-def mnist(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("mnist")
-    data.prepare("mnist", FOLDER, 32, folder)
-    return folder
+def prepared(tmp_path_factory):
+    folders = {size: tmp_path_factory.mktemp(f"mnist-{size}") for size in (32, 35)}
+    for size, folder in folders.items():
+        data.prepare("mnist", FOLDER, size, folder)
+    return folders
+
+
+def degraded(name, protocol, folder):
+    """SSIM and RMSE of the Degraded cell of one protocol."""
+    config = checked(Config, yaml.safe_load((ROOT / "workflow/config/paper.yaml").read_text()), "paper.yaml")
+    run = resolve(config, name, protocol, "laptop")
+    rows = evaluate._degraded(evaluate.Scorer(run.experiment, folder, folder, [], CPU), "test", None, 500, None)
+    assert {row["n"] for row in rows} == {10_000}
+    values = {row["metric"]: row["value"] for row in rows}
+    return values["ssim"], values["rmse"]
 
 
 @pytest.mark.parametrize(("name", "protocol"), CASES)
-def test_degraded_cells(mnist, tmp_path, name, protocol):
-    config = checked(Config, yaml.safe_load((ROOT / "workflow/config/paper.yaml").read_text()), "paper.yaml")
-    run = resolve(config, name, protocol, "laptop")
-    evaluate.degraded(run.experiment, run.about, 500, mnist, tmp_path / "out.parquet", torch.device("cpu"))
-    values = pd.read_parquet(tmp_path / "out.parquet").set_index("metric").value
-    ssim, rmse, ssim_tolerance, rmse_tolerance = CASES[name, protocol]
-    assert values["ssim"] == pytest.approx(ssim, abs=ssim_tolerance)
-    assert values["rmse"] == pytest.approx(rmse, abs=rmse_tolerance)
+def test_degraded_cells(prepared, name, protocol):
+    ssim, rmse = degraded(name, protocol, prepared[32])
+    expected_ssim, expected_rmse, ssim_tolerance, rmse_tolerance = CASES[name, protocol]
+    assert ssim == pytest.approx(expected_ssim, abs=ssim_tolerance)
+    assert rmse == pytest.approx(expected_rmse, abs=rmse_tolerance)
+
+
+@pytest.mark.parametrize(("name", "row"), [("E01", "T1-MNIST"), ("E07", "T3-MNIST")])
+def test_images_cut_from_larger_ones_are_those_of_the_calibration(prepared, name, row):
+    """The released loader's zoom, by the pipeline of training and by the calibration's own."""
+    plan = yaml.safe_load((ROOT / "workflow/config/calibration.yaml").read_text())
+    only = {**plan["rows"][row], "readings": {"released": plan["rows"][row]["readings"]["released"]}}
+    records = calibrate.run(readings.load(yaml.safe_dump({"rows": {row: only}}), row), FOLDER, CPU, None)
+    assert degraded(name, "released", prepared[35]) == pytest.approx([r["value"] for r in records], abs=1e-6)

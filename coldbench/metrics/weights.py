@@ -68,17 +68,15 @@ def fetch(protocol: str, folder: Path) -> Path:
         return path
     help_ = f"get {wanted.url} elsewhere, put it into {folder} and set inception={folder}"
     log.info("%s", wanted.url)
-    try:
-        with atomic(path) as temporary:
-            digest = hashlib.sha256()
+    with atomic(path) as temporary:
+        digest = hashlib.sha256()
+        try:
             with urlopen(wanted.url, timeout=TIMEOUT) as answer, temporary.open("wb") as stream:
                 while block := answer.read(1 << 20):
                     digest.update(block)
                     stream.write(block)
-            if digest.hexdigest() != wanted.sha256:
-                raise ColdbenchError(
-                    f"{wanted.url} delivered another file (SHA-256 {digest.hexdigest()[:12]}…); {help_}"
-                )
-    except OSError as error:
-        raise ColdbenchError(f"cannot download {wanted.name}: {error}; {help_}") from error
+        except OSError as error:  # within: `atomic` would take it for a failure to write
+            raise ColdbenchError(f"cannot download {wanted.name}: {error}; {help_}") from error
+        if digest.hexdigest() != wanted.sha256:
+            raise ColdbenchError(f"{wanted.url} delivered another file (SHA-256 {digest.hexdigest()[:12]}…); {help_}")
     return path

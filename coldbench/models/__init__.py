@@ -16,6 +16,10 @@ Restorer = Callable[[Tensor, int], Tensor]
 """R(x_s, s): restores a whole batch that stands at severity s."""
 
 
+TILE = {"cpu": 16, "cuda": 64}
+"""Images that a network sees at once when it samples, by the type of device, where nothing else is said."""
+
+
 def _convnext(network: Network, channels: int, size: int) -> nn.Module:
     if network.dropout:
         raise ColdbenchError(f"network unet_convnext has no dropout, but dropout is {network.dropout:g}")

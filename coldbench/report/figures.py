@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,18 @@ SOURCE_PIXELS = 60_000  # per figure: bounds the size of the file, whatever the 
 COLUMNS = {"degraded": "Degraded", "direct": "Direct", "sampled": "Sampled", "original": "Original"}
 STEPS = 8  # columns of a progressive figure before its last two
 INK, PALE, BLUE, ORANGE = "#1c2126", "#6b7480", "#0072b2", "#d55e00"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A PNG file of a run and its words; `kind` is four_columns, progressive or training."""
+
+    run: str
+    title: str
+    kind: str
+    path: Path
+    caption: str
+    alt: str
 
 
 def four_columns(images: Mapping[str, Images], out: Path, budget: str) -> None:

@@ -14,8 +14,7 @@ from coldbench.config import About
 from coldbench.errors import ColdbenchError
 from coldbench.files import read_json, write_json
 from coldbench.progress import clock
-from coldbench.report.figures import four_columns, progressive, training_curve
-from coldbench.report.page import Figure
+from coldbench.report.figures import Figure, four_columns, progressive, training_curve
 
 METHODS = {"tacos": "TACoS", "naive": "Algorithm 1", "estimated": "estimated noise", "ddpm": "DDPM"}
 

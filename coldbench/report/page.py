@@ -7,13 +7,13 @@ import struct
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from coldbench import __version__
 from coldbench.errors import ColdbenchError
+from coldbench.report.figures import Figure
 from coldbench.report.inputs import Score, Scores
 from coldbench.report.tables import TableView
 from coldbench.report.verdict import KINDS
@@ -31,18 +31,6 @@ BUDGETS = {
     "short": "networks trained for less than an hour on a GPU",
     "laptop": "networks trained for minutes, not for the paper's hundreds of thousands of updates",
 }
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A PNG file of a run and its words; `kind` is four_columns, progressive or training."""
-
-    run: str
-    title: str
-    kind: str
-    path: Path
-    caption: str
-    alt: str
 
 
 @dataclass(frozen=True)

@@ -149,10 +149,12 @@ class Row:
                 frechet[cell.ours.n] = None
             elif cell.ours:
                 counts.setdefault(cell.ours.n, {})[cell.column.label] = None
+        if not counts and not frechet:
+            return "no"
         if len(counts | frechet) == 1:
             return f"{next(iter(counts | frechet)):,}"
         parts = ", ".join(f"{n:,} ({', '.join(labels)})" for n, labels in counts.items())
-        distance = next(c.ours.metric for c in self.cells if c.ours and c.measure.paper == "fid")
+        distance = next((c.ours.metric for c in self.cells if c.ours and c.measure.paper == "fid"), "fid")
         return f"{parts}; {LABELS[quantity(distance)]} from {' or '.join(f'{n:,}' for n in frechet)}"
 
 

@@ -1,0 +1,53 @@
+"""What was written into a folder, entered line by line before it is written: so that a stopped work can go on.
+
+An entry is a JSON object with the `output`'s path in the folder, its `sha256`, and whatever decides its content.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from coldbench.errors import ColdbenchError
+from coldbench.files import sha256
+
+JOURNAL = ".restored.jsonl"
+Record = dict[str, Any]
+
+
+def finished(out: Path, record: Record, wanted: Record) -> bool:
+    """Whether an output is there, whole, and made as `wanted`."""
+    path = out / wanted["output"]
+    return all(record.get(key) == value for key, value in wanted.items()) and (
+        path.is_file() and sha256(path) == record.get("sha256")
+    )
+
+
+def load(out: Path) -> dict[str, Record]:
+    """The journal of a folder by output, the newest entries; lines that a kill cut short are passed over."""
+    path, records = out / JOURNAL, dict[str, Record]()
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
+        try:
+            record = json.loads(line)
+            records[record["output"]] = record
+        except (ValueError, KeyError, TypeError):
+            continue
+    return records
+
+
+def append(path: Path, records: Mapping[str, Record]) -> None:
+    """Enter `records` into the journal, down to the disk."""
+    try:
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(lines(records))
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise ColdbenchError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def lines(records: Mapping[str, Record]) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records.values())
