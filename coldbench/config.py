@@ -67,6 +67,8 @@ class Sampling(Strict):
 
     The first `images` of the test set (null: all), or so many generated ones. The network always sees `tile` images at
     once (null: 16 on a CPU, 64 on a GPU), so `batch`, `shard` and the number of jobs change no bit of the result.
+    `frames` bounds the severities of a kept trajectory (null: all); `signed_metrics` scores SSIM and RMSE in [-1, 1] as
+    well, as some other implementations do.
     """
 
     methods: Annotated[list[Method], Field(min_length=1)] = ["direct", "naive", "tacos"]
@@ -79,6 +81,7 @@ class Sampling(Strict):
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
     frames: Count | None = 24
+    signed_metrics: bool = False
 
     @model_validator(mode="after")
     def _each_method_once(self) -> Sampling:

@@ -33,12 +33,22 @@ from coldbench.images import to_unit_interval
 from coldbench.metrics import gabor, intervals, kernel
 from coldbench.metrics.intervals import Estimate
 from coldbench.metrics.reference import Reference, reference
-from coldbench.metrics.similarity import Values, batches, mean_rmse, pooled_rmse, pooled_ssim, scores_per_image
+from coldbench.metrics.similarity import (
+    Values,
+    batches,
+    mean_rmse,
+    pooled_rmse,
+    pooled_ssim,
+    scores_per_image,
+    ssim_per_image,
+)
+from coldbench.metrics.ssim import Window
 from coldbench.progress import Ticker, log
 from coldbench.provenance import provenance
 
 Rows = list[dict[str, Any]]
 Features = npt.NDArray[np.floating]
+SIGNED = Window(data_range=2.0)
 PAIR = ("tacos", "direct")
 """The two methods whose difference is the paper's first claim."""
 
@@ -142,7 +152,8 @@ def evaluate(scorer: Scorer, manifest: Path, about: About, out: Path, partner: P
         for method in part["methods"]:
             images = torch.from_numpy(sampled.read(manifest, method, name)).to(scorer.device)
             if original is not None:
-                found, singles[method] = _similarity(name, method, original, images, scorer.experiment.seed)
+                seed, signed = scorer.experiment.seed, facts.get("signed_metrics", False)
+                found, singles[method] = _similarity(name, method, original, images, seed, signed)
                 rows += found
             features[method] = _features(scorer, images)
             for split, n in splits:
@@ -188,7 +199,7 @@ def _features(scorer: Scorer, images: Tensor) -> dict[str, Features]:
 
 
 def _similarity(
-    name: str, method: str, original: Tensor, other: Tensor, seed: int
+    name: str, method: str, original: Tensor, other: Tensor, seed: int, signed: bool = False
 ) -> tuple[Rows, tuple[Values, Values]]:
     ssims, mses = scores_per_image(original, other)
     values = {
@@ -196,6 +207,10 @@ def _similarity(
         "rmse": pooled_rmse(mses, seed),
         "rmse_per_image": mean_rmse(mses, seed),
     }
+    if signed:  # as some other implementations measure: images in [-1, 1], range 2
+        parts = [ssim_per_image(original[b] * 2 - 1, other[b] * 2 - 1, SIGNED) for b in batches(len(original))]
+        values["ssim_signed"] = pooled_ssim(np.concatenate(parts), seed)
+        values["rmse_signed"] = pooled_rmse(4 * mses, seed)
     numbers = ", ".join(f"{metric} {value.value:.4f}" for metric, value in values.items())
     log.info("%s, %s: %s, n %d", name, method, numbers, len(original))
     return [_row(name, method, metric, value) for metric, value in values.items()], (ssims, mses)

@@ -174,6 +174,7 @@ def _manifest(
         **content,
         "experiment": experiment,
         "device": str(device),
+        "signed_metrics": sampling.signed_metrics,
         "origin": origin,
         "sets": {
             name: {

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_report import PAPER, synthetic
+from test_report import PAPER, TABLES, generated, synthetic
 
-from coldbench.report.figures import four_columns, progressive, training_curve
-from coldbench.report.page import Figure, index_page, table_page
+from coldbench.report.figures import Figure, four_columns, progressive, training_curve
+from coldbench.report.page import index_page, table_page
 from coldbench.report.tables import table_view
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this ma
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with index.html and table1.html, built from synthetic scores and small figures."""
+    """A folder with index.html and pages of tables, built from synthetic scores and small figures."""
     folder = tmp_path_factory.mktemp("report")
     images = np.random.default_rng(0).random((3, 1, 32, 32))
     four_columns(
@@ -53,9 +53,11 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         for kind in ("four_columns", "progressive", "training")
     ]
-    views = [table_view(number, synthetic(), PAPER) for number in (1, 2, 3)]
-    (folder / "index.html").write_text(index_page(views, synthetic(), figures), encoding="utf-8")
-    (folder / "table1.html").write_text(table_page(views[0], synthetic()), encoding="utf-8")
+    scores = synthetic() + generated()
+    views = {number: table_view(number, scores, PAPER) for number in TABLES}
+    (folder / "index.html").write_text(index_page(list(views.values()), scores, figures), encoding="utf-8")
+    for number in ("1", "5.3", "A.7"):
+        (folder / f"table{number}.html").write_text(table_page(views[number], scores), encoding="utf-8")
     return folder
 
 
@@ -69,7 +71,7 @@ def browser() -> Iterator[sync_api.Browser]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1600])
-@pytest.mark.parametrize("name", ["index.html", "table1.html", "the smoke run's"])
+@pytest.mark.parametrize("name", ["index.html", "table1.html", "table5.3.html", "tableA.7.html", "the smoke run's"])
 def test_page(browser: sync_api.Browser, pages: Path, name: str, width: int, scheme: str) -> None:
     path = pages / name if name.endswith(".html") else SMOKE
     if not path.exists():
@@ -87,7 +89,9 @@ def test_page(browser: sync_api.Browser, pages: Path, name: str, width: int, sch
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate("document.documentElement.lang") == "en"
     images = page.evaluate("[...document.images].map(i => [i.alt.trim() !== '', i.naturalWidth > 0])")
-    assert images == [[True, True]] * {"index.html": 3, "table1.html": 0}.get(name, len(images) or 1)
+    assert images == [[True, True]] * (
+        3 if name == "index.html" else 0 if name.startswith("table") else len(images) or 1
+    )
     tables = page.evaluate(
         "[...document.querySelectorAll('table')].map(t => [!!t.caption?.innerText.trim(), "
         "t.querySelectorAll('thead th[scope=col]').length > 1, [...t.querySelectorAll('th')].every(h => h.scope), "

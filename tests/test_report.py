@@ -19,18 +19,19 @@ import pytest
 
 from coldbench.errors import ColdbenchError
 from coldbench.report import page
-from coldbench.report.figures import four_columns, progressive, training_curve
-from coldbench.report.inputs import PaperCell, Score, Scores, load_paper, load_scores, scores_of
-from coldbench.report.page import Figure, banner, index_page, runs_of, scorecard, table_page
-from coldbench.report.tables import Cell, TableView, table_csv, table_view, tables_of
-from coldbench.report.verdict import KINDS, judge, shown
+from coldbench.report.figures import Figure, four_columns, progressive, training_curve
+from coldbench.report.inputs import PaperCell, Score, Scores, collect, load_paper, load_scores, scores_of
+from coldbench.report.page import banner, index_page, runs_of, scorecard, table_page
+from coldbench.report.tables import COLUMNS, Cell, TableView, heading, table_csv, table_view, tables_of
+from coldbench.report.verdict import KINDS, judge, named, quantity, shown
 
 PAPER = load_paper(Path(__file__).parents[1] / "workflow" / "paper" / "tables.csv")
+TABLES = ["1", "2", "3", "4", "5", "5.3", "6", "A.7"]
 SCORE = Score(
     run="E01-fitted",
     experiment="E01",
     title="Deblurring, MNIST",
-    table=1,
+    table="1",
     row="MNIST",
     protocol="fitted",
     default=True,
@@ -39,12 +40,15 @@ SCORE = Score(
     dataset="mnist",
     dataset_title="MNIST",
     embedded=False,
+    set="test",
     method="degraded",
     metric="rmse",
+    reference="",
     value=0.2866,
     low=0.2861,
     high=0.2871,
     n=10_000,
+    singular=False,
     seed=0,
     provenance=json.dumps({"commit": "0123456789abcdef", "device": "cpu"}),
 )
@@ -62,9 +66,10 @@ def synthetic() -> Scores:
     """A laptop run on MNIST in two readings, and an embedded one: all verdicts of a real page."""
     laptop = {"budget": "laptop"}
     values = {"frechet_gabor": 3.25, "ssim": 0.0145, "rmse": 0.2866}
-    fitted = [score(**laptop, metric=metric, value=value) for metric, value in values.items()]
+    split = {"frechet_gabor": "test"}
+    fitted = [score(**laptop, metric=m, reference=split.get(m, ""), value=value) for m, value in values.items()]
     fitted += [
-        score(**laptop, method=method, metric=metric, value=value + 0.5, n=512)
+        score(**laptop, method=method, metric=metric, reference=split.get(metric, ""), value=value + 0.5, n=512)
         for method in ("tacos", "direct", "naive")
         for metric, value in values.items()
     ]
@@ -75,14 +80,32 @@ def synthetic() -> Scores:
     return tuple(fitted + reading + extra)
 
 
+def generated() -> Scores:
+    """Every generation that the paper prints a number of, at its budget, with the printed number as our own."""
+    ways = {"fixed_noise": ("noise", "tacos"), "estimated_noise": ("noise", "estimated")}
+    ways |= {"perfect_symmetry": ("perfect", "tacos"), "broken_symmetry": ("broken", "tacos")}
+    ways |= {"direct": ("broken", "direct"), "generated": ("generated", "tacos")}
+    found = []
+    for cell in PAPER:
+        if cell.table in ("5", "5.3", "A.7"):
+            kind, run = ways[cell.column], cell.row.replace(", ", "-")
+            where = {"run": run, "table": "5" if cell.table == "A.7" else cell.table, "row": cell.row}
+            where |= {"set": kind[0], "method": kind[1], "n": 6400}
+            found.append(score(**where, metric="fid_legacy_pytorch", reference="train", value=cell.value))
+            found.append(score(**where, metric="fid_legacy_pytorch", reference="test", value=cell.value + 9))
+            found.append(score(**where, metric="fid_clean", reference="train", value=cell.value + 7))
+            found.append(score(**where, metric="kid_clean", reference="train", value=0.01))
+    return tuple(found)
+
+
 @pytest.fixture
 def views() -> list[TableView]:
-    return [table_view(number, synthetic(), PAPER) for number in (1, 2, 3)]
+    return [table_view(number, synthetic(), PAPER) for number in TABLES]
 
 
 def find(view: TableView, label: str, method: str, metric: str) -> Cell:
     cells = [cell for row in view.rows if row.label == label for cell in row.cells]
-    return next(cell for cell in cells if (cell.column.method, cell.measure.metric) == (method, metric))
+    return next(cell for cell in cells if (cell.column.method, cell.measure.paper) == (method, metric))
 
 
 # --- verdicts
@@ -106,7 +129,11 @@ def find(view: TableView, label: str, method: str, metric: str) -> Cell:
         (score(method="tacos", value=0.15), "T1-MNIST-sampled-rmse", "reproduced", "0.01"),
         (score(method="tacos", value=0.15, budget="laptop"), "T1-MNIST-sampled-rmse", "not comparable", "laptop"),
         (score(metric="frechet_gabor"), "T1-MNIST-degraded-fid", "not comparable", "feature extractor"),
-        (score(metric="fid", value=430.0), "T1-MNIST-degraded-fid", "reproduced", "438.59"),
+        (score(metric="fid_paper-float", value=430.0), "T1-MNIST-degraded-fid", "reproduced", "438.59"),
+        (score(metric="fid_clean", value=500.0), "T1-MNIST-degraded-fid", "differs", "+61.4"),
+        (score(metric="kid_clean", value=0.4), "T1-MNIST-degraded-fid", "not comparable", "KID here, FID in the paper"),
+        (score(metric="fid_clean", singular=True), "T1-MNIST-degraded-fid", "not comparable", "fewer images than"),
+        (score(metric="fid_clean", value=math.nan, singular=True), "T1-MNIST-degraded-fid", "missing", "not a number"),
         (score(embedded=True), "T1-MNIST-degraded-rmse", "not comparable", "embedded"),
         (score(value=math.nan), "T1-MNIST-degraded-rmse", "missing", "not a number"),
         (score(value=math.inf), "T1-MNIST-degraded-rmse", "missing", "infinite"),
@@ -130,6 +157,22 @@ def test_verdict_without_a_value_or_a_counterpart() -> None:
     assert judge(score(method="naive"), None, "").kind == "not comparable"
 
 
+@pytest.mark.parametrize(
+    ("metric", "reference", "what", "name"),
+    [
+        ("ssim", "", "ssim", "SSIM"),
+        ("rmse_per_image", "", "rmse", "RMSE (per_image)"),
+        ("frechet_gabor", "test", "frechet_gabor", "FD-Gabor (test, n = 10,000)"),
+        ("fid_paper-float", "test", "fid", "FID (paper-float, test, n = 10,000)"),
+        ("fid_legacy_pytorch", "train", "fid", "FID (legacy_pytorch, train, n = 10,000)"),
+        ("kid_clean", "train", "kid", "KID (clean, train, n = 10,000)"),
+    ],
+)
+def test_a_metric_is_named_with_all_it_depends_on(metric: str, reference: str, what: str, name: str) -> None:
+    assert quantity(metric) == what
+    assert named(score(metric=metric, reference=reference)) == name
+
+
 def test_shown_keeps_a_cell_short() -> None:
     assert [shown(v) for v in (0.0, 0.28661, 31.234, 1e12, -3e-9)] == [
         "0.0000",
@@ -144,7 +187,7 @@ def test_shown_keeps_a_cell_short() -> None:
 
 
 def test_paper_file_has_every_table_and_sane_tolerances() -> None:
-    assert {cell.table for cell in PAPER} == {"1", "2", "3", "4", "5", "6", "sec5.3", "A.7"}
+    assert {cell.table for cell in PAPER} == set(TABLES)
     assert all(0 < cell.tolerance <= 0.11 * max(cell.value, 0.3) for cell in PAPER)
     assert {cell.erratum for cell in PAPER} == {"", "misprint", "swapped", "unresolved"}
     assert all(cell.note for cell in PAPER if cell.erratum)
@@ -168,10 +211,48 @@ def test_paper_file_errors_name_the_place(tmp_path: Path) -> None:
 # --- tables
 
 
-def test_every_printed_cell_stands_once(views: list[TableView]) -> None:
-    for view in views:
-        cells = [cell.paper.cell for row in view.rows for cell in row.cells if cell.paper]
-        assert sorted(cells) == sorted(c.cell for c in PAPER if c.table == str(view.number))
+@pytest.mark.parametrize("number", TABLES)
+@pytest.mark.parametrize("scores", [(), synthetic(), generated(), synthetic() + generated()])
+def test_every_printed_cell_stands_once(number: str, scores: Scores) -> None:
+    view = table_view(number, scores, PAPER)
+    cells = [cell.paper.cell for row in view.rows for cell in row.cells if cell.paper]
+    assert sorted(cells) == sorted(c.cell for c in PAPER if c.table == number)
+
+
+@pytest.mark.parametrize("number", ["5", "5.3", "A.7"])
+def test_generations_stand_beside_their_printed_numbers(number: str) -> None:
+    """Against the training images, by the first of our protocols; A.7 shows other samples of Table 5's models."""
+    view = table_view(number, generated(), PAPER)
+    assert not view.extra
+    cells = [cell for row in view.rows for cell in row.cells if cell.paper]
+    assert {cell.verdict.kind for cell in cells} == {"reproduced"}
+    assert {(cell.ours.metric, cell.ours.reference) for cell in cells if cell.ours} == {("fid_legacy_pytorch", "train")}
+    assert "training images" in view.caption
+    assert not [cell for row in view.rows for cell in row.cells if cell.measure.paper in ("ssim", "rmse")]
+    without = tuple(score for score in generated() if not (score.set == "broken" and score.method == "direct"))
+    found = find(table_view("A.7", without, PAPER), "CelebA, blur", "direct", "fid")
+    assert found.ours is None
+    assert "no Direct images of CelebA-blur" in found.verdict.reason
+
+
+def test_sets_are_not_mixed_up() -> None:
+    """An ablation of a run is no counterpart of a printed number, though its method is that of one."""
+    misled = score(set="another_centre", method="tacos", value=0.15)
+    assert find(table_view("1", (score(), misled), PAPER), "MNIST", "tacos", "rmse").ours is None
+    perfect = [score for score in generated() if score.set == "perfect"]
+    view = table_view("5", tuple(perfect), PAPER)
+    shown = [cell.column.label for row in view.rows for cell in row.cells if cell.ours]
+    assert set(shown) == {"Perfect symmetry"}
+
+
+def test_the_best_known_distance_stands_in_the_table() -> None:
+    """FID by the paper's reading before our own filter bank, which stands there where nothing else was made."""
+    gabor = score(metric="frechet_gabor", reference="test", value=3.0)
+    fid = score(metric="fid_paper-float", reference="test", value=430.0)
+    other = score(metric="fid_paper-float", reference="train", value=1.0)
+    assert find(table_view("1", (gabor,), PAPER), "MNIST", "degraded", "fid").printed == "FID 438.59"
+    cell = find(table_view("1", (gabor, other, fid), PAPER), "MNIST", "degraded", "fid")
+    assert (cell.ours, cell.printed, cell.verdict.kind) == (fid, "438.59", "reproduced")
 
 
 def test_table_shows_what_exists_and_why_the_rest_is_missing(views: list[TableView]) -> None:
@@ -182,18 +263,14 @@ def test_table_shows_what_exists_and_why_the_rest_is_missing(views: list[TableVi
     assert missing.printed == "0.607"
     assert "no experiment for CelebA in this configuration" in missing.verdict.reason
     assert [row.run.dataset for row in views[0].extra if row.run] == ["digits"]
-    assert [(r.run.protocol, r.cells[1].verdict.kind) for r in views[0].readings] == [
-        ("fitted", "reproduced"),
-        ("paper", "differs"),
-    ]
-    untrained = table_view(1, synthetic()[:3], PAPER)
+    untrained = table_view("1", synthetic()[:3], PAPER)
     assert "E01-fitted" in find(untrained, "MNIST", "tacos", "ssim").verdict.reason
 
 
 def test_the_selected_protocol_at_the_best_budget_is_the_row() -> None:
     laptop = score(budget="laptop", value=0.3, method="tacos")
     released = score(run="E01-released", protocol="released", default=False, method="tacos", value=0.4)
-    view = table_view(1, (released, laptop, score(method="tacos", value=0.15)), PAPER)
+    view = table_view("1", (released, laptop, score(method="tacos", value=0.15)), PAPER)
     assert find(view, "MNIST", "tacos", "rmse").value == "0.1500"
     assert [row.run.run for row in view.extra if row.run] == ["E01-fitted", "E01-released"]
 
@@ -201,23 +278,29 @@ def test_the_selected_protocol_at_the_best_budget_is_the_row() -> None:
 def test_scorecard_counts_printed_cells(views: list[TableView]) -> None:
     counts = scorecard(views)
     assert list(counts) == list(KINDS)
-    assert [sum(column) for column in zip(*counts.values(), strict=True)] == [27, 27, 27]
-    assert counts["misprint suspected"] == [1, 0, 0]
+    assert [sum(column) for column in zip(*counts.values(), strict=True)] == [27, 27, 27, 12, 8, 3, 12, 2]
+    assert sum(map(sum, counts.values())) == len(PAPER)
+    assert counts["misprint suspected"] == [1, 0, 0, 0, 0, 0, 0, 0]
+    made = scorecard([table_view(number, generated(), PAPER) for number in TABLES])
+    assert made["reproduced"] == [0, 0, 0, 0, 8, 3, 0, 2]
 
 
 def test_unknown_table_names_the_valid_ones() -> None:
-    assert tables_of(PAPER) == [1, 2, 3]
-    with pytest.raises(ColdbenchError, match=r"unknown table '9'.*1, 2, 3"):
-        table_view(9, (), PAPER)
+    assert tables_of(PAPER) == TABLES == sorted(COLUMNS)
+    assert [heading(number) for number in TABLES[-4:]] == ["Table 5", "Section 5.3", "Table 6", "Appendix A.7"]
+    with pytest.raises(ColdbenchError, match=r"unknown table '9'.*1, 2, 3, 4, 5, 5\.3, 6, A\.7"):
+        table_view("9", (), PAPER)
 
 
-def test_csv_twin_round_trips(views: list[TableView]) -> None:
-    for view in views:
+def test_csv_twin_round_trips() -> None:
+    for view in [table_view(number, synthetic() + generated(), PAPER) for number in TABLES]:
         lines = list(csv.DictReader(io.StringIO(table_csv(view))))
         cells = [cell for row in view.rows + view.extra for cell in row.cells]
         assert len(lines) == len(cells)
         for line, cell in zip(lines, cells, strict=True):
             assert (line["verdict"], line["reason"]) == (cell.verdict.kind, cell.verdict.reason)
+            assert (line["set"], line["method"]) == (cell.column.set, cell.column.method)
+            assert line["reference"] == (cell.ours.reference if cell.ours else "")
             assert line["paper"] == (cell.paper.printed if cell.paper else "")
             assert (float(line["value"]) if line["value"] else None) == (cell.ours.value if cell.ours else None)
 
@@ -233,13 +316,21 @@ def test_scores_round_trip_through_parquet(tmp_path: Path) -> None:
     assert scores[:5] == synthetic()[:5]
     assert math.isnan(scores[5].low)
     assert load_scores([]) == ()
+    collect([tmp_path / "b.parquet", tmp_path / "a.parquet"], tmp_path / "all.parquet")
+    joined = load_scores([tmp_path / "all.parquet"])
+    assert sorted(map(repr, joined)) == sorted(map(repr, scores))
+    collect([tmp_path / "a.parquet", tmp_path / "b.parquet"], tmp_path / "again.parquet")
+    assert (tmp_path / "again.csv").read_text() == (tmp_path / "all.csv").read_text()
+    assert len(pd.read_csv(tmp_path / "all.csv")) == len(scores)
 
 
 def test_bad_scores_are_told_in_one_line(tmp_path: Path) -> None:
     frame = pd.DataFrame([vars(s) for s in synthetic()])
     with pytest.raises(ColdbenchError, match="lack the column value"):
         scores_of(frame.drop(columns="value"))
-    with pytest.raises(ColdbenchError, match="2 values for degraded"):
+    with pytest.raises(ColdbenchError, match="lack the columns set, singular"):
+        scores_of(frame.drop(columns=["set", "singular"]))
+    with pytest.raises(ColdbenchError, match="2 values for test degraded"):
         scores_of(pd.concat([frame, frame[:1]]))
     with pytest.raises(ColdbenchError, match="n of the wrong kind: 'many'"):
         scores_of(frame.assign(n="many"))
@@ -270,7 +361,7 @@ def test_page_escapes_names_and_survives_odd_values() -> None:
         score(run=evil, because=evil, title=evil, method="tacos", metric="frechet_gabor", value=1e300),
     )
     figure = Figure(evil, evil, "training", Path("none.png"), evil, evil)
-    html = index_page([table_view(1, scores, PAPER)], scores, [figure])
+    html = index_page([table_view("1", scores, PAPER)], scores, [figure])
     assert "<script" not in html
     assert "&lt;script&gt;" in html
     assert "1.00e+300" in html
@@ -279,7 +370,7 @@ def test_page_escapes_names_and_survives_odd_values() -> None:
 
 
 def test_page_of_nothing_says_so() -> None:
-    html = table_page(table_view(2, (), PAPER), ())
+    html = table_page(table_view("2", (), PAPER), ())
     assert "No results yet" in html
     assert "no experiment for MNIST" in html.replace("No experiment", "no experiment")
 
@@ -298,12 +389,12 @@ def test_banner_warns(scores: Scores, title: str, says: str) -> None:
     assert warning
     assert warning.title == title
     assert says in warning.text
-    assert warning.mark in table_page(table_view(1, scores, PAPER), scores)
+    assert warning.mark in table_page(table_view("1", scores, PAPER), scores)
 
 
 def test_no_banner_for_a_replication() -> None:
     assert banner((score(),)) is None
-    assert 'class="banner"' not in table_page(table_view(1, (score(),), PAPER), (score(),))
+    assert 'class="banner"' not in table_page(table_view("1", (score(),), PAPER), (score(),))
 
 
 def test_run_facts_merge_provenance() -> None:

@@ -363,7 +363,7 @@ def generate(experiment: Experiment, kind: str, photos: Path, folder: Path, **sa
 
 @pytest.mark.parametrize("kind", STARTS)
 def test_generation_from_every_kind_of_start(experiment, photos, tmp_path, monkeypatch, kind):
-    """Every method begins with the same images, each its own, at whatever batch size; nothing of them is a test image."""
+    """Every method begins with the same images, each its own, at whatever batch size."""
     methods = [*METHODS, *(["estimated", "resampled", "ddpm"] if kind in ("noise", "partner") else [])]
     begun: dict[str, list[torch.Tensor]] = {}
     original = sample.sample
@@ -397,7 +397,7 @@ def test_generation_from_every_kind_of_start(experiment, photos, tmp_path, monke
 
 
 def test_symmetry_is_broken_by_noise_alone(experiment, photos, tmp_path):
-    """The starts of both sets are the same colours; one has noise of the stated level, and the images come to differ."""
+    """The starts of both sets are the same colours; one has noise of the stated level, and its images differ."""
     start = {"kind": "means"}
     sets = {"perfect": {"start": start}, "broken": {"start": {**start, "noise_level": 0.002}}}
     manifest = generate(experiment, "means", photos, tmp_path, sets=sets, images=6)
@@ -409,9 +409,9 @@ def test_symmetry_is_broken_by_noise_alone(experiment, photos, tmp_path):
     assert np.ptp(perfect, axis=(2, 3)).max() == 0
     noise = begun["broken"] - perfect
     assert noise.std() == pytest.approx(0.001, rel=0.05)  # 0.002 on [-1, 1]
-    for method in METHODS:
+    for method in ("direct", "tacos"):  # Algorithm 1 forgets x_T but for what R makes of it
         perfect, broken = (sampled.read(manifest, method, name) for name in ("perfect", "broken"))
-        assert np.abs(broken - perfect).max() > 1e-4
+        assert np.abs(broken - perfect).max() > 1e-4, method
 
 
 def test_starts_are_fitted_to_the_training_images(experiment, photos, tmp_path):

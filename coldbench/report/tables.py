@@ -202,7 +202,8 @@ def table_view(number: str, scores: Scores, paper: Sequence[PaperCell]) -> Table
     chosen = {label: next((run for run in ordered if run[0].row == label), None) for label in labels}
     rest = [run for run in ordered if all(run is not taken for taken in chosen.values())]
     rows = tuple(_row(number, label, run, printed) for label, run in chosen.items())
-    extra = tuple(_row(number, run[0].row, run, printed) for run in rest if not run[0].row or _has_model(run))
+    others = (_row(number, run[0].row, run, printed) for run in rest if not run[0].row or _has_model(run))
+    extra = tuple(row for row in others if any(cell.ours for cell in row.cells))
     tasks = list(dict.fromkeys(cell.task for cell in printed))
     task = tasks[0] if len(tasks) == 1 else "generation"
     what = "distance of each set of images from the originals"
@@ -221,7 +222,7 @@ def table_view(number: str, scores: Scores, paper: Sequence[PaperCell]) -> Table
 def tables_of(paper: Iterable[PaperCell]) -> list[str]:
     """The tables that the paper prints, in the order of COLUMNS."""
     printed = {cell.table for cell in paper}
-    return [number for number in sorted(COLUMNS) if number in printed]
+    return [number for number in COLUMNS if number in printed]
 
 
 def _rank(run: Sequence[Score]) -> tuple[bool, int, str]:

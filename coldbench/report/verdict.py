@@ -14,6 +14,8 @@ LABELS = {
     "kid": "KID",
     "ssim": "SSIM",
     "rmse": "RMSE",
+    "ssim_signed": "SSIM in [-1, 1]",
+    "rmse_signed": "RMSE in [-1, 1]",
 }
 
 
