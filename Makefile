@@ -35,9 +35,10 @@ test: $(READY) ## the tests (minutes, no network)
 test-all: $(READY) ## the slow tests as well
 	pytest -n 2
 
-bench: $(READY) ## degradations and training against plain readings of the released algorithm, 20 minutes
+bench: $(READY) ## degradations, training, sampling and scoring against plain readings of the released algorithm, 25 minutes
 	$(BIN)/python tests/bench_degradations.py
 	$(BIN)/python tests/bench_training.py
+	$(BIN)/python tests/bench_sampling.py
 
 lint: $(READY) ## style, types, workflow
 	ruff check . && ruff format --check . && mypy

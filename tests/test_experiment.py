@@ -95,6 +95,15 @@ def test_every_experiment_of_the_paper_has_its_table() -> None:
     assert cells == {"1": three, "2": three, "3": three, "4": two, "6": two, "5": generated, "5.3": animals}
 
 
+def test_variants_lie_beside_the_grid() -> None:
+    """Other people's settings: they can be chosen at any budget, and claim no place in the paper's tables."""
+    ours = set(grid().made)
+    found = grid(load("variants"))
+    added = {name: run for name, run in found.made.items() if name not in ours}
+    assert {run.about.name for run in added.values()} == set(load("variants")["grid"])
+    assert all(run.trains and not run.about.cell.table and run.about.because for run in added.values())
+
+
 # What is lent: models, data, seeds
 
 

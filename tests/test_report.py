@@ -286,7 +286,8 @@ def test_scorecard_counts_printed_cells(views: list[TableView]) -> None:
 
 
 def test_unknown_table_names_the_valid_ones() -> None:
-    assert tables_of(PAPER) == TABLES == sorted(COLUMNS)
+    assert tables_of(PAPER) == TABLES
+    assert set(COLUMNS) == set(TABLES)
     assert [heading(number) for number in TABLES[-4:]] == ["Table 5", "Section 5.3", "Table 6", "Appendix A.7"]
     with pytest.raises(ColdbenchError, match=r"unknown table '9'.*1, 2, 3, 4, 5, 5\.3, 6, A\.7"):
         table_view("9", (), PAPER)
@@ -345,12 +346,27 @@ def test_bad_scores_are_told_in_one_line(tmp_path: Path) -> None:
 
 
 def test_pages_never_call_our_distance_fid(views: list[TableView]) -> None:
+    """FID is the paper's number, or the name of a line in which nothing of ours stands."""
     html = index_page(views, synthetic(), [])
     assert "FD-Gabor" in html
-    told = re.findall(r"\S+\s+FID\b.{0,13}", re.sub(r"<[^>]+>", " ", html))
-    assert told
-    assert all(re.match(r"paper FID \d|here, FID in the paper", text) for text in told), told
+    told = [
+        " ".join(text.split()) for text in re.findall(r"\S+\s+FID\b.{0,40}", re.sub(r"<[^>]+>", " ", html), re.DOTALL)
+    ]
+    ours = [text for text in told if not re.match(r"\S+ FID less is better", text)]
+    assert ours
+    assert all(re.match(r"paper FID \d|here, FID in the paper", text) for text in ours), ours
+    lines = [line for view in views for row in view.rows + view.extra for line in row.lines]
+    empty = [name for name, _, cells in lines if name == "FID" and not any(cell.ours for cell in cells)]
+    assert len(told) - len(ours) == len(empty) == [name for name, *_ in lines].count("FID")
     assert "3.25" in html  # our distance, by its own name
+
+
+def test_pages_say_what_a_fid_depends_on() -> None:
+    """Protocol, reference split and n stand beside the number, and a run without it says so."""
+    scores = synthetic() + generated()
+    html = index_page([table_view(number, scores, PAPER) for number in TABLES], scores, [])
+    assert "FID (legacy_pytorch, train, n = 6,400)" in html
+    assert "6,400 images" in html
 
 
 def test_page_escapes_names_and_survives_odd_values() -> None:
@@ -358,7 +374,9 @@ def test_page_escapes_names_and_survives_odd_values() -> None:
     scores = (
         score(run=evil, because=evil, title=evil, provenance=json.dumps({evil: evil})),
         score(run=evil, because=evil, title=evil, metric="ssim", value=math.nan, low=math.nan, high=math.nan),
-        score(run=evil, because=evil, title=evil, method="tacos", metric="frechet_gabor", value=1e300),
+        score(
+            run=evil, because=evil, title=evil, method="tacos", metric="frechet_gabor", reference="test", value=1e300
+        ),
     )
     figure = Figure(evil, evil, "training", Path("none.png"), evil, evil)
     html = index_page([table_view("1", scores, PAPER)], scores, [figure])
@@ -381,7 +399,8 @@ def test_page_of_nothing_says_so() -> None:
         ((score(budget="smoke", embedded=True, row=""),), "Smoke run", "Nothing here is a replication"),
         (synthetic(), "Laptop run", "Degraded columns on the paper's data"),
         ((score(embedded=True, row=""),), "Embedded images", "Nothing here"),
-        ((score(budget="short"),), "Short run", "short budget"),
+        ((score(budget="mine"),), "Mine run", "(mine budget)"),
+        ((score(budget="short"),), "Short run", "less than an hour on a GPU"),
     ],
 )
 def test_banner_warns(scores: Scores, title: str, says: str) -> None:
@@ -438,13 +457,19 @@ def test_pixels_are_magnified_exactly(tmp_path: Path) -> None:
 
 def test_figures_refuse_what_does_not_fit(tmp_path: Path) -> None:
     images = np.zeros((2, 1, 8, 8))
-    with pytest.raises(ColdbenchError, match="no original images"):
-        four_columns(dict.fromkeys(("degraded", "direct", "sampled"), images), tmp_path / "f.png", "paper")
+    with pytest.raises(ColdbenchError, match="no sampled images"):
+        four_columns(dict.fromkeys(("degraded", "direct", "original"), images), tmp_path / "f.png", "paper")
     with pytest.raises(ColdbenchError, match="images of shapes"):
         progressive([1], images[None], images[:1], tmp_path / "f.png", "paper")
     with pytest.raises(ColdbenchError, match="2 step labels for 1 states"):
         progressive([2, 1], images[None], images, tmp_path / "f.png", "paper")
     assert not list(tmp_path.iterdir())
+
+
+def test_generated_images_have_no_column_of_originals(tmp_path: Path) -> None:
+    images = np.zeros((1, 3, 32, 32))
+    four_columns(dict.fromkeys(("degraded", "direct", "sampled"), images), tmp_path / "f.png", "paper")
+    assert size(tmp_path / "f.png") == (6 + 3 * 102, 6 + 102 + 30)
 
 
 @pytest.mark.parametrize("losses", [[], [0.3], [0.3, math.nan, 0.1], [0.3, 0.2, 0.0]])

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pytorch_msssim import ssim
 
 from coldbench import checkpoint, data, degradations, evaluate, models, sample, seeds
 from coldbench import manifest as sampled
@@ -480,6 +481,28 @@ def test_scores_and_figures_of_a_run(model, digits, experiment, tmp_path):
     assert {f.kind for f in figures} == {"four_columns", "progressive", "training"}
     assert {f.path.parent for f in figures} == {tmp_path / "figures"}
     assert all(f.path.read_bytes().startswith(b"\x89PNG") and f.alt and f.caption for f in figures)
+
+
+def test_metrics_in_the_range_of_the_network(model, digits, experiment, tmp_path):
+    """Asked for, SSIM and RMSE of images in [-1, 1] stand beside the usual ones, which stay as they are."""
+    samples = run(model, digits, tmp_path / "a")
+    signed = run(model, digits, tmp_path / "b", signed_metrics=True)
+    assert names(tmp_path / "a") == names(tmp_path / "b")  # how images are scored makes no other images
+    found = {}
+    for folder in "ab":
+        where = tmp_path / folder / "samples.json", ABOUT, tmp_path / f"{folder}.parquet"
+        evaluate.evaluate(scorer(experiment, digits, tmp_path), *where)
+        found[folder] = pd.read_parquet(tmp_path / f"{folder}.parquet").set_index(["method", "metric"]).value
+    added = found["b"].index.difference(found["a"].index)
+    assert set(added) == {(method, f"{name}_signed") for method in (*METHODS, "degraded") for name in ("ssim", "rmse")}
+    pd.testing.assert_series_equal(found["b"].drop(added), found["a"])
+    original = torch.from_numpy(data.load(digits, "test")[:23] / 255).float()
+    for method in METHODS:
+        np.testing.assert_array_equal(samples[method], signed[method])
+        assert found["b"][method, "rmse_signed"] == pytest.approx(2 * found["a"][method, "rmse"], rel=1e-6)
+        theirs = float(ssim(original * 2 - 1, torch.from_numpy(samples[method]) * 2 - 1, data_range=2))
+        assert found["b"][method, "ssim_signed"] == pytest.approx(theirs, abs=1e-5)
+        assert found["b"][method, "ssim_signed"] != pytest.approx(found["a"][method, "ssim"], abs=1e-4)
 
 
 def test_degraded_cells_are_those_of_the_definition(model, digits, experiment, tmp_path):

@@ -38,6 +38,7 @@ TINY: dict[str, Any] = {
     "budget": "tiny",
     "device": "cpu",
     "experiments": ["X1"],
+    "fid": [],
     "threads": {"train": 1, "sample": 1, "evaluate": 1},
     "budgets": {
         "tiny": {
@@ -147,34 +148,66 @@ def assert_nothing_made(checkout: Checkout) -> None:
 # Plans and refusals
 
 
+def trained(plan: Ended) -> set[str]:
+    """The runs whose models a plan trains."""
+    return set(re.findall(r"^ *output: \S+/([\w-]+)/model\.safetensors", plan.output, re.MULTILINE))
+
+
+ALONE = {
+    "E01-fitted",
+    "E02-fitted",
+    "E04-released",
+    "E05-released",
+    "E07-fitted",
+    "E08-fitted",
+    "E10-fitted",
+    "E12-fitted",
+}
+"""The models of what needs no faces or animals: those of the ablations are among them."""
+
+
 def test_the_plan_of_the_default_profile(checkout: Checkout) -> None:
     plan = checkout.snakemake("-n")
     assert plan.status == 0, plan.end
-    assert plan.plan["train"] == plan.plan["sample"] == plan.plan["evaluate"] == 3
-    assert plan.plan["degraded"] == 6
-    assert plan.plan["fetch"] == plan.plan["prepare"] == 1
+    assert trained(plan) == ALONE
+    assert plan.plan["train"] == 8
+    assert plan.plan["sample"] == plan.plan["evaluate"] == plan.plan["figures"] == 12
+    assert plan.plan["fetch"] == plan.plan["prepare"] == 2
+    assert plan.plan["table"] == 8
+    assert plan.plan["calibrate"] == plan.plan["collect"] == plan.plan["report"] == 1
+    assert not {"fetch_weights", "degraded", "sample_part"} & plan.plan.keys()
     assert "results/laptop/E01-fitted/model.safetensors" in plan.output
+    assert re.search(r"^coldbench: E18 is left out: .*AFHQ", plan.output, re.MULTILINE)
     assert_nothing_made(checkout)
 
 
 def test_the_plan_of_the_smoke_profile(checkout: Checkout) -> None:
+    """Every experiment of the grid; where stand-ins make two models the same, it is trained once."""
     plan = checkout.snakemake("-n", "--workflow-profile", "smoke")
     assert plan.status == 0, plan.end
-    assert plan.plan["train"] == 6
-    assert plan.plan["prepare"] == 2
+    assert plan.plan["sample"] == plan.plan["evaluate"] == plan.plan["figures"] == 24
+    assert plan.plan["train"] == len(trained(plan)) == 16
+    assert {"E14_celeba-released", "E15_celeba-released", "E16-released", "E18-released", *ALONE} <= trained(plan)
+    assert plan.plan["prepare"] == 3
     assert "reports/smoke/index.html" in plan.output
     assert "mnist" not in " ".join(re.findall(r"^ *output: .*", plan.output, re.MULTILINE))
+    assert "is left out" not in plan.output
     assert_nothing_made(checkout)
 
 
 def test_the_plan_of_the_slurm_profile(checkout: Checkout) -> None:
     """A cluster gets the paper's budget on CUDA: nothing of this machine's profile may reach it."""
-    plan = checkout.snakemake("--profile", "slurm", "all", "-n", "--printshellcmds")
+    (checkout.folder / "skip.yaml").write_text("absent: skip")
+    plan = checkout.snakemake("--profile", "slurm", "all", "-n", "--printshellcmds", "--configfile", "skip.yaml")
     assert plan.status == 0, plan.end
-    assert plan.plan["train"] == 3
+    assert trained(plan) == ALONE
+    assert plan.plan["train"] == 8
+    assert plan.plan["fetch_weights"] == 1
     assert "results/paper/E01-fitted/model.safetensors" in plan.output
     assert "results/laptop" not in plan.output
     assert "--device cuda" in plan.output
+    assert "--device cpu" not in plan.output
+    assert "--fid paper-float --fid legacy_pytorch --fid clean" in plan.output
     assert re.search(r"slurm_partition=gpu", plan.output)
 
 
@@ -204,6 +237,8 @@ def test_a_mistake_ends_in_one_line(checkout: Checkout, arguments: list[str], cu
         (["./reports/table9.html"], ["reports/table9.html", "reports/table"]),
         (["results/laptop/E01-fited/model.safetensors"], ["'results/laptop/E01-fitted/model.safetensors'"]),
         (["--config", "budget=paper", "device=cpu"], ["days", "budget=laptop"]),
+        (["--config", "absent=refuse"], ["E03", "CelebA-HQ", "--config absent=skip"]),
+        (["--config", "experiments=E18"], ["E18", "AFHQ"]),
         (["--config", "data=no/such/folder"], ["'no/such/folder'", "mnist"]),
         (["--workflow-profile", "smoke", "--config", "results=Snakefile"], ["Snakefile"]),
     ],
@@ -237,7 +272,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 def test_a_run_leaves_what_it_says(finished: Checkout) -> None:
     run = finished.folder / RUN
     manifest = json.loads((run / "samples.json").read_text())
-    assert manifest["images"] == 60
+    assert manifest["sets"].keys() == {"test"}
+    assert manifest["sets"]["test"]["images"] == 60
+    assert (run / manifest["sets"]["test"]["trajectory"]).exists()
     assert {shard["method"] for shard in manifest["shards"]} == {"direct", "naive", "tacos"}
     assert all(sha256(run / shard["file"]) == shard["sha256"] for shard in manifest["shards"])
     assert [json.loads(line)["update"] for line in (run / "model.jsonl").read_text().splitlines()][-1] == 120
@@ -251,7 +288,7 @@ def test_words_comments_and_threads_retrain_nothing(finished: Checkout) -> None:
     words = {"title": "Another title", "protocols": {"a": {"because": "other words"}}}
     plan = finished.tiny(TABLE, "-n", grid={"X1": words}, threads={"train": 2, "sample": 2})
     assert plan.status == 0, plan.end
-    assert set(plan.plan) == {"degraded", "evaluate", "table"}
+    assert set(plan.plan) == {"evaluate", "table"}
 
 
 @pytest.mark.slow
@@ -272,17 +309,26 @@ def test_a_learning_rate_retrains_its_model_alone(finished: Checkout) -> None:
 
 @pytest.mark.slow
 def test_a_new_experiment_plans_only_its_own_jobs(finished: Checkout) -> None:
-    new = {**TINY["grid"]["X1"], "protocols": {"a": {"because": "new"}}}
-    plan = finished.tiny(TABLE, "-n", experiments=["X1", "X2"], grid={"X2": new})
+    """One with a model of its own is trained; those that sample the model of X1, by name or in fact, are not."""
+    new = {**TINY["grid"]["X1"], "protocols": {"a": {"because": "new", "degradation": {"std": 2.0}}}}
+    same = {**TINY["grid"]["X1"], "protocols": {"a": {"because": "the very same model"}}}
+    lent = {
+        "title": "Fewer steps",
+        "model": "X1",
+        "sampling": {"sets": {"every_2": {"every": 2}}},
+        "cell": {"table": 1},
+    }
+    names = ["X1", "X2", "X3", "X4"]
+    plan = finished.tiny(TABLE, "-n", experiments=names, grid={"X2": new, "X3": same, "X4": lent})
     assert plan.status == 0, plan.end
-    assert plan.plan == {"degraded": 1, "train": 1, "sample": 1, "evaluate": 1, "table": 1}
-    assert "results/tiny/X2-a/model.safetensors" in plan.output
+    assert plan.plan == {"train": 1, "sample": 3, "evaluate": 3, "table": 1}
+    assert trained(plan) == {"X2-a"}
 
 
 @pytest.mark.slow
 def test_every_file_of_a_run_and_every_protocol_can_be_asked_for(finished: Checkout) -> None:
     other = "results/tiny/X1-b/model.safetensors"
-    plan = finished.tiny(f"{RUN}/four_columns.png", "results/data/digits-16/train.npy", other, "-n")
+    plan = finished.tiny(f"{RUN}/figures.json", "results/data/digits-16/train.npy", other, "-n")
     assert plan.status == 0, plan.told
     assert plan.plan == {"figures": 1, "train": 1}
 
@@ -323,10 +369,39 @@ def assert_same_weights(run: Path, other: Path) -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def shards(run: Path) -> dict[tuple[str, int], str]:
+def shards(run: Path) -> dict[tuple[str, str, int], str]:
     """The checksums of the restored images."""
     listed = json.loads((run / "samples.json").read_text())["shards"]
-    return {(shard["method"], shard["first"]): shard["sha256"] for shard in listed}
+    return {(shard["set"], shard["method"], shard["first"]): shard["sha256"] for shard in listed}
+
+
+@pytest.mark.slow
+def test_two_jobs_make_the_shards_of_one(finished: Checkout, tmp_path: Path) -> None:
+    """And one of them that lacks its shards, or has damaged ones, is made up for by the last job."""
+    checkout = Checkout(tmp_path)
+    shutil.copytree(finished.folder / "results", tmp_path / "results")
+    run = tmp_path / RUN
+    (run / "samples.json").unlink()
+    shutil.rmtree(run / "shards")
+    sampling = {"tiny": {"sampling": {"jobs": 2}}}
+    made = checkout.tiny(f"{RUN}/samples.json", budgets=sampling)
+    assert made.status == 0, made.end
+    assert made.plan == {"sample_part": 2, "sample": 1}
+    assert "45 of 45 shards are there already" in made.output
+    assert shards(run) == shards(finished.folder / RUN)
+
+    paths = sorted(run.glob("shards/*/*.npy"))
+    assert [path.name for path in paths] == [
+        path.name for path in sorted((finished.folder / RUN).glob("shards/*/*.npy"))
+    ]
+    paths[0].unlink()
+    paths[1].write_bytes(paths[1].read_bytes()[:-1])
+    (run / "samples.json").unlink()
+    again = checkout.tiny(f"{RUN}/samples.json", budgets=sampling)
+    assert again.status == 0, again.end
+    assert again.plan == {"sample": 1}
+    assert "43 of 45 shards are there already" in again.output
+    assert shards(run) == shards(finished.folder / RUN)
 
 
 @pytest.mark.slow
@@ -419,22 +494,37 @@ def test_a_damaged_shard_is_made_again(finished: Checkout, tmp_path: Path) -> No
         return Ended(done.returncode, done.stderr)
 
     data = folder / "data" / "digits-16"
-    about = '{"title": "x", "cell": {"table": 1, "row": ""}, "default": true, "because": ""}'
-    ended = coldbench("evaluate", manifest, "--about", about, "--data", data, "--out", tmp_path / "scores.parquet")
+    about = {
+        "name": "X1",
+        "protocol": "a",
+        "budget": "tiny",
+        "run": "X1-a",
+        "title": "x",
+        "default": True,
+        "because": "",
+    }
+    words = ("--about", json.dumps({**about, "cell": {"table": 1, "row": ""}}), "--statistics", tmp_path / "statistics")
+    scores = tmp_path / "scores.parquet"
+    ended = coldbench("evaluate", manifest, *words, "--data", data, "--out", scores, "--device", "cpu")
     assert ended.status == 1
     assert len(ended.told) == 1
     assert str(shard) in ended.told[0]
-    assert not (tmp_path / "scores.parquet").exists()
+    assert not scores.exists()
 
-    for path in (shard, manifest):  # what it says to delete
-        if str(path) in ended.told[0].partition("delete ")[2]:
-            path.unlink()
+    assert f"delete {manifest}, then run again" in ended.told[0]
+    manifest.unlink()
     sampling = json.dumps(TINY["budgets"]["tiny"]["sampling"])
     model = manifest.with_name("model.safetensors")
     work = manifest.with_name("shards")
     where = ("--data", data, "--out", manifest, "--work", work, "--device", "cpu", "--threads", "1")
-    coldbench("sample", model, "--sampling", sampling, *where)
+    mended = coldbench("sample", model, "--sampling", sampling, *where)
+    assert mended.status == 0, mended.output
+    assert f"{shard} is damaged; it is made again" in mended.output
     assert sha256(shard) == facts["shards"][0]["sha256"]
+    assert json.loads(manifest.read_text())["shards"] == facts["shards"]
+    ended = coldbench("evaluate", manifest, *words, "--data", data, "--out", scores, "--device", "cpu")
+    assert ended.status == 0, ended.output
+    assert scores.exists()
 
 
 @pytest.mark.slow
@@ -444,7 +534,7 @@ def test_an_imported_model_is_sampled_and_never_trained(finished: Checkout, tmp_
     official.export_model(finished.folder / RUN / "model.safetensors", source)
     checkout = Checkout(tmp_path)
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
-    command = ("--cores", "1", "reports/index.html", "--configfile", "tiny.yaml")
+    command = ("--cores", "1", "reports/index.html", "results/scores.parquet", "--configfile", "tiny.yaml")
     planned = checkout.snakemake("-n", *command, "--config", f"imports={{X1-a: {source}}}")
     assert planned.plan.get("import_model") == 1, planned.end
     assert "train" not in planned.plan
@@ -454,6 +544,10 @@ def test_an_imported_model_is_sampled_and_never_trained(finished: Checkout, tmp_
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
     assert shards(tmp_path / RUN) == shards(finished.folder / RUN)
     assert "imported from released.pt" in (tmp_path / "reports/index.html").read_text()
+    assert "X1-a" in (tmp_path / "results/scores.csv").read_text()
+    assert {path.name for path in (tmp_path / RUN / "figures").iterdir()} == {
+        "four_columns.png", "progressive.png", "training.png",
+    }  # fmt: skip
     source.unlink()
     assert "Nothing to be done" in checkout.snakemake(*command).output
     wrong = checkout.snakemake("-n", *command, "--config", f"imports={{X1-c: {source}}}")
