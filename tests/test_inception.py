@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from coldbench import config
+from coldbench import config, evaluate
 from coldbench.errors import ColdbenchError, NotThere
+from coldbench.experiment import Experiment
 from coldbench.files import sha256
 from coldbench.metrics import inception, weights
 
@@ -148,3 +149,27 @@ def test_weights_are_downloaded_whole_or_not_at_all(
 
 def test_every_protocol_of_the_configuration_has_weights() -> None:
     assert set(weights.PROTOCOLS) == set(get_args(config.Fid))
+
+
+def test_scores_carry_the_protocol_the_reference_and_a_warning(
+    trusted: Path, digits: Path, experiment: Experiment, tmp_path: Path
+) -> None:
+    """FID and KID under their full names, flagged as from too few images; the reference's features are made once."""
+    found = evaluate.extractors(["paper-float"], trusted, CPU)
+    assert [(e.name, e.kernel) for e in found] == [("frechet_gabor", ""), ("fid_paper-float", "kid_paper-float")]
+    scorer = evaluate.Scorer(experiment, digits, tmp_path, found[1:], CPU)
+    originals = scorer.tests(6)
+    features = {found[1].name: found[1].features(originals)}
+    rows = {row["metric"]: row for row in scorer.distances("test", "direct", features, "test", 6)}
+    assert rows["fid_paper-float"]["value"] == pytest.approx(0, abs=1e-3)
+    assert rows["fid_paper-float"]["singular"]
+    assert {row["reference"] for row in rows.values()} == {"test"}
+    assert rows["kid_paper-float"]["n"] == 6
+    (cached,) = tmp_path.glob("*.npz")
+    before = cached.stat().st_mtime_ns
+    scorer.distances("test", "tacos", features, "test", 6)
+    assert [cached.stat().st_mtime_ns] == [path.stat().st_mtime_ns for path in tmp_path.glob("*.npz")] == [before]
+    diverged = {found[1].name: np.full((6, 2048), np.nan)}
+    assert all(np.isnan(row["value"]) for row in scorer.distances("test", "naive", diverged, "test", 6))
+    with pytest.raises(ColdbenchError, match=r"FID \(clean\) needs the folder of the Inception weights"):
+        evaluate.extractors(["clean"], None, CPU)

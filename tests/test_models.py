@@ -396,3 +396,30 @@ def test_attention_is_at_the_given_side(side: int, levels: set[str]) -> None:
     keys = small("unet_ddpm", attention=side).state_dict()
     for way in ("down", "up"):
         assert {key.split(".")[1] for key in keys if key.startswith(f"{way}.") and ".attn." in key} == levels
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_tiles_an_image_does_not_depend_on_its_neighbours(kind: str, precision: str) -> None:
+    """The network sees tiles of one size and the time s − 1, and nothing of the padding comes out."""
+    network = small(kind)
+    seen: list[tuple[int, ...]] = []
+    network.register_forward_pre_hook(lambda _, given: seen.append((len(given[0]), *given[1].tolist())))
+    restore = models.restorer(network, 4, precision)
+    x = picture(11)
+    whole = restore(x, 7)
+    assert whole.shape == x.shape
+    assert whole.dtype == torch.float32
+    for size in (1, 3, 4, 5, 11):
+        parts = torch.cat([restore(part, 7) for part in x.split(size)])
+        assert torch.equal(parts, whole), size
+    assert torch.equal(restore(x.flip(0)[:4], 7)[0], restore(x[7:11], 7)[3])
+    assert set(seen) == {(4, 6, 6, 6, 6)}
+
+
+def test_half_precision_is_close_and_another() -> None:
+    network, x = small("unet_convnext"), picture(4)
+    single, half = (models.restorer(network, 4, precision)(x, 3) for precision in ("fp32", "bf16"))
+    assert torch.equal(single, models.restorer(network)(x, 3))
+    assert not torch.equal(single, half)
+    torch.testing.assert_close(half, single, rtol=0.05, atol=0.05)

@@ -90,7 +90,10 @@ def test_what_a_degradation_ends_in_is_its_start(kind: str, spec: dict[str, obje
     torch.testing.assert_close(ended, x, rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize(("kind", "told"), [("colour", "cannot start from 'colour'"), ("grid", "cannot start from 'grid' .it can from: means")])
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [("colour", "cannot start from 'colour'"), ("grid", "cannot start from 'grid' .it can from: means")],
+)
 def test_a_start_that_does_not_fit_is_named(kind: str, told: str) -> None:
     blur = degradations.build(BLUR, 16)
     mixture = priors.Mixture(np.ones(1), np.zeros((1, 3)), np.eye(3)[None])

@@ -387,6 +387,14 @@ def test_page_escapes_names_and_survives_odd_values() -> None:
     assert "none.png is missing" in html
 
 
+def test_a_page_shows_the_runs_behind_its_numbers() -> None:
+    """Also appendix A.7, whose numbers come from the models of Table 5."""
+    for number, run in (("5", "CelebA-blur"), ("5.3", "CelebA-animorphosis"), ("A.7", "CelebA-blur")):
+        html = table_page(table_view(number, generated(), PAPER), generated())
+        assert "No results yet" not in html, number
+        assert f'<th scope="row">{run}</th>' in html, number
+
+
 def test_page_of_nothing_says_so() -> None:
     html = table_page(table_view("2", (), PAPER), ())
     assert "No results yet" in html

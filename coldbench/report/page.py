@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from coldbench import __version__
 from coldbench.errors import ColdbenchError
+from coldbench.report.ablations import METHODS, ablations
 from coldbench.report.figures import Figure
 from coldbench.report.inputs import Score, Scores
 from coldbench.report.tables import TableView
@@ -74,7 +75,7 @@ def index_page(views: Sequence[TableView], scores: Scores, figures: Iterable[Fig
     pictures: dict[tuple[str, str], list[Picture]] = {}
     for figure in figures:
         pictures.setdefault((figure.run, figure.title), []).append(_picture(figure))
-    return _tables("index.html", views, scores, pictures=pictures)
+    return _tables("index.html", views, scores, pictures=pictures, ablations=ablations(scores), methods=METHODS)
 
 
 def _tables(template: str, views: Sequence[TableView], scores: Scores, **values: Any) -> str:
