@@ -166,6 +166,8 @@ def _with_models(grid: Any) -> Any:
         if not isinstance(entry, Mapping) or entry.get("model") is None:
             continue
         base = grid.get(entry["model"])
+        if entry["model"] in grid and not isinstance(base, Mapping):
+            continue  # the schema tells
         if not isinstance(base, Mapping) or base.get("model") is not None:
             having = [other for other, there in grid.items() if isinstance(there, Mapping) and not there.get("model")]
             raise unknown(f"model of {name}", str(entry["model"]), having)

@@ -137,7 +137,7 @@ def evaluate(scorer: Scorer, manifest: Path, about: About, out: Path, partner: P
             f"{manifest} was sampled from other test images than {scorer.prepared} holds; sample again"
         )
     ticker = Ticker(sum(len(p["methods"]) for p in facts["sets"].values()), "method", images_each=1)
-    done = 0
+    done, signed = 0, facts.get("signed_metrics", False)
     rows: Rows = []
     for name, part in facts["sets"].items():
         restored = part["start"] is None
@@ -146,13 +146,13 @@ def evaluate(scorer: Scorer, manifest: Path, about: About, out: Path, partner: P
             [("test", part["images"])] if restored else [("train", None), ("test", None)]
         )
         if restored and part["assumed"] is None and part["state"] == "true" and part["every"] == 1:
-            rows += _degraded(scorer, name, part["severity"], part["images"], partner)
+            rows += _degraded(scorer, name, part["severity"], part["images"], partner, signed)
         features: dict[str, dict[str, Features]] = {}
         singles: dict[str, tuple[Values, Values]] = {}
         for method in part["methods"]:
             images = torch.from_numpy(sampled.read(manifest, method, name)).to(scorer.device)
             if original is not None:
-                seed, signed = scorer.experiment.seed, facts.get("signed_metrics", False)
+                seed = scorer.experiment.seed
                 found, singles[method] = _similarity(name, method, original, images, seed, signed)
                 rows += found
             features[method] = _features(scorer, images)
@@ -168,7 +168,9 @@ def evaluate(scorer: Scorer, manifest: Path, about: About, out: Path, partner: P
     _write(out, rows, scorer, about, details, began)
 
 
-def _degraded(scorer: Scorer, name: str, severity: int | None, images: int, partner: Path | None) -> Rows:
+def _degraded(
+    scorer: Scorer, name: str, severity: int | None, images: int, partner: Path | None, signed: bool = False
+) -> Rows:
     """What a set starts from, over the whole test set, because no model is needed for it.
 
     The Fréchet distance depends on n, so it is taken from the first `images` as for the restored images.
@@ -183,7 +185,7 @@ def _degraded(scorer: Scorer, name: str, severity: int | None, images: int, part
         _, x, _ = origins.degraded(degradation, tests, where, experiment.seed, scorer.device, severity)
         parts.append(to_unit_interval(x))
     other = torch.cat(parts)
-    rows, _ = _similarity(name, "degraded", scorer.tests(), other, experiment.seed)
+    rows, _ = _similarity(name, "degraded", scorer.tests(), other, experiment.seed, signed)
     return rows + scorer.distances(name, "degraded", _features(scorer, other[:images]), "test", images)
 
 

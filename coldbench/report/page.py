@@ -16,7 +16,7 @@ from coldbench.errors import ColdbenchError
 from coldbench.report.ablations import METHODS, ablations
 from coldbench.report.figures import Figure
 from coldbench.report.inputs import Score, Scores
-from coldbench.report.tables import TableView
+from coldbench.report.tables import ALSO, TableView
 from coldbench.report.verdict import KINDS
 
 COMMANDS = (
@@ -66,7 +66,7 @@ class Run:
 
 def table_page(view: TableView, scores: Scores) -> str:
     """One table as a page of its own."""
-    mine = tuple(score for score in scores if score.table == view.number)
+    mine = tuple(score for score in scores if score.table in (view.number, ALSO.get(view.number)))
     return _tables("table.html", [view], mine)
 
 

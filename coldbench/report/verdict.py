@@ -70,7 +70,7 @@ def judge(ours: Score | None, cell: PaperCell | None, absent: str) -> Verdict:
     if cell is None:
         return Verdict("not comparable", "the paper prints no such number")
     if quantity(ours.metric) != cell.metric:
-        here, there = LABELS.get(ours.metric, ours.metric), LABELS.get(cell.metric, cell.metric)
+        here, there = LABELS.get(quantity(ours.metric), ours.metric), LABELS.get(cell.metric, cell.metric)
         return Verdict("not comparable", f"another feature extractor: {here} here, {there} in the paper")
     if ours.singular:
         return Verdict("not comparable", f"{named(ours)}: fewer images than the features have dimensions")
