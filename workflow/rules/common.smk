@@ -114,7 +114,7 @@ def partner_option(wildcards, input):
 
 def weights(wildcards):
     """What FID's features need, fetched once on the submitting machine; nothing where the folder is configured."""
-    return [f"{RESULTS}/inception.fetched"] if FID and not GRID.config.inception else []
+    return [f"{RESULTS}/inception/fetched"] if FID and not GRID.config.inception else []
 
 
 FID_OPTIONS = f"--inception {INCEPTION} " + " ".join(f"--fid {protocol}" for protocol in FID) if FID else ""

@@ -40,13 +40,13 @@ rule prepare:
 # Inception's weights, for FID: fetched once, verified by their SHA-256; compute nodes need no network.
 rule fetch_weights:
     output:
-        touch(f"{RESULTS}/inception.fetched"),
+        touch(f"{RESULTS}/inception/fetched"),
     log:
         f"{RESULTS}/logs/fetch-weights.log",
     conda:
         "../../environment.yml"
     params:
         fid=FID,
-        folder=INCEPTION,
+        folder=subpath(output[0], parent=True),
     shell:
         "coldbench fetch-weights {params.folder:q} {params.fid} --log {log:q}"

@@ -1,9 +1,5 @@
 # Every set and method of one model. Shards are no outputs: finished ones survive a killed job. With sampling.jobs > 1
 # that many jobs make the shards side by side; the last one finds them all, and makes again what is missing.
-SAMPLE = (
-    "coldbench sample {input.model:q} --sampling {params.sampling:q} --data {params.data:q} --work {params.work:q}"
-    " {resources.partner} --device {resources.device} --threads {threads} --log {log:q}"
-)
 
 
 rule sample_part:
@@ -31,7 +27,9 @@ rule sample_part:
         data=subpath(input.data, parent=True),
         work=f"{RUN}/shards",
     shell:
-        SAMPLE + " --part {wildcards.part}/{wildcards.jobs}"
+        "coldbench sample {input.model:q} --sampling {params.sampling:q} --data {params.data:q} --work {params.work:q}"
+        " {resources.partner} --device {resources.device} --threads {threads} --log {log:q}"
+        " --part {wildcards.part}/{wildcards.jobs}"
 
 
 rule sample:
@@ -60,4 +58,6 @@ rule sample:
         data=subpath(input.data, parent=True),
         work=f"{RUN}/shards",
     shell:
-        SAMPLE + " --out {output:q}"
+        "coldbench sample {input.model:q} --sampling {params.sampling:q} --data {params.data:q} --work {params.work:q}"
+        " {resources.partner} --device {resources.device} --threads {threads} --log {log:q}"
+        " --out {output:q}"
