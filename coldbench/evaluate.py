@@ -9,15 +9,11 @@ and of the test images. `tacos-direct` is a difference of two methods on the sam
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow
 import torch
 from pyarrow import parquet
@@ -27,12 +23,9 @@ from coldbench import data, degradations, origins, pipeline
 from coldbench import manifest as sampled
 from coldbench.config import About
 from coldbench.errors import ColdbenchError
-from coldbench.experiment import Experiment
 from coldbench.files import atomic
 from coldbench.images import to_unit_interval
-from coldbench.metrics import gabor, intervals, kernel
-from coldbench.metrics.intervals import Estimate
-from coldbench.metrics.reference import Reference, reference
+from coldbench.metrics import intervals
 from coldbench.metrics.similarity import (
     Values,
     batches,
@@ -45,83 +38,13 @@ from coldbench.metrics.similarity import (
 from coldbench.metrics.ssim import Window
 from coldbench.progress import Ticker, log
 from coldbench.provenance import provenance
+from coldbench.scoring import Features, Rows, Scorer, extractors, row
 
-Rows = list[dict[str, Any]]
-Features = npt.NDArray[np.floating]
+__all__ = ["Scorer", "evaluate", "extractors"]
+
 SIGNED = Window(data_range=2.0)
 PAIR = ("tacos", "direct")
 """The two methods whose difference is the paper's first claim."""
-
-
-@dataclass(frozen=True)
-class Extractor:
-    """Features under the name that a Fréchet distance on them has, and how many bootstrap draws it affords."""
-
-    name: str
-    features: Callable[[Tensor], Features]
-    draws: int
-    kernel: str = ""  # the name that a kernel distance on them has, if it has one
-
-
-@dataclass(frozen=True)
-class Scorer:
-    """What all sets of a run are scored with."""
-
-    experiment: Experiment
-    prepared: Path
-    cache: Path
-    extractors: list[Extractor]
-    device: torch.device
-
-    def tests(self, n: int | None = None) -> Tensor:
-        """The first n test images (None: all) in [0, 1]."""
-        images = data.load(self.prepared, "test")
-        return to_unit_interval(pipeline.test_images(images, self.experiment.size, slice(n), self.device))
-
-    def reference(self, extractor: Extractor, split: str, n: int | None = None) -> Reference:
-        """The features of the first n images of a split (None: all), from the cache if they are there."""
-        info, size = data.info(self.prepared), self.experiment.size
-        images = data.load(self.prepared, split)[:n]
-        about = {"features": extractor.name, "data": info["hash"], "split": split, "size": size, "n": len(images)}
-
-        def parts() -> Iterator[Tensor]:
-            for where in batches(len(images)):
-                yield to_unit_interval(pipeline.test_images(images, size, where, self.device))
-
-        return reference(self.cache, about, parts, extractor.features)
-
-    def distances(
-        self, name: str, method: str, features: dict[str, Features], split: str, n: int | None = None
-    ) -> Rows:
-        """Fréchet and kernel distance of one method's features from those of a split's first n images."""
-        rows: Rows = []
-        seed = self.experiment.seed
-        for extractor in self.extractors:
-            mine = features[extractor.name]
-            if not np.isfinite(mine).all():  # a trajectory that diverged is a result too, without a distance
-                nothing = Estimate(math.nan, math.nan, math.nan, len(mine))
-                rows += [_row(name, method, m, nothing, split) for m in (extractor.name, extractor.kernel) if m]
-                continue
-            there = self.reference(extractor, split, n)
-            value = intervals.frechet(mine, there.statistics, seed, extractor.draws)
-            rows.append(_row(name, method, extractor.name, value, split))
-            if extractor.kernel:
-                distance = kernel.kernel_distance(mine, there.features, seed)
-                rows.append(_row(name, method, extractor.kernel, distance, split))
-        return rows
-
-
-def extractors(protocols: Iterable[str], weights: Path | None, device: torch.device) -> list[Extractor]:
-    """FD-Gabor's features, which are always there, and FID's under each of `protocols` with `weights`' files."""
-    found = [Extractor(gabor.NAME, lambda x: gabor.features(x).cpu().numpy(), draws=200)]
-    for protocol in protocols:
-        from coldbench.metrics import inception
-
-        if weights is None:
-            raise ColdbenchError(f"FID ({protocol}) needs the folder of the Inception weights")
-        features = inception.extractor(protocol, weights, device)
-        found.append(Extractor(f"fid_{protocol}", features, draws=20, kernel=f"kid_{protocol}"))
-    return found
 
 
 def evaluate(scorer: Scorer, manifest: Path, about: About, out: Path, partner: Path | None = None) -> None:
@@ -189,10 +112,6 @@ def _degraded(
     return rows + scorer.distances(name, "degraded", _features(scorer, other[:images]), "test", images)
 
 
-def _row(name: str, method: str, metric: str, value: Estimate, split: str = "") -> dict[str, Any]:
-    return {"set": name, "method": method, "metric": metric, "reference": split, **vars(value)}
-
-
 def _features(scorer: Scorer, images: Tensor) -> dict[str, Features]:
     return {
         extractor.name: np.concatenate([extractor.features(images[part]) for part in batches(len(images))])
@@ -215,7 +134,7 @@ def _similarity(
         values["rmse_signed"] = pooled_rmse(4 * mses, seed)
     numbers = ", ".join(f"{metric} {value.value:.4f}" for metric, value in values.items())
     log.info("%s, %s: %s, n %d", name, method, numbers, len(original))
-    return [_row(name, method, metric, value) for metric, value in values.items()], (ssims, mses)
+    return [row(name, method, metric, value) for metric, value in values.items()], (ssims, mses)
 
 
 def _differences(
@@ -231,7 +150,7 @@ def _differences(
     if singles:
         for metric, place, statistic in (("ssim", 0, "mean"), ("rmse", 1, "root_mean")):
             value = intervals.difference(singles[one][place], singles[other][place], statistic, seed)
-            rows.append(_row(name, label, metric, value))
+            rows.append(row(name, label, metric, value))
     for extractor in scorer.extractors:
         a, b = (features[method][extractor.name] for method in PAIR)
         if not (np.isfinite(a).all() and np.isfinite(b).all()):
@@ -239,7 +158,7 @@ def _differences(
         for split, n in splits:
             there = scorer.reference(extractor, split, n).statistics
             value = intervals.frechet_difference(a, b, there, seed, extractor.draws)
-            rows.append(_row(name, label, extractor.name, value, split))
+            rows.append(row(name, label, extractor.name, value, split))
     return rows
 
 

@@ -19,6 +19,7 @@ import pytest
 
 from coldbench.errors import ColdbenchError
 from coldbench.report import page
+from coldbench.report.ablations import METHODS, ablations
 from coldbench.report.figures import Figure, four_columns, progressive, training_curve
 from coldbench.report.inputs import PaperCell, Score, Scores, collect, load_paper, load_scores, scores_of
 from coldbench.report.page import banner, index_page, runs_of, scorecard, table_page
@@ -485,3 +486,29 @@ def test_training_curve_of_any_log(tmp_path: Path, losses: list[float]) -> None:
     log = [{"updates": 10 * k, "loss": loss, "images_per_second": 100.0} for k, loss in enumerate(losses)]
     training_curve(log, tmp_path / "training.png", "laptop")
     assert size(tmp_path / "training.png") == (640, 400)
+
+
+# --- ablations
+
+
+def test_ablations_stand_beside_the_ordinary_samples_of_their_model() -> None:
+    origin = {"provenance": json.dumps({"model": "abc"}), "method": "tacos"}
+    ordinary = [score(**origin, metric=metric, value=value) for metric, value in (("ssim", 0.71), ("rmse", 0.15))]
+    stranger = score(**{**origin, "provenance": json.dumps({"model": "xyz"})}, run="E09-fitted", metric="ssim")
+    changed = [
+        score(**origin, run="A4-fitted", title="Fewer steps", table="", row="", set=part, metric="ssim", value=value)
+        for part, value in (("every_10", 0.5), ("every_2", 0.7))
+    ]
+    (found,) = ablations((*ordinary, stranger, *changed))
+    assert [(line.label, line.ordinary) for line in found.lines] == [
+        ("E01-fitted, as it is", True),
+        ("every 2", False),
+        ("every 10", False),
+    ]
+    tacos = list(METHODS).index("tacos")
+    assert [line.cells[tacos][0][0] for line in found.lines] == ["0.7100", "0.7000", "0.5000"]
+    assert found.lines[1].cells[tacos][1] == ("", "")
+    html = index_page([], (*ordinary, *changed), [])
+    assert "Beyond the paper" in html
+    assert "Every 10" in html
+    assert "Beyond the paper" not in index_page([], tuple(ordinary), [])

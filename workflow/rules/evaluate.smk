@@ -20,7 +20,7 @@ rule evaluate:
         partner=partner_option,
         gpu=GPUS * bool(FID),
         mem_mb=16000,
-        runtime=120,
+        runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         fid=FID_OPTIONS,
         cache=CACHE,
