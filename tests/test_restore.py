@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from coldbench import checkpoint, data, degradations, journal, models, progress, restore, samplers, seeds
+from coldbench import checkpoint, data, degradations, journal, models, restore, samplers, seeds
 from coldbench.errors import ColdbenchError
 from coldbench.experiment import Experiment, Network
 from coldbench.images import from_uint8, to_unit_interval
@@ -215,9 +215,7 @@ def test_a_told_centre_is_used_for_every_image(model, source, digits_16, tmp_pat
     assert np.abs(found["2.png"].astype(int) - mirrored["2.png"]).max() > 3
 
 
-def test_what_is_not_told_is_drawn_and_said(experiment, model, source, digits_16, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(progress.log, "propagate", True)
-
+def test_what_is_not_told_is_drawn_and_said(experiment, model, source, digits_16, tmp_path, caplog):
     def said(path: Path, folder: str, **options: Any) -> list[str]:
         caplog.clear()
         run(path, source, tmp_path / folder, **options)
