@@ -35,7 +35,7 @@ test: $(READY) ## the tests (minutes, no network)
 test-all: $(READY) ## the slow tests as well
 	pytest -n 2
 
-bench: $(READY) ## degradations, training, sampling and scoring against plain readings of the released algorithm, 25 minutes
+bench: $(READY) ## degradations, training, sampling and scoring against plain readings of the released algorithm, about half an hour
 	$(BIN)/python tests/bench_degradations.py
 	$(BIN)/python tests/bench_training.py
 	$(BIN)/python tests/bench_sampling.py

@@ -148,7 +148,7 @@ def sample(
     out: Annotated[Path | None, typer.Option(help="manifest to write; none only makes shards")] = None,
     sampling: Annotated[str, typer.Option(help="sets, methods, images and more, as JSON")] = "{}",
     part: Annotated[
-        str, typer.Option(help="k/n: without OUT, only every n-th missing shard, from the k-th on")
+        str, typer.Option(help="k/n: without OUT, of every n-th shard from the k-th on what is missing")
     ] = "1/1",
     partner: Partner = None,
     device: Device = "auto",

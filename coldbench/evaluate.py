@@ -1,4 +1,4 @@
-"""Scores: image shards, or the degraded test set alone, → rows of one tidy table.
+"""Scores: image shards and the degraded images they were made from → rows of one tidy table.
 
 A row is one value of one metric for one method on one set of one run, with its interval, n and provenance; every table,
 figure and verdict of the report is a view of these rows (the columns are `report.inputs.Score`). Restored images are
@@ -19,7 +19,7 @@ import torch
 from pyarrow import parquet
 from torch import Tensor
 
-from coldbench import data, degradations, origins, pipeline
+from coldbench import data, origins, pipeline
 from coldbench import manifest as sampled
 from coldbench.config import About
 from coldbench.errors import ColdbenchError
@@ -100,8 +100,7 @@ def _degraded(
     """
     experiment = scorer.experiment
     tests = data.load(scorer.prepared, "test")
-    partners = pipeline.middle(data.load(partner, "train"), experiment.size) if partner else None
-    degradation = degradations.build(experiment.degradation, experiment.size, partners)
+    degradation = pipeline.degradation_of(experiment, partner)
     parts = []
     for part in batches(len(tests)):
         where = range(part.start, part.stop)

@@ -7,14 +7,16 @@ resumed training, another accumulation or more GPUs see the same pictures (proto
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from coldbench import seeds
-from coldbench.experiment import Pipeline
+from coldbench import data, degradations, seeds
+from coldbench.degradations import Degradation
+from coldbench.experiment import Experiment, Pipeline
 from coldbench.images import from_uint8
 
 Images = npt.NDArray[np.uint8]
@@ -67,3 +69,9 @@ def middle(images: Images, size: int) -> Images:
 def test_images(images: Images, size: int, where: slice, device: torch.device) -> Tensor:
     """x0 for the test images `where`: float32 (N, C, size, size) in [-1, 1]."""
     return from_uint8(np.ascontiguousarray(middle(images[where], size)), device)
+
+
+def degradation_of(experiment: Experiment, partner: Path | None) -> Degradation:
+    """An experiment's degradation; `partner` is the prepared data set whose training images it mixes in, if it does."""
+    others = middle(data.load(partner, "train"), experiment.size) if partner else None
+    return degradations.build(experiment.degradation, experiment.size, others)

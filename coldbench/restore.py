@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coldbench import checkpoint, data, degradations, journal, models, pipeline, seeds
+from coldbench import checkpoint, data, journal, models, pipeline, seeds
 from coldbench.data.images_on_disk import SUFFIXES, list_images
 from coldbench.degradations import Degradation, State
 from coldbench.errors import ColdbenchError, unknown
@@ -122,8 +122,7 @@ def restore(
         raise ColdbenchError(
             f"{model} mixes in images of {experiment.partner}: give that data set, prepared, as partner"
         )
-    others = pipeline.middle(data.load(partner, "train"), side) if partner else None
-    degradation = degradations.build(experiment.degradation, side, others)
+    degradation = pipeline.degradation_of(experiment, partner)
     drawn = degradation.draw(torch.zeros(1, dtype=torch.int64), seed)
     told = parse_state(degradation, drawn, state or {})
     begin = _start(degradation, method, severity, every, batch)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from coldbench import checkpoint, data, degradations, models, origins, pipeline
+from coldbench import checkpoint, data, models, origins, pipeline
 from coldbench.config import Sampling
 from coldbench.errors import ColdbenchError
 from coldbench.experiment import fingerprint
@@ -36,7 +36,7 @@ SHOWN = 6
 
 @dataclass(frozen=True)
 class Shard:
-    """Images `where` of one set by one method; `file` is None until it has been made."""
+    """Images `where` of one set by one method, and the folder that its file lies in."""
 
     set: str
     method: str
@@ -82,13 +82,12 @@ def run(
 
     `partner` is the prepared data set of a degradation that mixes in other images. Writes the shards and a
     `trajectory.npz` per set in folders of `work`, then, last, the manifest `out` that names them; without `out` only
-    part k of n of the missing shards, and nothing else. A run that was stopped goes on at the first missing shard.
+    what is missing of part k of n of the shards. A run that was stopped goes on at the first missing shard.
     """
     info = data.info(prepared)
     loaded = checkpoint.load_model(model, info["channels"], device)
     experiment = loaded.experiment
-    others = pipeline.middle(data.load(partner, "train"), experiment.size) if partner else None
-    degradation = degradations.build(experiment.degradation, experiment.size, others)
+    degradation = pipeline.degradation_of(experiment, partner)
     tile = sampling.tile or models.TILE[device.type]
     network: torch.nn.Module = torch.compile(loaded.network) if sampling.compile else loaded.network  # type: ignore
     restore = models.restorer(network, tile, sampling.precision)

@@ -19,7 +19,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from coldbench import checkpoint, data, degradations, engine, models, pipeline, preview, seeds
+from coldbench import checkpoint, data, engine, models, pipeline, preview, seeds
 from coldbench.degradations import Degradation, observe
 from coldbench.errors import ColdbenchError
 from coldbench.experiment import Experiment, Training
@@ -99,8 +99,7 @@ def train(
     """
     training, seed = experiment.training, seeds.derive(experiment.seed, "training")
     images = data.load(prepared, "train")
-    others = pipeline.middle(data.load(partner, "train"), experiment.size) if partner else None
-    degradation = degradations.build(experiment.degradation, experiment.size, others)
+    degradation = pipeline.degradation_of(experiment, partner)
     belongs = {"experiment": experiment.science, "data": data.info(prepared)["hash"]}
 
     fabric = engine.fabric(device, training.precision)

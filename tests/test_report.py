@@ -409,7 +409,7 @@ def test_page_of_nothing_says_so() -> None:
         (synthetic(), "Laptop run", "Degraded columns on the paper's data"),
         ((score(embedded=True, row=""),), "Embedded images", "Nothing here"),
         ((score(budget="mine"),), "Mine run", "(mine budget)"),
-        ((score(budget="short"),), "Short run", "less than an hour on a GPU"),
+        ((score(budget="short"),), "Short run", "trained for 20,000 updates"),
     ],
 )
 def test_banner_warns(scores: Scores, title: str, says: str) -> None:

@@ -29,7 +29,7 @@ COMMANDS = (
 )
 BUDGETS = {
     "smoke": "tiny networks, trained for seconds",
-    "short": "networks trained for less than an hour on a GPU",
+    "short": "networks of full size, trained for 20,000 updates",
     "laptop": "networks trained for minutes, not for the paper's hundreds of thousands of updates",
 }
 
