@@ -6,6 +6,8 @@ from pathlib import Path
 
 HEAD = """# The pins of requirements.lock for conda users; written by `make lock`, do not edit.
 #   conda env create -f environment.yml && conda activate coldbench && pip install --no-deps -e .
+# `snakemake --sdm conda` makes it by itself, for its jobs; coldbench is not among the pins, as jobs run the checkout's
+# own code by workflow/bin/coldbench: nothing to install, and nothing that could be of another version.
 name: coldbench
 channels: [conda-forge, nodefaults]
 dependencies:
