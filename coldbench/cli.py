@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coldbench import __version__, progress
+from coldbench import __version__, cluster, progress
 from coldbench.config import About, Sampling
 from coldbench.errors import ColdbenchError
 from coldbench.experiment import Experiment, from_json
@@ -33,10 +34,13 @@ Prepared = Annotated[Path, typer.Option("--data", help="folder written by `coldb
 Partner = Annotated[Path | None, typer.Option(help="prepared data set whose images a degradation mixes in")]
 Work = Annotated[Path, typer.Option(help="folder for checkpoints or shards, which survive a stopped job")]
 Out = Annotated[Path, typer.Option(help="file to write")]
+Pages = Annotated[list[str] | None, typer.Option("--page", help="a page of the report that may be linked")]
 Cache = Annotated[Path, typer.Option("--statistics", help="folder for the features of reference sets, made once")]
 Fid = Annotated[
     list[str] | None, typer.Option(help="FID protocols: paper-float, legacy_pytorch, legacy_tensorflow, clean")
 ]
+Devices = Annotated[Path, typer.Option(help="how fast devices are (YAML)")]
+SPEEDS = Path("workflow/config/devices.yaml")
 Inception = Annotated[Path | None, typer.Option(help="folder of the Inception weights that FID needs")]
 
 
@@ -51,6 +55,7 @@ def _setup(log: Path | None, name: str, device: str, threads: int | None) -> tor
         raise ColdbenchError(f"unknown device '{device}' (valid: auto, cpu, cuda)")
     if device == "cuda" and not torch.cuda.is_available():
         raise ColdbenchError("device is cuda, but torch sees no GPU here; use device=auto or cpu")
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means it; a training with tf32 says so and turns it on
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
@@ -60,6 +65,26 @@ def _experiment(text: str) -> Experiment:
     except OSError as error:
         raise ColdbenchError(f"cannot read experiment {text}: {error.strerror}") from error
     return from_json(Experiment, content, "experiment")
+
+
+@app.command()
+def plan(
+    overlays: Annotated[
+        list[Path] | None, typer.Argument(metavar="[CONFIG]...", help="over the grid, as after --configfile (YAML)")
+    ] = None,
+    device: Annotated[str, typer.Option(help="the kind of device, one of DEVICES")] = "h100",
+    gpus: Annotated[int, typer.Option(min=1, help="how many of them")] = 8,
+    json: Annotated[bool, typer.Option("--json", help="for other programs")] = False,
+    grid: Annotated[Path, typer.Option(help="the grid (YAML)")] = Path("workflow/config/paper.yaml"),
+    devices: Devices = SPEEDS,
+) -> None:
+    """Print what the grid costs before it is run: jobs, GPU-hours, wall hours and disk, per run and table."""
+    from coldbench import cost
+    from coldbench import plan as planning
+
+    on = cost.device(devices, device)
+    jobs = planning.jobs(planning.resolved(planning.read([grid, *(overlays or [])])), on)
+    typer.echo((planning.as_json if json else planning.as_text)(jobs, on, gpus))
 
 
 @app.command()
@@ -109,6 +134,14 @@ def train(
     compile: Annotated[bool, typer.Option("--compile", help="compile the network (torch.compile)")] = False,
     channels_last: Annotated[bool, typer.Option("--channels-last", help="channels-last memory format")] = False,
     preview_every: Annotated[int, typer.Option(min=0, help="updates between pictures in WORK (0: none)")] = 0,
+    checkpoint_every: Annotated[float, typer.Option(min=0, help="seconds between checkpoints")] = 60.0,
+    time_limit: Annotated[
+        float | None, typer.Option(min=0, help="minutes that a Slurm job has; it saves and stops before they are over")
+    ] = None,
+    max_cpu_hours: Annotated[
+        float | None, typer.Option(min=0, help="refuse a training that would take longer without a GPU")
+    ] = None,
+    devices: Devices = SPEEDS,
     device: Device = "auto",
     threads: Threads = None,
     log: Log = None,
@@ -116,10 +149,17 @@ def train(
     """Train one model; WORK keeps the checkpoints, from which a stopped training goes on."""
     resolved = _experiment(experiment)
     target = _setup(log, f"{resolved.run} train", device, threads)
+    with contextlib.suppress(OSError):  # Snakemake removes LOG when a job runs again: this keeps it all
+        progress.also_to(work / "train.log")
     from coldbench import train as training
+    from coldbench.grid import refuse_on_cpu
+
+    if target.type == "cpu" and max_cpu_hours is not None:
+        refuse_on_cpu(resolved, max_cpu_hours, devices)
     from coldbench.engine import Options
 
-    training.train(resolved, data, out, work, target, partner, Options(compile, channels_last), preview_every)
+    upkeep = training.Upkeep(checkpoint_every, preview_every, cluster.working_seconds(time_limit))
+    training.train(resolved, data, out, work, target, partner, Options(compile, channels_last), upkeep)
 
 
 @app.command("import")
@@ -246,6 +286,7 @@ def calibrate(
     images: Annotated[int | None, typer.Option(min=2, help="only the first images of each set: a quick look")] = None,
     device: Device = "auto",
     threads: Threads = None,
+    link: Annotated[list[str] | None, typer.Option(help="a page of the report that may be linked")] = None,
     log: Log = None,
 ) -> None:
     """Find the reading of the paper that gives its Degraded cells; needs no trained model. Beside OUT, a CSV file."""
@@ -262,16 +303,64 @@ def calibrate(
     plan, cells = reading.load(text, str(readings)), inputs.load_paper(paper)
     began = time.monotonic()
     records = calibration.run(plan, data, target, images)
-    view.write(records, cells, out, page, calibration.facts(records, time.monotonic() - began, target), images)
+    facts = calibration.facts(records, time.monotonic() - began, target)
+    view.write(records, cells, out, page, facts, images, link or [path.name for path in page.parent.glob("*.html")])
 
 
 @app.command()
-def figures(manifest: Path, about: Words, training_log: Path, out: Out, log: Log = None) -> None:
-    """Draw the figures of one run."""
+def status(
+    config: Annotated[
+        list[Path] | None,
+        typer.Argument(help="configurations (YAML) on top of the paper's, as --configfile takes them"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="the same for programs")] = False,
+) -> None:
+    """Tell of every run whether its model is missing, being trained or done, and whether it was sampled and scored."""
+    from coldbench import plan
+    from coldbench import status as view
+
+    grid = view.grid_of(plan.read([Path("workflow/config/paper.yaml"), *(config or [])]))
+    lines = view.states(grid, Path(grid.config.results), time.time())
+    typer.echo(view.as_json(lines) if as_json else view.as_text(lines))
+
+
+@app.command()
+def figures(
+    manifest: Path,
+    about: Words,
+    training_log: Path,
+    data: Prepared,
+    out: Out,
+    statistics: Cache,
+    partner: Partner = None,
+    log: Log = None,
+) -> None:
+    """Draw the pictures of one run as sprites, into `figures` beside OUT, their list."""
+    _setup(log, f"{manifest.parent.name} figures", "cpu", None)
     from coldbench.report import gallery
 
-    progress.log_to(log, f"[{manifest.parent.name} figures]")
-    gallery.draw(manifest, from_json(About, about, "about"), training_log, out)
+    gallery.draw(manifest, from_json(About, about, "about"), training_log, data, out, partner, statistics)
+
+
+@app.command("gallery")
+def gallery_(
+    plan: Annotated[Path, typer.Option(help="which runs make which figure of the paper (YAML)")],
+    out: Out,
+    inputs: Annotated[list[Path] | None, typer.Argument(help="scores (.parquet) and lists of pictures (.json)")] = None,
+    page: Pages = None,
+    log: Log = None,
+) -> None:
+    """Render the page of figures, OUT, and beside it a page per run, with their images."""
+    from coldbench.report import figures as paper
+    from coldbench.report import gallery, runs
+    from coldbench.report import inputs as reading
+
+    progress.log_to(log, "[gallery]")
+    files = inputs or []
+    scores = reading.load_scores([path for path in files if path.suffix == ".parquet"])
+    pictures = gallery.load([path for path in files if path.suffix == ".json"])
+    written = runs.write(paper.load_plan(plan), scores, pictures, out, page or [])
+    progress.log.info("%s, and pages of %d runs", out, len(written) - 1)
 
 
 @app.command()
@@ -280,37 +369,77 @@ def table(
     paper: Annotated[Path, typer.Option(help="the paper's printed numbers (CSV)")],
     out: Out,
     scores: Annotated[list[Path] | None, typer.Argument(help="scores (.parquet); none shows the paper alone")] = None,
+    plan: Annotated[str, typer.Option(help="JSON: which experiment makes which row, and why it is left out")] = "[]",
+    page: Pages = None,
     log: Log = None,
 ) -> None:
-    """Render table NUMBER from SCORES as a page, and beside it as CSV."""
+    """Render table NUMBER from SCORES as a page, and beside it as CSV, LaTeX and JSON."""
     from coldbench.files import write_text
-    from coldbench.report import inputs, page, tables
+    from coldbench.report import inputs, latex, tables, twins
+    from coldbench.report import page as pages
 
     progress.log_to(log, f"[table {number}]")
-    rows = inputs.load_scores(scores or [])
-    view = tables.table_view(number, rows, inputs.load_paper(paper))
-    write_text(out.with_suffix(".csv"), tables.table_csv(view))
-    write_text(out, page.table_page(view, rows))
+    rows, folders = inputs.load_scores(scores or []), inputs.folders_of(scores or [])
+    view = tables.table_view(number, rows, inputs.load_paper(paper), inputs.plan_of(plan))
+    for end, text in (
+        (".csv", twins.table_csv(view)),
+        (".tex", latex.table_tex(view)),
+        (".json", twins.table_json(view, folders)),
+    ):
+        write_text(out.with_name(f"{out.stem}{end}"), text)
+    write_text(out, pages.table_page(view, rows, pages.Site(frozenset(page or []), folders)))
+
+
+@app.command()
+def discrepancies(
+    questions: Annotated[Path, typer.Argument(help="what is in question (YAML)")],
+    out: Out,
+    paper: Annotated[Path, typer.Option(help="the paper's printed numbers (CSV)")],
+    grid: Annotated[Path, typer.Option(help="the experiments with their protocols (YAML)")],
+    readings: Annotated[Path, typer.Option(help="the readings of the calibration (YAML)")],
+    scores: Annotated[list[Path] | None, typer.Argument(help="scores (.parquet)")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="the calibration's table (.parquet)")] = None,
+    page: Pages = None,
+    log: Log = None,
+) -> None:
+    """Render what paper, README and code say differently, what we chose, and the evidence."""
+    from coldbench.files import write_text
+    from coldbench.report import discrepancies as view
+    from coldbench.report import inputs, tables
+    from coldbench.report.page import banner
+
+    progress.log_to(log, "[discrepancies]")
+    rows, cells = inputs.load_scores(scores or []), inputs.load_paper(paper)
+    views = [tables.table_view(number, rows, cells) for number in tables.tables_of(cells)]
+    lines = view.calibrated(calibration)
+    sources = view.load(questions), view.grid_of(grid), view.readings_of(readings)
+    found = view.discrepancies(*sources, lines, rows, views)
+    write_text(out, view.page(found, banner(rows), page or []))
 
 
 @app.command()
 def report(
     paper: Annotated[Path, typer.Option(help="the paper's printed numbers (CSV)")],
+    claims: Annotated[Path, typer.Option(help="the paper's claims (YAML)")],
     out: Out,
-    inputs: Annotated[list[Path], typer.Argument(help="scores (.parquet) and figure lists (.json)")],
+    scores: Annotated[list[Path] | None, typer.Argument(help="scores (.parquet)")] = None,
+    plan: Annotated[str, typer.Option(help="JSON: which experiment makes which row, and why it is left out")] = "[]",
+    page: Pages = None,
     log: Log = None,
 ) -> None:
-    """Render the whole report as one self-contained page."""
+    """Render the front page: scorecard, claims, all tables, runs and hours."""
     from coldbench.files import write_text
-    from coldbench.report import gallery, page, tables
-    from coldbench.report import inputs as reading
+    from coldbench.report import claims as claiming
+    from coldbench.report import inputs, tables
+    from coldbench.report import page as pages
 
     progress.log_to(log, "[report]")
-    scores = reading.load_scores([path for path in inputs if path.suffix == ".parquet"])
-    cells = reading.load_paper(paper)
-    views = [tables.table_view(number, scores, cells) for number in tables.tables_of(cells)]
-    pictures = gallery.load([path for path in inputs if path.suffix == ".json"])
-    write_text(out, page.index_page(views, scores, pictures))
+    rows, cells = inputs.load_scores(scores or []), inputs.load_paper(paper)
+    planned = inputs.plan_of(plan)
+    views = [tables.table_view(number, rows, cells, planned) for number in tables.tables_of(cells)]
+    judged = claiming.judged(claiming.load(claims), rows, cells)
+    site = pages.Site(frozenset(page or []), inputs.folders_of(scores or []))
+    write_text(out, pages.index_page(views, rows, judged, site, out.parent))
     progress.log.info("%s", out)
 
 
@@ -331,4 +460,5 @@ def main() -> None:
     except progress.Interrupted as stop:
         progress.log_end(str(stop))
         print(f"coldbench: {stop}", file=sys.stderr)
+        cluster.hand_over(stop)
         sys.exit(stop.status)

@@ -24,11 +24,11 @@ def facts(manifest: Path) -> dict[str, Any]:
     return found
 
 
-def read(manifest: Path, method: str, part: str = "test") -> npt.NDArray[np.float32]:
-    """All images of one set by one method in order; ColdbenchError if a shard is missing or damaged."""
+def read(manifest: Path, method: str, part: str = "test", first: int | None = None) -> npt.NDArray[np.float32]:
+    """A set's images by one method, in order, all or the `first`; ColdbenchError if a shard is missing or damaged."""
     parts = []
     for shard in facts(manifest)["shards"]:
-        if (shard["set"], shard["method"]) != (part, method):
+        if (shard["set"], shard["method"]) != (part, method) or (first is not None and shard["first"] >= first):
             continue
         path = manifest.parent / shard["file"]
         if not path.exists() or sha256(path) != shard["sha256"]:
@@ -36,4 +36,4 @@ def read(manifest: Path, method: str, part: str = "test") -> npt.NDArray[np.floa
         parts.append(np.load(path))
     if not parts:
         raise ColdbenchError(f"{manifest} names no images of set {part} by {method}")
-    return np.concatenate(parts)
+    return np.concatenate(parts)[:first]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
 log = logging.getLogger("coldbench")
 
@@ -18,41 +18,47 @@ RESUMABLE = 75
 
 
 class Interrupted(Exception):
-    """A signal asked the work to stop; everything finished so far is on disk."""
+    """A signal, or with None the time limit, asked the work to stop; everything finished so far is on disk."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(
-            f"stopped by {signal.Signals(number).name}; finished work is kept, run the same again to go on"
-        )
+    def __init__(self, number: int | None) -> None:
+        why = "before its time limit" if number is None else f"by {signal.Signals(number).name}"
+        super().__init__(f"stopped {why}; finished work is kept, run the same again to go on")
+        self.number = number
         self.status = 130 if number == signal.SIGINT else RESUMABLE
 
 
 class Stop:
-    """Remembers the first signal; `check` raises at a place where stopping is safe."""
+    """Remembers the last signal and when the time is up; `check` raises at a place where stopping is safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float | None = None) -> None:
         self.number: int | None = None
+        self.ends = math.inf if seconds is None else time.monotonic() + seconds
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.number = number
 
-    def __bool__(self) -> bool:
+    @property
+    def signalled(self) -> bool:
+        """Whether a signal has come."""
         return self.number is not None
 
-    def check(self) -> None:
-        """Raise Interrupted if a signal has come."""
-        if self.number is not None:
-            raise Interrupted(self.number)
+    @property
+    def late(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() >= self.ends
 
-    def end(self) -> NoReturn:
-        """Raise Interrupted: by the signal that has come, here or (then as if by SIGTERM) to another process."""
-        raise Interrupted(self.number or signal.SIGTERM)
+    def check(self) -> None:
+        """Raise Interrupted if a signal has come or the time is up."""
+        if self.signalled or self.late:
+            raise Interrupted(self.number)
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[Stop]:
-    """Within the block SIGINT, SIGTERM and SIGUSR1 set the yielded `Stop` instead of ending the process."""
-    stop = Stop()
+def stoppable(seconds: float | None = None) -> Iterator[Stop]:
+    """Within the block SIGINT, SIGTERM and SIGUSR1 set the yielded `Stop` instead of ending the process, and so does
+    the end of `seconds`, if they are given.
+    """
+    stop = Stop(seconds)
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     try:
         yield stop
@@ -66,11 +72,17 @@ def log_to(path: Path | None, name: str) -> None:
     log.setLevel(logging.INFO)
     log.propagate = False
     log.handlers = [logging.StreamHandler()]
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        log.handlers.append(logging.FileHandler(path, mode="a"))
-        log.handlers[1].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.handlers[0].setFormatter(logging.Formatter(f"{name} %(message)s"))
+    if path is not None:
+        also_to(path)
+
+
+def also_to(path: Path) -> None:
+    """Append progress lines to one more file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, mode="a")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log.addHandler(handler)
 
 
 def log_end(message: str) -> None:

@@ -32,6 +32,8 @@ from coldbench.samplers import sample
 
 SHOWN = 6
 """Images whose trajectory is kept for the figures."""
+LANDMARKS = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256)
+"""After how many steps the paper's figures show a trajectory; kept of a long one beside evenly spaced iterates."""
 
 
 @dataclass(frozen=True)
@@ -209,24 +211,41 @@ def _write_trajectory(
 ) -> None:
     """The first SHOWN images: the original (of a restoration), x_T, R(x_T), and iterates with their severities.
 
-    The iterates are those of the set's best method, TACoS where it is one of them; of many, `frames` evenly spaced.
+    The iterates are those of the set's best method, TACoS where it is one of them, and beside them Algorithm 1's; of
+    many, `frames` are kept.
     """
     method = next((m for m in ("tacos", "estimated") if m in methods), methods[-1])
     begin = origin.begin(range(min(SHOWN, origin.images)))
     severities = [origin.severity, *(max(s - origin.every, 0) for s in origin.visited(method))]
-    kept = set(np.linspace(0, len(severities) - 1, min(frames or len(severities), len(severities))).round().astype(int))
-    states, direct = [begin.x], begin.x
-    steps = sample(restore, origin.degradation, begin.x, begin.state, method, **origin.options, fresh=begin.fresh)
-    for place, step in enumerate(steps, start=1):
-        stop.check()
-        if place == 1:
-            direct = step.x0_hat
-        if place in kept:
-            states.append(step.x)
-    arrays = {"degraded": begin.x, "direct": direct, "states": torch.stack(states)}
+    kept = _kept(len(severities), frames)
+
+    def states(method: str) -> tuple[Tensor, Tensor]:
+        """R(x_T), and the kept iterates from x_T on."""
+        found, direct = [begin.x], begin.x
+        steps = sample(restore, origin.degradation, begin.x, begin.state, method, **origin.options, fresh=begin.fresh)
+        for place, step in enumerate(steps, start=1):
+            stop.check()
+            if place == 1:
+                direct = step.x0_hat
+            if place in kept:
+                found.append(step.x)
+        return direct, torch.stack(found)
+
+    direct, best = states(method)
+    arrays = {"degraded": begin.x, "direct": direct, "states": best}
+    if "naive" in methods and method not in ("naive", "direct"):
+        arrays["naive"] = states("naive")[1]
     if begin.x0 is not None:
         arrays["original"] = begin.x0
     unit = {name: to_unit_interval(value).cpu().numpy() for name, value in arrays.items()}
     shown = np.array([severity for place, severity in enumerate(severities) if place in kept])
     with atomic(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, severities=shown, method=np.array(method), **unit)  # type: ignore[arg-type]
+
+
+def _kept(count: int, frames: int | None) -> set[int]:
+    """Which of `count` iterates are kept: all, or `frames` of them, evenly spaced but for LANDMARKS among many."""
+    if frames is None or frames >= count:
+        return set(range(count))
+    landmarks = {place for place in LANDMARKS if place < count} if frames >= 2 * len(LANDMARKS) else set()
+    return landmarks | set(np.linspace(0, count - 1, frames - len(landmarks)).round().astype(int).tolist())

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +21,25 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from coldbench import checkpoint, data, engine, models, pipeline, preview, seeds
+from coldbench import checkpoint, cluster, data, engine, models, pipeline, preview, seeds
 from coldbench.degradations import Degradation, observe
 from coldbench.errors import ColdbenchError
 from coldbench.experiment import Experiment, Training
 from coldbench.files import write_text
-from coldbench.progress import Ticker, log, stoppable
+from coldbench.progress import Interrupted, Ticker, log, stoppable
 from coldbench.provenance import provenance
 
-CHECKPOINT_SECONDS = 60.0
 LOG_LINES = 200
+
+
+@dataclass(frozen=True)
+class Upkeep:
+    """What a training does beside its updates; nothing of it changes the weights."""
+
+    checkpoint_every: float = 60.0  # seconds
+    preview_every: int = 0  # updates from one picture of restored test images to the next; 0: none
+    stop_after: float | None = None  # seconds
+
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """x0, what the network is shown of D(x0, t), and t (N,)."""
@@ -88,18 +99,20 @@ def train(
     device: torch.device,
     partner: Path | None = None,
     options: engine.Options = engine.Options(),  # noqa: B008 (frozen)
-    preview_every: int = 0,
+    upkeep: Upkeep = Upkeep(),
 ) -> None:
     """Train `experiment` on the prepared data set and write the averaged weights to `out` (safetensors).
 
-    `work` keeps the checkpoints and is no output: a stopped training goes on from there; every `preview_every` updates
-    (0: never) a picture of restored test images is added. `partner` is the prepared data set of a degradation that
-    mixes in other images. `out` with the suffix .jsonl receives the training log. Raises ColdbenchError if the loss is
-    not finite, the data do not fit, or the checkpoints are those of another experiment or other images.
+    `work` keeps the checkpoints and is no output: a stopped training goes on from there. `partner` is the prepared data
+    set of a degradation that mixes in other images. `out` with the suffix .jsonl receives the training log. Raises
+    Interrupted, its work saved, when a signal comes or the time is up; ColdbenchError if the loss is not finite, the
+    data do not fit, another process is at work in `work`, or its checkpoints are those of another experiment or other
+    images.
     """
     training, seed = experiment.training, seeds.derive(experiment.seed, "training")
     images = data.load(prepared, "train")
     degradation = pipeline.degradation_of(experiment, partner)
+    cluster.refuse_second(work)
     belongs = {"experiment": experiment.science, "data": data.info(prepared)["hash"]}
 
     fabric = engine.fabric(device, training.precision)
@@ -146,11 +159,18 @@ def train(
             checkpoint.save_state(work, done, kept)
         fabric.barrier()
 
+    def alive(state: str) -> None:
+        if fabric.is_global_zero:
+            rate = ticker.rate(done)
+            left = (training.updates - done) * training.total_batch / rate if rate else None
+            facts = {"update": done, "updates": training.updates, "images_per_second": rate, "seconds_left": left}
+            cluster.sign_of_life(work, state, **facts)
+
     began = saved = time.monotonic()
     ticker = Ticker(training.updates, "update", training.total_batch, start=done)
     log_every = max(1, training.updates // LOG_LINES)
     bad = torch.full((), math.inf, device=fabric.device)  # the first update whose loss or gradient was not finite
-    with stoppable() as stop:
+    with stoppable(upkeep.stop_after) as stop:
         while done < training.updates:
             loss, norm = update(network, average, optimizer, batches(), training, done, fabric)
             done += 1
@@ -164,15 +184,18 @@ def train(
             if fabric.is_global_zero and ticker.due(done):
                 used = f"{engine.memory(fabric.device):.1f} GB"
                 ticker.tick(done, f"loss {loss.item():.4f} · grad {norm.item():.2g} · {used}")
-            if preview_every and done % preview_every == 0 and fabric.is_global_zero:
+                alive("running")
+            if upkeep.preview_every and done % upkeep.preview_every == 0 and fabric.is_global_zero:
                 preview.draw(work / f"preview-{done:09d}.png", plain, average, experiment, degradation, prepared)
-            due = fabric.is_global_zero and time.monotonic() - saved > CHECKPOINT_SECONDS
-            stopping, saving = engine.any_of([bool(stop), due], fabric)
+            due = fabric.is_global_zero and time.monotonic() - saved >= upkeep.checkpoint_every
+            signalled, late, saving = engine.any_of([stop.signalled, stop.late, due], fabric)
+            stopping = (signalled or late) and done < training.updates
             if stopping or saving or done % checkpoint.ARCHIVE_EVERY == 0:
                 save()
                 saved = time.monotonic()
-                if stopping:
-                    stop.end()
+            if stopping:
+                alive("stopped")
+                raise Interrupted((stop.number or signal.SIGTERM) if signalled else None)
         save()
     if fabric.is_global_zero:
         write_text(out.with_suffix(".jsonl"), "\n".join(lines) + "\n")

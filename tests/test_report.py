@@ -1,4 +1,4 @@
-"""The report: every verdict, every printed cell once, honest names, safe HTML, figures within their size."""
+"""The report: every verdict, every printed cell once, honest names, safe HTML."""
 
 from __future__ import annotations
 
@@ -7,23 +7,21 @@ import io
 import json
 import math
 import re
-import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 import pandas as pd
 import pytest
 
 from coldbench.errors import ColdbenchError
-from coldbench.report import page
 from coldbench.report.ablations import METHODS, ablations
-from coldbench.report.figures import Figure, four_columns, progressive, training_curve
 from coldbench.report.inputs import PaperCell, Score, Scores, collect, load_paper, load_scores, scores_of
 from coldbench.report.page import banner, index_page, runs_of, scorecard, table_page
-from coldbench.report.tables import COLUMNS, Cell, TableView, heading, table_csv, table_view, tables_of
+from coldbench.report.site import render
+from coldbench.report.tables import COLUMNS, Cell, TableView, heading, table_view, tables_of
+from coldbench.report.twins import table_csv
 from coldbench.report.verdict import KINDS, judge, named, quantity, shown
 
 PAPER = load_paper(Path(__file__).parents[1] / "workflow" / "paper" / "tables.csv")
@@ -348,7 +346,7 @@ def test_bad_scores_are_told_in_one_line(tmp_path: Path) -> None:
 
 def test_pages_never_call_our_distance_fid(views: list[TableView]) -> None:
     """FID is the paper's number, or the name of a line in which nothing of ours stands."""
-    html = index_page(views, synthetic(), [])
+    html = index_page(views, synthetic())
     assert "FD-Gabor" in html
     told = [
         " ".join(text.split()) for text in re.findall(r"\S+\s+FID\b.{0,40}", re.sub(r"<[^>]+>", " ", html), re.DOTALL)
@@ -365,7 +363,7 @@ def test_pages_never_call_our_distance_fid(views: list[TableView]) -> None:
 def test_pages_say_what_a_fid_depends_on() -> None:
     """Protocol, reference split and n stand beside the number, and a run without it says so."""
     scores = synthetic() + generated()
-    html = index_page([table_view(number, scores, PAPER) for number in TABLES], scores, [])
+    html = index_page([table_view(number, scores, PAPER) for number in TABLES], scores)
     assert "FID (legacy_pytorch, train, n = 6,400)" in html
     assert "6,400 images" in html
 
@@ -379,13 +377,11 @@ def test_page_escapes_names_and_survives_odd_values() -> None:
             run=evil, because=evil, title=evil, method="tacos", metric="frechet_gabor", reference="test", value=1e300
         ),
     )
-    figure = Figure(evil, evil, "training", Path("none.png"), evil, evil)
-    html = index_page([table_view("1", scores, PAPER)], scores, [figure])
+    html = index_page([table_view("1", scores, PAPER)], scores)
     assert "<script" not in html
     assert "&lt;script&gt;" in html
     assert "1.00e+300" in html
     assert "not a number" in html
-    assert "none.png is missing" in html
 
 
 def test_a_page_shows_the_runs_behind_its_numbers() -> None:
@@ -434,58 +430,7 @@ def test_run_facts_merge_provenance() -> None:
 
 def test_an_undefined_name_in_a_template_is_an_error() -> None:
     with pytest.raises(jinja2.UndefinedError):
-        page.render("index.html", views=[], banner=None, runs=[], commands=())
-
-
-# --- figures
-
-
-def size(path: Path) -> tuple[int, int]:
-    width, height = struct.unpack(">II", path.read_bytes()[16:24])
-    return width, height
-
-
-@pytest.mark.parametrize("shape", [(8, 1, 32, 32), (40, 3, 32, 32), (2, 3, 128, 128)])
-def test_figures_are_small_files(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    noise = np.random.default_rng(0).random(shape)  # the worst case of compression
-    four_columns(dict.fromkeys(("degraded", "direct", "sampled", "original"), noise), tmp_path / "four.png", "smoke")
-    progressive(range(50, 0, -1), np.stack([noise] * 50), noise, tmp_path / "steps.png", "paper", original=noise)
-    assert all(path.stat().st_size < 250_000 for path in tmp_path.iterdir())
-
-
-def test_pixels_are_magnified_exactly(tmp_path: Path) -> None:
-    from PIL import Image
-
-    image = np.random.default_rng(0).integers(0, 256, (1, 3, 32, 32)) / 255
-    four_columns(dict.fromkeys(("degraded", "direct", "sampled", "original"), image), tmp_path / "f.png", "paper")
-    pixels = np.asarray(Image.open(tmp_path / "f.png").convert("RGB"))
-    assert size(tmp_path / "f.png") == (6 + 4 * 102, 6 + 102 + 30)
-    tile = pixels[32 : 32 + 96, 6 : 6 + 96]  # below the labels and a gap, after a gap
-    assert np.array_equal(tile[1::3, 1::3], (image[0].transpose(1, 2, 0) * 255).round().astype(np.uint8))
-
-
-def test_figures_refuse_what_does_not_fit(tmp_path: Path) -> None:
-    images = np.zeros((2, 1, 8, 8))
-    with pytest.raises(ColdbenchError, match="no sampled images"):
-        four_columns(dict.fromkeys(("degraded", "direct", "original"), images), tmp_path / "f.png", "paper")
-    with pytest.raises(ColdbenchError, match="images of shapes"):
-        progressive([1], images[None], images[:1], tmp_path / "f.png", "paper")
-    with pytest.raises(ColdbenchError, match="2 step labels for 1 states"):
-        progressive([2, 1], images[None], images, tmp_path / "f.png", "paper")
-    assert not list(tmp_path.iterdir())
-
-
-def test_generated_images_have_no_column_of_originals(tmp_path: Path) -> None:
-    images = np.zeros((1, 3, 32, 32))
-    four_columns(dict.fromkeys(("degraded", "direct", "sampled"), images), tmp_path / "f.png", "paper")
-    assert size(tmp_path / "f.png") == (6 + 3 * 102, 6 + 102 + 30)
-
-
-@pytest.mark.parametrize("losses", [[], [0.3], [0.3, math.nan, 0.1], [0.3, 0.2, 0.0]])
-def test_training_curve_of_any_log(tmp_path: Path, losses: list[float]) -> None:
-    log = [{"updates": 10 * k, "loss": loss, "images_per_second": 100.0} for k, loss in enumerate(losses)]
-    training_curve(log, tmp_path / "training.png", "laptop")
-    assert size(tmp_path / "training.png") == (640, 400)
+        render("index.html", views=[], banner=None, runs=[], commands=())
 
 
 # --- ablations
@@ -508,7 +453,7 @@ def test_ablations_stand_beside_the_ordinary_samples_of_their_model() -> None:
     tacos = list(METHODS).index("tacos")
     assert [line.cells[tacos][0][0] for line in found.lines] == ["0.7100", "0.7000", "0.5000"]
     assert found.lines[1].cells[tacos][1] == ("", "")
-    html = index_page([], (*ordinary, *changed), [])
+    html = index_page([], (*ordinary, *changed))
     assert "Beyond the paper" in html
     assert "Every 10" in html
-    assert "Beyond the paper" not in index_page([], tuple(ordinary), [])
+    assert "Beyond the paper" not in index_page([], tuple(ordinary))

@@ -20,7 +20,7 @@ from coldbench.experiment import Experiment
 from coldbench.files import sha256
 from coldbench.images import from_uint8, to_unit_interval
 from coldbench.progress import Interrupted
-from coldbench.report import gallery, inputs
+from coldbench.report import inputs
 
 CPU = torch.device("cpu")
 ABOUT = About(
@@ -426,15 +426,15 @@ def test_starts_are_fitted_to_the_training_images(experiment, photos, tmp_path):
     assert (np.abs(colours.mean(axis=0) - means.mean(axis=0)) < 4 * error).all()
 
 
-# Scores and figures
+# Scores
 
 
 def scorer(experiment: Experiment, prepared: Path, folder: Path) -> evaluate.Scorer:
     return evaluate.Scorer(experiment, prepared, folder / "statistics", evaluate.extractors([], None, CPU), CPU)
 
 
-def test_scores_and_figures_of_a_run(model, digits, experiment, tmp_path):
-    """Every method and metric once, values those of the definition, provenance complete, figures drawn."""
+def test_scores_of_a_run(model, digits, experiment, tmp_path):
+    """Every method and metric once, values those of the definition, provenance complete."""
     samples = run(model, digits, tmp_path)
     evaluate.evaluate(
         scorer(experiment, digits, tmp_path), tmp_path / "samples.json", ABOUT, tmp_path / "scores.parquet"
@@ -471,16 +471,6 @@ def test_scores_and_figures_of_a_run(model, digits, experiment, tmp_path):
     inputs.collect([tmp_path / "scores.parquet"], tmp_path / "all.parquet")
     assert set(inputs.load_scores([tmp_path / "all.parquet"])) == set(read)
     assert len(pd.read_csv(tmp_path / "all.csv")) == len(read)
-
-    (tmp_path / "model.jsonl").write_text('{"update": 1}')
-    with pytest.raises(ColdbenchError, match="is no training log of this version"):
-        gallery.draw(tmp_path / "samples.json", ABOUT, tmp_path / "model.jsonl", tmp_path / "figures.json")
-    (tmp_path / "model.jsonl").write_text('{"update": 1, "loss": 0.5, "images_per_second": 3.0, "seconds": 61.0}\n')
-    gallery.draw(tmp_path / "samples.json", ABOUT, tmp_path / "model.jsonl", tmp_path / "figures.json")
-    figures = gallery.load([tmp_path / "figures.json"])
-    assert {f.kind for f in figures} == {"four_columns", "progressive", "training"}
-    assert {f.path.parent for f in figures} == {tmp_path / "figures"}
-    assert all(f.path.read_bytes().startswith(b"\x89PNG") and f.alt and f.caption for f in figures)
 
 
 def test_metrics_in_the_range_of_the_network(model, digits, experiment, tmp_path):
@@ -526,7 +516,7 @@ def test_degraded_cells_are_those_of_the_definition(model, digits, experiment, t
 
 
 def test_generated_images_are_compared_with_both_splits(experiment, photos, tmp_path):
-    """They have no originals, so neither SSIM nor RMSE; the figures show what there is."""
+    """They have no originals, so neither SSIM nor RMSE."""
     start = {"kind": "means"}
     sets = {"perfect": {"start": start, "methods": ["tacos"]}, "broken": {"start": {**start, "noise_level": 0.002}}}
     manifest = generate(experiment, "means", photos, tmp_path, sets=sets)
@@ -542,13 +532,6 @@ def test_generated_images_are_compared_with_both_splits(experiment, photos, tmp_
         gap = frame.value["broken", "tacos", split] - frame.value["broken", "direct", split]
         assert frame.value["broken", "tacos-direct", split] == pytest.approx(gap, rel=1e-6)
     assert frame.value["broken", "tacos", "train"] != frame.value["broken", "tacos", "test"]
-
-    (tmp_path / "model.jsonl").write_text('{"update": 1, "loss": 0.5, "images_per_second": 3.0, "seconds": 61.0}\n')
-    gallery.draw(manifest, ABOUT, tmp_path / "model.jsonl", tmp_path / "figures.json")
-    figures = gallery.load([tmp_path / "figures.json"])
-    assert sorted(f.kind for f in figures) == ["four_columns"] * 2 + ["progressive"] * 2 + ["training"]
-    assert len({f.path for f in figures}) == 5
-    assert not [f for f in figures if "original" in f.caption + f.alt]
 
 
 def test_a_method_that_diverged_has_no_distance(model, digits, experiment, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from coldbench import checkpoint, data, degradations, engine, pipeline, seeds, train
+from coldbench import checkpoint, cluster, data, degradations, engine, pipeline, seeds, train
 from coldbench.degradations import start
 from coldbench.errors import ColdbenchError
 from coldbench.experiment import Experiment, Network, Pipeline, Training
@@ -30,8 +31,14 @@ from coldbench.progress import RESUMABLE, Interrupted
 CPU = torch.device("cpu")
 
 
-def run(experiment: Experiment, digits: Path, folder: Path, **options: object) -> dict[str, torch.Tensor]:
-    train.train(experiment, digits, folder / "model.safetensors", folder / "work", CPU, **options)
+UPKEEP: dict[str, Any] = {}
+"""What a test changes of a training's upkeep."""
+
+
+def run(experiment: Experiment, digits: Path, folder: Path, **options: Any) -> dict[str, torch.Tensor]:
+    train.train(
+        experiment, digits, folder / "model.safetensors", folder / "work", CPU, upkeep=train.Upkeep(**UPKEEP), **options
+    )
     return safetensors.torch.load_file(folder / "model.safetensors")
 
 
@@ -46,8 +53,9 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 def kept(folder: Path) -> list[int]:
-    """The updates whose checkpoints are there; nothing else may be but the pointer to the newest."""
-    names = {path.name for path in (folder / "work").iterdir()} - {checkpoint.POINTER}
+    """The updates whose checkpoints are there; nothing else may be but what tells of them."""
+    others = {checkpoint.POINTER, cluster.SIGN_OF_LIFE, "train.log"}
+    names = {path.name for path in (folder / "work").iterdir()} - others
     assert all(name.startswith("update-") and name.endswith(".pt") for name in names), names
     return sorted(int(name[7:-3]) for name in names)
 
@@ -125,7 +133,7 @@ def test_a_stopped_training_ends_as_an_undisturbed_one(experiment, digits, tmp_p
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
 def test_a_damaged_checkpoint_costs_one_interval(experiment, digits, tmp_path, monkeypatch, stop_at, share):
     undisturbed = run(experiment, digits, tmp_path / "a")
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", -1.0)  # after every update
+    monkeypatch.setitem(UPKEEP, "checkpoint_every", -1.0)  # after every update
     stop_at(6, signal.SIGTERM)
     with pytest.raises(Interrupted):
         run(experiment, digits, tmp_path / "b")
@@ -226,7 +234,7 @@ def test_the_first_loss_that_is_not_finite_is_named(
 ):
     """It is the first, even if it is noticed at a later log line and the losses behind it are finite again or not."""
     monkeypatch.setattr(train, "LOG_LINES", lines)
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", seconds)
+    monkeypatch.setitem(UPKEEP, "checkpoint_every", seconds)
     seen = []
     batch = train.training_batch
     monkeypatch.setattr(train, "training_batch", lambda *args: seen.append(1) or batch(*args))
@@ -264,7 +272,7 @@ def test_nothing_of_a_bad_update_is_saved(experiment, digits, tmp_path, monkeypa
 @pytest.mark.parametrize("at", [5, 12])
 def test_weights_that_are_not_finite_are_never_saved(experiment, digits, tmp_path, monkeypatch, spoil, at):
     """A finite loss whose gradient overflowed: the weights of that very update are bad."""
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setitem(UPKEEP, "checkpoint_every", -1.0)
     spoil(at, loss=False)
     with pytest.raises(ColdbenchError, match=f"not finite at update {at} "):
         run(experiment, digits, tmp_path)
@@ -310,8 +318,7 @@ def test_every_micro_batch_has_its_own_dropout(full, larger, tmp_path, monkeypat
 DRIVER = """
 import sys, torch
 torch.set_num_threads(1)
-from coldbench import checkpoint, cli, train
-train.CHECKPOINT_SECONDS = -1.0
+from coldbench import cli
 cli.main()
 """
 
@@ -323,7 +330,7 @@ def test_killed_at_random_moments_it_ends_as_an_undisturbed_one(full, larger, tm
 
     def command(folder: Path) -> subprocess.Popen:
         words = ["train", "--experiment", longer.model_dump_json(), "--data", str(larger), "--device", "cpu"]
-        words += ["--out", str(folder / "model.safetensors"), "--work", str(folder / "work")]
+        words += ["--out", str(folder / "model.safetensors"), "--work", str(folder / "work"), "--checkpoint-every", "0"]
         return subprocess.Popen([sys.executable, "-c", DRIVER, *words], stderr=subprocess.PIPE, text=True)
 
     draw = random.Random(0)
@@ -461,7 +468,7 @@ def test_code_in_a_checkpoint_is_not_executed(two_states):
 def test_which_checkpoints_are_kept(experiment, digits, tmp_path, monkeypatch, archive, seconds, expected):
     """The last two, and those of every so many updates, whatever the clock says."""
     monkeypatch.setattr(checkpoint, "ARCHIVE_EVERY", archive)
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", seconds)
+    monkeypatch.setitem(UPKEEP, "checkpoint_every", seconds)
     run(experiment, digits, tmp_path)
     assert kept(tmp_path) == expected
     assert (tmp_path / "work" / checkpoint.POINTER).read_text() == "update-000000012.pt\n"
@@ -470,7 +477,7 @@ def test_which_checkpoints_are_kept(experiment, digits, tmp_path, monkeypatch, a
 def test_a_full_disk_leaves_the_last_checkpoint(experiment, digits, tmp_path, monkeypatch):
     """The write fails half-way: one line that names the folder, no half-written file, and it goes on from there."""
     undisturbed = run(experiment, digits, tmp_path / "a")
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setitem(UPKEEP, "checkpoint_every", -1.0)
     original, calls = torch.save, []
 
     def save(state: dict, path: Path) -> None:
@@ -505,7 +512,7 @@ def test_a_disk_that_is_really_full(experiment, digits, tmp_path, monkeypatch, s
     """The same on a file system with room for some checkpoints, or none; and with room again it goes on."""
     undisturbed = run(experiment, digits, tmp_path / "a")
     size = checkpoint.newest(tmp_path / "a" / "work").stat().st_size
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setitem(UPKEEP, "checkpoint_every", -1.0)
     filler = small_disk / "filler"
     for room in (2.5, 2.05, 1.5, 0.5, 0.0):
         shutil.rmtree(small_disk / "work", ignore_errors=True)
@@ -565,11 +572,12 @@ def test_other_data_are_refused_by_these_checkpoints(experiment, digits, tmp_pat
 
 
 @pytest.mark.parametrize("kind", ["mask", "dropout"])
-def test_previews_are_drawn_and_change_nothing(experiment, full, digits, larger, tmp_path, kind):
+def test_previews_are_drawn_and_change_nothing(experiment, full, digits, larger, tmp_path, monkeypatch, kind):
     """A picture every so many updates (degraded, direct, TACoS, original); weights and log are those without."""
     tried, prepared = {"mask": (experiment, digits), "dropout": (full, larger)}[kind]
     run(tried, prepared, tmp_path / "a")
-    run(tried, prepared, tmp_path / "b", preview_every=5)
+    monkeypatch.setitem(UPKEEP, "preview_every", 5)
+    run(tried, prepared, tmp_path / "b")
     names = {path.name for path in (tmp_path / "b" / "work").glob("*.png")}
     assert names == {"preview-000000005.png", "preview-000000010.png"}
     assert same(state(tmp_path / "b"), state(tmp_path / "a"))

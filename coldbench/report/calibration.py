@@ -13,7 +13,7 @@ import pandas as pd
 from coldbench.files import atomic, write_text
 from coldbench.progress import log
 from coldbench.report.inputs import PaperCell
-from coldbench.report.page import render
+from coldbench.report.site import CALIBRATION, render
 
 FIRMNESS = ("exact", "within sampling error", "close", "not reproduced", "not judged")
 MEANS = {
@@ -171,10 +171,12 @@ def write(
     page: Path,
     facts: dict[str, Any],
     images: int | None,
+    pages: Iterable[str] = (),
 ) -> None:
     """Write the table to `out` (parquet, with `facts` in every row) and beside it as CSV, the page to `page`.
 
-    `images` says how many of each set were taken, where not all: the page is then marked.
+    `images` says how many of each set were taken, where not all: the page is then marked. `pages` are those that it
+    may link to.
     """
     judged = rows(records, paper)
     frame = table(records, judged)
@@ -183,7 +185,8 @@ def write(
     with atomic(out) as temporary:
         frame.assign(provenance=json.dumps(facts, sort_keys=True)).to_parquet(temporary, index=False)
     note = f"A quick look at the first {images:,} images of each set; the verdicts mean nothing." if images else ""
-    write_text(page, render("calibration.html", rows=judged, meanings=MEANS, facts=facts, note=note, banner=None))
+    html = render("calibration.html", CALIBRATION, pages, rows=judged, meanings=MEANS, facts=facts, note=note)
+    write_text(page, html)
     for row in judged:
         best = row.fits[0] if row.fits else None
         told = ", ".join(reading.name for reading in row.fits) or "none fits"

@@ -1,145 +1,251 @@
-"""Figures as PNG files: grids of images at whole-number magnification, and the training curve."""
+"""The paper's figures from our runs: what `workflow/paper/figures.yaml` asks for, as rows of tiles."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure as Canvas
-from numpy.typing import NDArray
+import yaml
+from pydantic import Field
 
 from coldbench.errors import ColdbenchError
-from coldbench.files import atomic
+from coldbench.experiment import Strict, checked
+from coldbench.report.gallery import METHODS, Pictures
+from coldbench.report.sprites import Sprite, Tile
+from coldbench.report.tables import BUDGETS
 
-Images = NDArray[np.floating[Any]]
+STEPS = 9
+"""Columns of a progressive figure for which the paper lists no steps."""
+CHAIN = 5
+"""Frames of a chain in either direction, as in the paper's first figure."""
+SIDE_BY_SIDE = 8
 
-DPI = 100
-TILE = 96  # pixels on paper per image: 32-pixel images are magnified three times
-GAP = 6
-SOURCE_PIXELS = 60_000  # per figure: bounds the size of the file, whatever the images hold
-COLUMNS = {"degraded": "Degraded", "direct": "Direct", "sampled": "Sampled", "original": "Original"}
-STEPS = 8  # columns of a progressive figure before its last two
-INK, PALE, BLUE, ORANGE = "#1c2126", "#6b7480", "#0072b2", "#d55e00"
+
+class Panel(Strict):
+    """One run's part of a figure; what it leaves out is the figure's."""
+
+    kind: Literal["columns", "steps", "chain", "sheet", "rows"]
+    experiment: str
+    set: str = "test"
+    sets: list[str] | None = None
+    label: str = ""
+    methods: list[str] | None = None
+    steps: list[int] | None = None
+
+
+class Wanted(Strict):
+    """A figure: its words, and the panels that it is made of."""
+
+    title: str
+    shows: str
+    differs: str = ""
+    first: int = Field(default=0, ge=0)
+    rows: int = Field(default=3, ge=1)
+    original: bool = False
+    methods: list[str] | None = None
+    panels: list[Panel] = Field(min_length=1)
+
+
+class Plan(Strict):
+    """The file: the paper's figures by number, and those of our own by name."""
+
+    figures: dict[int, Wanted]
+    beyond: dict[str, Wanted] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A row of tiles and what stands at its left; None leaves a gap."""
+
+    label: str
+    tiles: tuple[Tile | None, ...]
+
+
+@dataclass(frozen=True)
+class View:
+    """A panel ready to show: labelled columns of tiles. Without a run, `missing` says what is not there."""
+
+    label: str
+    experiment: str
+    run: Pictures | None
+    columns: tuple[str, ...] = ()
+    strips: tuple[Strip, ...] = ()
+    missing: str = ""
+
+    @property
+    def tile(self) -> int:
+        """Pixels of a tile in the sprite."""
+        return next(tile.sprite.tile for strip in self.strips for tile in strip.tiles if tile)
+
+    @property
+    def alt(self) -> str:
+        """What a reader is told who does not see it."""
+        rows = "; ".join(dict.fromkeys(strip.label for strip in self.strips if strip.label))
+        columns = ", ".join(dict.fromkeys(filter(None, self.columns)))
+        count = sum(tile is not None for strip in self.strips for tile in strip.tiles)
+        told = [self.label, f"{count} images", f"columns: {columns}" * bool(columns), f"rows: {rows}" * bool(rows)]
+        return "; ".join(filter(None, told))
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A PNG file of a run and its words; `kind` is four_columns, progressive or training."""
+    """A figure and its panels; `number` is the paper's, or 0."""
 
-    run: str
-    title: str
-    kind: str
-    path: Path
-    caption: str
-    alt: str
+    name: str
+    number: int
+    wanted: Wanted
+    views: tuple[View, ...]
 
-
-def four_columns(images: Mapping[str, Images], out: Path, budget: str) -> None:
-    """Write the grid Degraded | Direct | Sampled | Original, a row per image, to `out`.
-
-    `images` maps the keys of COLUMNS to arrays (N, C, H, W) in [0, 1]; generated images have no original.
-    ColdbenchError if another lacks or shapes differ.
-    """
-    if absent := [key for key in COLUMNS if key not in images and key != "original"]:
-        raise ColdbenchError(f"{out.name}: no {' or '.join(absent)} images")
-    shown = [key for key in COLUMNS if key in images]
-    labels = {**COLUMNS, "degraded": "Start"} if "original" not in images else COLUMNS
-    _grid([images[key] for key in shown], [labels[key] for key in shown], out, budget)
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """The experiments that are not there."""
+        return tuple(dict.fromkeys(view.experiment for view in self.views if view.run is None))
 
 
-def progressive(
-    steps: Sequence[int], states: Images, final: Images | None, out: Path, budget: str, original: Images | None = None
-) -> None:
-    """Write how sampling proceeds, a row per image, a column per state, then the final and the original images.
-
-    `states` is (K, N, C, H, W) in [0, 1], labelled by `steps` (K severities); of many, evenly spaced ones are shown.
-    `final` and `original` are (N, C, H, W). ColdbenchError if the shapes disagree.
-    """
-    if len(steps) != len(states) or not len(steps):
-        raise ColdbenchError(f"{out.name}: {len(steps)} step labels for {len(states)} states")
-    picks = np.unique(np.linspace(0, len(steps) - 1, min(STEPS, len(steps))).round().astype(int))
-    columns = [states[k] for k in picks]
-    labels = [f"t = {steps[k]}" for k in picks]
-    for array, label in ((final, "Final"), (original, "Original")):
-        if array is not None:
-            columns.append(array)
-            labels.append(label)
-    _grid(columns, labels, out, budget)
+def load_plan(path: Path) -> Plan:
+    """The plan in a YAML file; ColdbenchError if it is missing, damaged or asks for what is unknown."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ColdbenchError(f"cannot read {path}: {error}") from error
+    return checked(Plan, content, str(path))
 
 
-def training_curve(log: Sequence[Mapping[str, float]], out: Path, budget: str) -> None:
-    """Write loss and throughput over updates; a line of `log` has `updates`, `loss` and `images_per_second`."""
-    canvas = Canvas(figsize=(6.4, 4.0), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(canvas)
-    loss, speed = canvas.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    updates = [line["updates"] for line in log]
-    mark = "o" if len(log) < 3 else ""  # a line needs two points
-    for axes, key, label, colour in (
-        (loss, "loss", "training loss", BLUE),
-        (speed, "images_per_second", "images/s", ORANGE),
-    ):
-        values = np.array([line[key] for line in log], dtype=float)
-        axes.plot(updates, values, color=colour, linewidth=1.4, marker=mark)
-        axes.set_ylabel(label, color=INK)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#e4e7eb", linewidth=0.8)
-        axes.tick_params(which="both", colors=PALE)
-        if key == "loss" and len(values) and bool(np.all(values > 0)):
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-            axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
-    speed.set_ylim(bottom=0)
-    speed.set_xlabel("updates", color=INK)
-    if not len(log):
-        loss.text(0.5, 0.5, "no training log", transform=loss.transAxes, ha="center", color=PALE)
-    if mark := _watermark(budget):
-        loss.set_title(mark, loc="right", fontsize=8, color=PALE)
-    _save(canvas, out)
+def figures(plan: Plan, runs: Sequence[Pictures]) -> list[Figure]:
+    """Every figure of the plan from the runs that there are, the paper's in their order."""
+    numbered = [(f"figure{number}", number, wanted) for number, wanted in sorted(plan.figures.items())]
+    own = [(name, 0, wanted) for name, wanted in plan.beyond.items()]
+    return [
+        Figure(name, number, wanted, tuple(_view(panel, wanted, runs) for panel in wanted.panels))
+        for name, number, wanted in numbered + own
+    ]
 
 
-def _grid(columns: Sequence[Images], labels: Sequence[str], out: Path, budget: str) -> None:
-    shapes = {column.shape for column in columns}
-    if len(shapes) != 1 or columns[0].ndim != 4 or columns[0].shape[1] not in (1, 3) or not columns[0].size:
-        raise ColdbenchError(f"{out.name}: images of shapes {sorted(shapes)}; wanted one (N, 1 or 3, H, W) for all")
-    count, _, height, width = columns[0].shape
-    rows = int(np.clip(SOURCE_PIXELS // (len(columns) * height * width), 1, count))
-    scale = max(1, TILE // width)
-    mosaic = _mosaic([column[:rows] for column in columns], scale)
-    head, foot = 26, 22 if budget != "paper" else 4
-    high, wide = mosaic.shape[0] + head + foot, mosaic.shape[1]
-    canvas = Canvas(figsize=(wide / DPI, high / DPI), dpi=DPI)
-    FigureCanvasAgg(canvas)
-    axes = canvas.add_axes((0, foot / high, 1, mosaic.shape[0] / high))
-    axes.imshow(mosaic, interpolation="none", aspect="auto")
-    axes.set_axis_off()
-    for k, label in enumerate(labels):
-        centre = (GAP + width * scale / 2 + k * (width * scale + GAP)) / wide
-        canvas.text(centre, 1 - head / 2 / high, label, ha="center", va="center", fontsize=9, color=INK)
-    canvas.text(1 - GAP / wide, foot / 2 / high, _watermark(budget), ha="right", va="center", fontsize=7.5, color=PALE)
-    _save(canvas, out)
+def chosen(experiment: str, runs: Iterable[Pictures]) -> Pictures | None:
+    """The run that stands for an experiment: of its chosen protocol, at the largest budget, of the smallest seed."""
+    mine = [run for run in runs if run.about.name == experiment and run.about.default]
+    ranks = {budget: rank for rank, budget in enumerate(BUDGETS)}
+    return min(mine, key=lambda r: (ranks.get(r.about.budget, len(ranks)), r.science["seed"]), default=None)
 
 
-def _mosaic(columns: Sequence[Images], scale: int) -> NDArray[np.uint8]:
-    """The images side by side on white, `scale` times magnified: (rows·tile, columns·tile, 3)."""
-    rows, _, height, width = columns[0].shape
-    high, wide = height * scale, width * scale
-    mosaic = np.full((GAP + rows * (high + GAP), GAP + len(columns) * (wide + GAP), 3), 255, dtype=np.uint8)
-    for k, column in enumerate(columns):
-        pixels = (np.nan_to_num(column).clip(0, 1) * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
-        for n, image in enumerate(pixels.repeat(scale, axis=1).repeat(scale, axis=2)):
-            top, left = GAP + n * (high + GAP), GAP + k * (wide + GAP)
-            mosaic[top : top + high, left : left + wide] = image
-    return mosaic
+def _view(panel: Panel, wanted: Wanted, runs: Sequence[Pictures]) -> View:
+    run, label = chosen(panel.experiment, runs), panel.label or panel.experiment
+    if run is None:
+        return View(label, panel.experiment, None, missing=f"run {panel.experiment} missing")
+    sets = panel.sets or [panel.set]
+    if lacking := [name for name in sets if name not in run.sets]:
+        return View(label, panel.experiment, None, missing=f"run {run.about.run} has no set {lacking[0]}")
+    methods = panel.methods or wanted.methods
+    if panel.kind == "columns":
+        columns, strips = compared(run, panel.set, methods or ["direct", best(run, panel.set)], wanted)
+    elif panel.kind == "steps":
+        columns, strips = _steps(run, panel, methods, wanted)
+    elif panel.kind == "chain":
+        columns, strips = _chain(run, panel.set)
+    elif panel.kind == "sheet":
+        columns, strips = (), sheet(run, panel.set)
+    else:
+        columns, strips = (), _rows(run, sets, methods or ["tacos"])
+    if not any(tile for strip in strips for tile in strip.tiles):
+        return View(label, panel.experiment, None, missing=f"run {run.about.run} kept no such images")
+    return View(label, panel.experiment, run, columns, strips)
 
 
-def _watermark(budget: str) -> str:
-    return "" if budget == "paper" else f"{budget} budget: not a replication"
+def best(run: Pictures, part: str) -> str:
+    """The method whose trajectory was kept."""
+    sprite = run.find("trajectory", part)
+    return sprite.method if sprite else "tacos"
 
 
-def _save(canvas: Canvas, out: Path) -> None:
-    with atomic(out) as temporary:
-        canvas.savefig(temporary, format="png", facecolor="white", metadata={"Software": None})
+def heading(column: str, generated: bool) -> str:
+    """What stands above a column of a comparison."""
+    return {"degraded": "Start" if generated else "Degraded", "original": "Original"}.get(column) or METHODS[column]
+
+
+def compared(run: Pictures, part: str, methods: Sequence[str], wanted: Wanted) -> tuple[tuple[str, ...], Strips]:
+    """The input, some methods and the original, a row per image."""
+    sprite = run.find("methods", part)
+    if sprite is None:
+        return (), ()
+    keys = [key for key in ("degraded", *methods, "original") if key in sprite.columns]
+    generated = run.sets[part]["start"] is not None
+    rows = range(wanted.first, min(wanted.first + wanted.rows, sprite.rows))
+    strips = tuple(Strip("", tuple(sprite.place(key, row) for key in keys)) for row in rows)
+    return tuple(heading(key, generated) for key in keys), strips
+
+
+Strips = tuple[Strip, ...]
+
+
+def _steps(run: Pictures, panel: Panel, methods: list[str] | None, wanted: Wanted) -> tuple[tuple[str, ...], Strips]:
+    """Trajectories: a row per method of one image, or per image of one method."""
+    own = run.find("trajectory", panel.set)
+    if own is None:
+        return (), ()
+    sprites = [s for m in methods or [own.method] for s in (own, run.find("naive", panel.set)) if s and s.method == m]
+    picks = _picked(own.columns, panel.steps)
+    original = run.find("methods", panel.set) if wanted.original else None
+    strips = []
+    for sprite in sprites:
+        for row in range(min(1 if len(sprites) > 1 or wanted.original else wanted.rows, sprite.rows)):
+            label = METHODS[sprite.method] if len(sprites) > 1 else ""
+            first = [original.place("original", row)] if original and "original" in original.columns else []
+            strips.append(Strip(label, (*first, *(sprite.place(severity, row) for severity in picks))))
+    extra = ("Original",) if original and "original" in original.columns else ()
+    return (*extra, *(f"t = {severity}" for severity in picks)), tuple(strips)
+
+
+def _picked(severities: Sequence[str], steps: Sequence[int] | None) -> list[str]:
+    """The severities after the listed numbers of steps, as far as they were kept, and the last; else even ones."""
+    if steps:
+        wanted = {str(int(severities[0]) - step) for step in steps}
+        found = [severity for severity in severities if severity in wanted]
+        if len(found) > len(steps) // 2:
+            return list(dict.fromkeys([*found, severities[-1]]))
+    return [severities[k] for k in _even(len(severities), STEPS)]
+
+
+def _even(count: int, wanted: int) -> list[int]:
+    picks = np.linspace(0, count - 1, min(count, wanted)).round().astype(int)
+    return [int(k) for k in np.unique(picks)]
+
+
+def _chain(run: Pictures, part: str) -> tuple[tuple[str, ...], Strips]:
+    """Forward on a test image, then a trajectory back."""
+    ahead, back = run.find("forward"), run.find("trajectory", part)
+    if ahead is None or back is None:
+        return (), ()
+    there = [ahead.columns[k] for k in _even(len(ahead.columns), CHAIN)]
+    home = [back.columns[k] for k in _even(len(back.columns), CHAIN)]
+    tiles = (*(ahead.place(t, 0) for t in there), None, *(back.place(t, 0) for t in home))
+    return (*(f"t = {t}" for t in there), "", *(f"t = {t}" for t in home)), (Strip("", tiles),)
+
+
+def sheet(run: Pictures, part: str) -> Strips:
+    """Samples of one set."""
+    sprite = run.find("gallery", part)
+    return _sheet(sprite) if sprite else ()
+
+
+def _sheet(sprite: Sprite) -> Strips:
+    wide = len(sprite.columns)
+    tiles = [sprite.tile_at(k) for k in range(sprite.count)]
+    return tuple(Strip("", tuple(tiles[k : k + wide])) for k in range(0, len(tiles), wide))
+
+
+def _rows(run: Pictures, sets: Sequence[str], methods: Sequence[str]) -> Strips:
+    """Results from the same starts, a row per set and method."""
+    strips = []
+    for part in sets:
+        for method in methods:
+            sprite = run.find("methods", part)
+            if sprite is None or method not in sprite.columns:
+                continue
+            name = f"{part.capitalize()} symmetry" if len(sets) > 1 else METHODS[method]
+            strips.append(
+                Strip(name, tuple(sprite.place(method, row) for row in range(min(sprite.rows, SIDE_BY_SIDE))))
+            )
+    return tuple(strips)

@@ -1,9 +1,10 @@
-"""The figures of one run: from its sampled trajectories and training log to PNG files and the words beside them."""
+"""The pictures of one run: from its shards, trajectories and training log to sprites and a list of them."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,79 +13,239 @@ import numpy as np
 from coldbench import manifest as sampled
 from coldbench.config import About
 from coldbench.errors import ColdbenchError
+from coldbench.experiment import Experiment, checked
 from coldbench.files import read_json, write_json
-from coldbench.progress import clock
-from coldbench.report.figures import Figure, four_columns, progressive, training_curve
+from coldbench.report.sprites import Images, Sprite, rows_that_fit, write
 
-METHODS = {"tacos": "TACoS", "naive": "Algorithm 1", "estimated": "estimated noise", "ddpm": "DDPM"}
+METHODS = {
+    "direct": "Direct",
+    "naive": "Algorithm 1",
+    "naive_resampled": "Algorithm 1, resampled",
+    "tacos": "TACoS",
+    "resampled": "TACoS, resampled",
+    "estimated": "Estimated noise",
+    "ddpm": "DDPM",
+}
+"""The methods in the order of their columns, as the pages call them."""
+ROWS = 12
+"""Test images in a comparison: three for the paper's first figure of a task, nine for the appendix."""
+FRAMES = 24
+"""Severities of a forward chain."""
+SHEET, SHEET_COLUMNS = 48, 8
+"""Images of a sheet of samples, and how many stand side by side."""
+FRACTIONS = (8, 4, 2)
+"""Of its images, these parts show how a distance depends on their number; of at most SUBSET images."""
+SUBSET, DRAWS = 2000, 100
+LINES = 300
+"""Points of a training curve that are kept."""
 
 
-def draw(manifest: Path, about: About, training_log: Path, out: Path) -> None:
-    """Draw the run's figures into the folder `figures` beside `out` and write their list to `out`, last."""
-    facts = sampled.facts(manifest)
-    folder, imported = out.parent / "figures", facts["origin"].get("imported")
+@dataclass(frozen=True)
+class Pictures:
+    """What one run has to show; `base` is the folder that the sprites' paths begin at.
+
+    `science` is the resolved experiment and `origin` what is known of its model. `sets` says how each was sampled.
+    `training` has [update, loss, images per second, seconds] per line, nothing for an imported model; `distances` are
+    Fréchet distances of the first images of a set, each with method, reference, value, interval and n.
+    """
+
+    about: About
+    embedded: bool
+    mark: str
+    science: dict[str, Any]
+    origin: dict[str, Any]
+    model: str
+    sets: dict[str, dict[str, Any]]
+    sprites: tuple[Sprite, ...]
+    training: tuple[tuple[float, float, float, float], ...]
+    distances: tuple[dict[str, Any], ...]
+
+    @property
+    def T(self) -> int:
+        return int(self.science["degradation"]["T"])
+
+    def find(self, kind: str, part: str = "") -> Sprite | None:
+        """The sprite of one kind and set, if there is one."""
+        return next((s for s in self.sprites if (s.kind, s.set) == (kind, part)), None)
+
+
+def draw(
+    manifest: Path,
+    about: About,
+    training_log: Path,
+    prepared: Path,
+    out: Path,
+    partner: Path | None = None,
+    statistics: Path | None = None,
+) -> None:
+    """Draw the run's sprites into the folder `figures` beside `out`, and write what there is to `out`, last.
+
+    `prepared` is the data set that was sampled from, `partner` the one that the degradation mixes in; `statistics` is
+    the folder of the reference sets' features (none: no distances of fewer images).
+    """
+    from coldbench import data  # torch, which reading the list needs not
+
+    facts, info = sampled.facts(manifest), data.info(prepared)
+    if facts["data"] != info["hash"]:
+        raise ColdbenchError(f"{manifest} was sampled from other test images than {prepared} holds; sample again")
+    experiment = checked(Experiment, facts["experiment"], f"the experiment in {manifest}")
+    training = _training(training_log, about.run, bool(facts["origin"].get("imported")))
+    mark = _mark(about.budget, info["embedded"])
+    folder, run = out.parent / "figures", Run(manifest, facts, experiment, prepared, partner)
+    sprites = [write(tiles, folder / f"{name}.png", *rest, f"{mark}; {about.run}" if mark else "", part, method)
+               for name, tiles, rest, part, method in run.all()]  # fmt: skip
+    record = {
+        "about": about.model_dump(),
+        "embedded": info["embedded"],
+        "mark": mark,
+        "science": experiment.model_dump(),
+        "origin": facts["origin"],
+        "model": facts["model"],
+        "sets": facts["sets"],
+        "sprites": [{**asdict(sprite), "path": str(sprite.path.relative_to(out.parent))} for sprite in sprites],
+        "training": training,
+        "distances": run.distances(statistics) if statistics and about.cell.table else [],
+    }
+    write_json(out, record)
+
+
+def load(lists: Iterable[Path]) -> list[Pictures]:
+    """What `draw` listed, in the order of the runs' names; ColdbenchError for a list of another version."""
+    found = []
+    for path in lists:
+        try:
+            record: dict[str, Any] = read_json(path)
+            parts = [{**part, "path": path.parent / part["path"]} for part in record["sprites"]]
+            sprites = tuple(Sprite(**{**part, "columns": tuple(part["columns"])}) for part in parts)
+            about = checked(About, record["about"], f"about in {path}")
+            given = {"about": about, "sprites": sprites, "training": tuple(map(tuple, record["training"]))}
+            found.append(Pictures(**{**record, **given, "distances": tuple(record["distances"])}))
+        except (KeyError, TypeError) as error:
+            raise ColdbenchError(f"{path} is no list of pictures of this version; delete it and run again") from error
+    return sorted(found, key=lambda pictures: pictures.about.run)
+
+
+def _mark(budget: str, embedded: bool) -> str:
+    """What every picture says that is no replication."""
+    told = "embedded images" if embedded and budget == "paper" else f"{budget} budget"
+    return f"{told}: not a replication" if embedded or budget != "paper" else ""
+
+
+def _training(path: Path, run: str, imported: bool) -> list[list[float]]:
+    """The training log, thinned to LINES; ColdbenchError if a model that was trained here has none."""
     try:
-        log = [json.loads(line) for line in training_log.read_text().splitlines()]
+        log = [json.loads(line) for line in path.read_text().splitlines()]
     except (OSError, ValueError) as error:
-        raise ColdbenchError(f"cannot draw {about.run}: {error}") from error
-    if not (log or imported) or any({"update", "loss", "images_per_second", "seconds"} - line.keys() for line in log):
-        raise ColdbenchError(
-            f"{training_log} is no training log of this version; delete it and its model, then run again"
-        )
-    figures = [
-        figure for name in facts["sets"] for figure in _of_set(manifest, facts["sets"][name], name, about, folder)
-    ]
-    training_curve([{**line, "updates": line["update"]} for line in log], folder / "training.png", about.budget)
-    words = (
-        (f"{about.title}: imported from {imported}, not trained here.", "An empty plot: there is no training log")
-        if imported
-        else (
-            f"{about.title}: training loss (mean absolute error in [-1, 1]) over {log[-1]['update']:,} updates, "
-            f"which took {clock(log[-1]['seconds'])} at {log[-1]['images_per_second']:.0f} images/s.",
-            f"Line plot of the training loss, {log[0]['loss']:.3f} at first and {log[-1]['loss']:.3f} at the end",
-        )
-    )
-    figures.append(Figure(about.run, about.title, "training", folder / "training.png", *words))
-    write_json(out, [{**asdict(figure), "path": str(figure.path.relative_to(out.parent))} for figure in figures])
+        raise ColdbenchError(f"cannot draw {run}: {error}") from error
+    keys = ("update", "loss", "images_per_second", "seconds")
+    if not (log or imported) or any(set(keys) - line.keys() for line in log):
+        raise ColdbenchError(f"{path} is no training log of this version; delete it and its model, then run again")
+    picks = np.unique(np.linspace(0, max(len(log) - 1, 0), min(LINES, len(log))).round().astype(int))
+    return [[log[k][key] for key in keys] for k in picks]
 
 
-def _of_set(manifest: Path, part: dict[str, Any], name: str, about: About, folder: Path) -> list[Figure]:
-    """The images in columns and the trajectory of one set."""
-    try:
-        with np.load(manifest.parent / part["trajectory"]) as arrays:
-            shown = {key: arrays[key] for key in arrays}
-    except (OSError, ValueError) as error:
-        raise ColdbenchError(f"cannot draw {about.run}: {error}") from error
-    states, severities, original = shown["states"], shown["severities"].tolist(), shown.get("original")
-    method = METHODS.get(str(shown["method"]), str(shown["method"]))
-    prefix = "" if name == "test" else f"{name}-"
-    columns, progress = folder / f"{prefix}four_columns.png", folder / f"{prefix}progressive.png"
-    images = {"degraded": shown["degraded"], "direct": shown["direct"], "sampled": states[-1]}
-    four_columns(images | ({} if original is None else {"original": original}), columns, about.budget)
-    progressive(severities[:-1], states[:-1], states[-1], progress, about.budget, original=original)
-    title = about.title if name == "test" else f"{about.title}, {name}"
-    first, last = ("degraded", ", original") if original is not None else ("start x_T", "")
-    return [
-        Figure(
-            about.run,
-            about.title,
-            "four_columns",
-            columns,
-            f"{title}: {first}, direct, sampled ({method}){last}.",
-            f"Images in columns: {first} at severity {severities[0]}, restored directly, sampled{last}",
-        ),
-        Figure(
-            about.run,
-            about.title,
-            "progressive",
-            progress,
-            f"{title}: a trajectory ({method}) from x_T to x_0{', and the original' if last else ''}.",
-            f"Rows of images from severity {severities[0]} down to 0, growing clearer"
-            + ", then the originals" * bool(last),
-        ),
-    ]
+Drawing = tuple[str, Images, tuple[str, tuple[str, ...]], str, str]
+"""A sprite to be: its file's name, its tiles, its kind and columns, its set and its method."""
 
 
-def load(lists: list[Path]) -> list[Figure]:
-    """The figures that `draw` listed."""
-    return [Figure(**{**entry, "path": path.parent / entry["path"]}) for path in lists for entry in read_json(path)]
+@dataclass(frozen=True)
+class Run:
+    """A sampled run, as what its pictures are made of."""
+
+    manifest: Path
+    facts: dict[str, Any]
+    experiment: Experiment
+    prepared: Path
+    partner: Path | None
+
+    def all(self) -> Iterable[Drawing]:
+        """Every sprite of the run, one after the other."""
+        for name, part in self.facts["sets"].items():
+            try:
+                with np.load(self.manifest.parent / part["trajectory"]) as arrays:
+                    kept = {key: arrays[key] for key in arrays}
+            except (OSError, ValueError) as error:
+                raise ColdbenchError(f"cannot draw {self.experiment.run}: {error}") from error
+            yield from self._of_set(name, part, kept)
+        yield self._forward()
+
+    def _of_set(self, name: str, part: Mapping[str, Any], kept: Mapping[str, Images]) -> Iterable[Drawing]:
+        yield self._methods(name, part, kept)
+        severities, method = tuple(str(s) for s in kept["severities"].tolist()), str(kept["method"])
+        for kind, states in (("trajectory", "states"), ("naive", "naive")):
+            if states in kept:
+                rows = rows_that_fit(len(severities), self.experiment.size, kept[states].shape[1])
+                tiles = kept[states][:, :rows].swapaxes(0, 1).reshape(-1, *kept[states].shape[2:])
+                shown = "naive" if kind == "naive" else method
+                yield f"{name}-{kind}", tiles, (kind, severities), name, shown
+        if part["start"] is not None:
+            rows = rows_that_fit(SHEET_COLUMNS, self.experiment.size, SHEET // SHEET_COLUMNS)
+            tiles = sampled.read(self.manifest, method, name, rows * SHEET_COLUMNS)
+            yield f"{name}-gallery", tiles, ("gallery", ("",) * min(SHEET_COLUMNS, len(tiles))), name, method
+
+    def _methods(self, name: str, part: Mapping[str, Any], kept: Mapping[str, Images]) -> Drawing:
+        """The input, every method's result and the original, a row per image."""
+        shown = [method for method in METHODS if method in part["methods"]]
+        columns: dict[str, Images] = {"degraded": kept["degraded"], "direct": kept["direct"]}
+        if part["start"] is None and "direct" in shown:
+            columns["degraded"], columns["original"] = self._degraded(ROWS, part["severity"])
+        elif "original" in kept:
+            columns["original"] = kept["original"]
+        count = min(len(columns["degraded"]), part["images"])
+        for method in shown:
+            columns[method] = sampled.read(self.manifest, method, name, count)
+        order = [key for key in ("degraded", *METHODS, "original") if key in columns]
+        rows = rows_that_fit(len(order), self.experiment.size, count)
+        tiles = np.stack([columns[key][:rows] for key in order], axis=1)
+        return f"{name}-methods", tiles.reshape(-1, *tiles.shape[2:]), ("methods", tuple(order)), name, ""
+
+    def _forward(self) -> Drawing:
+        """Test images at growing severities, each with its own mask, snow, noise or partner."""
+        from coldbench.sample import SHOWN
+
+        T = self.experiment.degradation["T"]
+        severities = np.unique(np.linspace(0, T, min(FRAMES, T + 1)).round().astype(int)).tolist()
+        rows = rows_that_fit(len(severities), self.experiment.size, SHOWN)
+        states = [self._degraded(rows, severity)[0 if severity else 1] for severity in severities]
+        tiles = np.stack(states, axis=1)
+        columns = tuple(map(str, severities))
+        return "forward", tiles.reshape(-1, *tiles.shape[2:]), ("forward", columns), "", ""
+
+    def _degraded(self, images: int, severity: int | None) -> tuple[Images, Images]:
+        """The first test images at one severity (None: T), and the originals, in [0, 1]."""
+        import torch
+
+        from coldbench import data, origins, pipeline
+        from coldbench.images import to_unit_interval
+
+        tests, cpu = data.load(self.prepared, "test"), torch.device("cpu")
+        degradation = pipeline.degradation_of(self.experiment, self.partner)
+        where = range(min(images, len(tests)))
+        x0, x, _ = origins.degraded(degradation, tests, where, self.experiment.seed, cpu, severity or None)
+        return to_unit_interval(x).numpy(), to_unit_interval(x0).numpy()
+
+    def distances(self, statistics: Path) -> list[dict[str, Any]]:
+        """FD-Gabor of parts of every set's images, by its direct and its best method."""
+        import torch
+
+        from coldbench import scoring
+        from coldbench.metrics import intervals
+
+        cpu, rows = torch.device("cpu"), []
+        (gabor,) = extractors = scoring.extractors([], None, cpu)
+        scorer = scoring.Scorer(self.experiment, self.prepared, statistics, extractors, cpu)
+        for name, part in self.facts["sets"].items():
+            split, n = ("test", part["images"]) if part["start"] is None else ("train", None)
+            sizes = [s for s in (part["images"] // f for f in FRACTIONS) if 4 <= s <= SUBSET]
+            for method in ("direct", "tacos", "estimated"):
+                if method not in part["methods"] or not sizes:
+                    continue
+                images = sampled.read(self.manifest, method, name, max(sizes))
+                if not np.isfinite(images).all():
+                    continue
+                features = gabor.features(torch.from_numpy(images))
+                there = scorer.reference(gabor, split, n).statistics
+                for size in sizes:
+                    value = intervals.frechet(features[:size], there, self.experiment.seed, DRAWS)
+                    rows.append(scoring.row(name, method, gabor.name, value, split))
+        return rows

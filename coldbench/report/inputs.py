@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -77,6 +78,24 @@ class PaperCell:
     note: str
 
 
+@dataclass(frozen=True)
+class Planned:
+    """A row of the paper in the grid: the experiment that makes it, and why it is left out ("" if it is not)."""
+
+    experiment: str
+    table: str
+    row: str
+    why: str
+
+
+def plan_of(text: str) -> tuple[Planned, ...]:
+    """The plan that the workflow hands on as JSON; ColdbenchError if it is none."""
+    try:
+        return tuple(Planned(**entry) for entry in json.loads(text or "[]"))
+    except (TypeError, ValueError) as error:
+        raise ColdbenchError(f"the plan is not JSON of this version: {error}") from error
+
+
 FIELDS = {field.name: str(field.type) for field in fields(Score)}
 CASTS: dict[str, Callable[[Any], Any]] = {"str": str, "int": int, "float": float, "bool": bool}
 NULLS = {"str": "", "float": math.nan}  # what a null stands for; a null count or flag is an error
@@ -116,6 +135,19 @@ def load_scores(paths: Iterable[Path]) -> Scores:
         except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
             raise ColdbenchError(f"{path} is not a readable scores file: {error}") from error
     return scores_of(pd.concat(frames, ignore_index=True)) if frames else ()
+
+
+Folders = dict[tuple[str, str], Path]
+"""Where the files of each run and budget lie."""
+
+
+def folders_of(paths: Iterable[Path]) -> Folders:
+    """Of every run in the scores files at `paths` the folder that it lies in."""
+    found: Folders = {}
+    for path in paths:
+        frame = pd.read_parquet(path, columns=["run", "budget"]).drop_duplicates()
+        found |= {(str(run), str(budget)): path.parent for run, budget in frame.itertuples(index=False)}
+    return found
 
 
 def collect(paths: Iterable[Path], out: Path) -> None:

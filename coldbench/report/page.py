@@ -1,28 +1,27 @@
-"""The pages: views of tables, figures and run facts, rendered into HTML that needs no other file."""
+"""The pages of the tables and the front page: views of scores and run facts, rendered into HTML."""
 
 from __future__ import annotations
 
-import json
-import struct
-from base64 import b64encode
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from coldbench import __version__
-from coldbench.errors import ColdbenchError
 from coldbench.report.ablations import METHODS, ablations
-from coldbench.report.figures import Figure
-from coldbench.report.inputs import Score, Scores
+from coldbench.report.claims import Claim
+from coldbench.report.inputs import Folders, Scores
+from coldbench.report.origin import Run, duration, facts_of, runs_of, spent
+from coldbench.report.site import INDEX, first_up, render, run_file, size_of, table_file
 from coldbench.report.tables import ALSO, TableView
 from coldbench.report.verdict import KINDS
+
+__all__ = ["Banner", "Hours", "Site", "banner", "index_page", "runs_of", "scorecard", "table_page"]
 
 COMMANDS = (
     ("make smoke", "everything on embedded images at the smoke budget, in minutes"),
     ("snakemake", "everything at this machine's budget: trained for minutes, on the paper's data"),
     ("snakemake reports/table1.html", "one table, running only what is missing"),
+    ("snakemake --config experiments=E03", "one experiment"),
     ("snakemake reports/calibration.html", "which reading gives the Degraded columns; needs no trained network"),
     ("snakemake --profile slurm all", "the paper's budget on a cluster"),
     ("make test", "the tests of the suite"),
@@ -35,16 +34,6 @@ BUDGETS = {
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A figure ready to embed: `src` is a data URI, or "" where the file is missing."""
-
-    figure: Figure
-    src: str
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
 class Banner:
     """What a reader must know before any number; `mark` is repeated on every printed page."""
 
@@ -54,46 +43,97 @@ class Banner:
 
 
 @dataclass(frozen=True)
-class Run:
-    """The facts of one run: any of its scores, and its provenance as (name, values) pairs."""
+class Site:
+    """What a page may know of its surroundings: the pages it may link to, and where the runs' files lie."""
 
-    score: Score
-    facts: tuple[tuple[str, str], ...]
-
-    def fact(self, name: str) -> str:
-        return dict(self.facts).get(name, "–")
+    pages: frozenset[str] = frozenset()
+    folders: Folders = field(default_factory=dict)
 
 
-def table_page(view: TableView, scores: Scores) -> str:
-    """One table as a page of its own."""
+@dataclass(frozen=True)
+class Hours:
+    """The time spent on one device at one budget."""
+
+    device: str
+    budget: str
+    runs: int
+    training: str
+    sampling: str
+    scoring: str
+
+
+def table_page(view: TableView, scores: Scores, site: Site | None = None) -> str:
+    """One table as a page of its own, with the provenance of every cell."""
     mine = tuple(score for score in scores if score.table in (view.number, ALSO.get(view.number)))
-    return _tables("table.html", [view], mine)
+    site = site or Site()
+    return _tables("table.html", table_file(view.number), [view], mine, site, facts=_cell_facts(view, site.folders))
 
 
-def index_page(views: Sequence[TableView], scores: Scores, figures: Iterable[Figure]) -> str:
-    """The whole report as one page: scorecard, tables, figures, run facts, errata, commands."""
-    pictures: dict[tuple[str, str], list[Picture]] = {}
-    for figure in figures:
-        pictures.setdefault((figure.run, figure.title), []).append(_picture(figure))
-    return _tables("index.html", views, scores, pictures=pictures, ablations=ablations(scores), methods=METHODS)
+def index_page(
+    views: Sequence[TableView],
+    scores: Scores,
+    claims: Sequence[Claim] = (),
+    site: Site | None = None,
+    folder: Path | None = None,
+) -> str:
+    """The front page: scorecard, claims, tables, runs, hours, errata, commands; `folder` is that of the report.
+
+    It states the folder's size, its own among it: hence the second pass.
+    """
+    site = site or Site()
+    values = {"claims": claims, "ablations": ablations(scores), "methods": METHODS}
+    files, size = size_of(folder, folder / INDEX) if folder else (0, 0)
+    html = _tables("index.html", INDEX, views, scores, site, **values, files=files + 1, size=size)
+    if not folder:
+        return html
+    size += len(html.encode())
+    return _tables("index.html", INDEX, views, scores, site, **values, files=files + 1, size=size)
 
 
-def _tables(template: str, views: Sequence[TableView], scores: Scores, **values: Any) -> str:
+def _tables(template: str, here: str, views: Sequence[TableView], scores: Scores, site: Site, **values: Any) -> str:
+    runs = runs_of(scores, site.folders)
+    links = {run.score.run: run_file(run.score.run) for run in runs if run_file(run.score.run) in site.pages}
     return render(
         template,
+        here,
+        site.pages,
         views=views,
         scorecard=scorecard(views),
         banner=banner(scores),
-        runs=runs_of(scores),
+        runs=runs,
+        hours=hours(runs),
+        spent=spent,
+        links=links,
         commands=COMMANDS,
         **values,
     )
 
 
+def _cell_facts(view: TableView, folders: Folders) -> Mapping[tuple[str, ...], Any]:
+    """The provenance of every value of a table, by what identifies it."""
+    scores = [cell.ours for row in view.rows + view.extra for cell in row.cells if cell.ours]
+    return {(s.run, s.budget, s.set, s.method, s.metric, s.reference): facts_of(s, folders) for s in scores}
+
+
 def scorecard(views: Iterable[TableView]) -> dict[str, list[int]]:
     """For every kind of verdict, how many of each table's printed cells have it."""
-    kinds = [[cell.verdict.kind for row in view.rows for cell in row.cells if cell.paper] for view in views]
+    kinds = [[cell.verdict.kind for cell in view.judged] for view in views]
     return {kind: [table.count(kind) for table in kinds] for kind in KINDS}
+
+
+def hours(runs: Iterable[Run]) -> list[Hours]:
+    """The time spent, by device and budget; "–" where none of its runs has a record."""
+    grouped: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        grouped.setdefault((run.devices, run.score.budget), []).append(run)
+    found = []
+    for (device, budget), group in sorted(grouped.items()):
+        known = [
+            [seconds for run in group if (seconds := getattr(run.work, part)) is not None]
+            for part in ("training", "sampling", "scoring")
+        ]
+        found.append(Hours(device, budget, len(group), *(duration(sum(part)) if part else "–" for part in known)))
+    return found
 
 
 def banner(scores: Scores) -> Banner | None:
@@ -116,58 +156,3 @@ def banner(scores: Scores) -> Banner | None:
     )
     text = f"{first_up('; '.join(parts))}. {rest}"
     return Banner(title, text, f"{title}: not a replication")
-
-
-def first_up(text: str) -> str:
-    """`text` with its first letter in upper case and the others as they are."""
-    return text[:1].upper() + text[1:]
-
-
-def runs_of(scores: Scores) -> list[Run]:
-    """The runs behind `scores` in the order of their names, with the provenance of all their values merged."""
-    grouped: dict[tuple[str, str], list[Score]] = {}
-    for score in scores:
-        grouped.setdefault((score.run, score.budget), []).append(score)
-    return [Run(group[0], _facts(group)) for _, group in sorted(grouped.items())]
-
-
-def _facts(scores: Iterable[Score]) -> tuple[tuple[str, str], ...]:
-    merged: dict[str, dict[str, None]] = {}  # inner dict: an ordered set of values
-    for score in scores:
-        for name, value in _provenance(score).items():
-            text = value if isinstance(value, str) else json.dumps(value)
-            merged.setdefault(name, {})[text] = None
-    return tuple((name, "; ".join(list(values)[:4]) + " …" * (len(values) > 4)) for name, values in merged.items())
-
-
-def _provenance(score: Score) -> dict[str, Any]:
-    try:
-        value = json.loads(score.provenance or "{}")
-    except ValueError as error:
-        raise ColdbenchError(f"{score.run}: provenance is not JSON: {error}") from error
-    return value if isinstance(value, dict) else {"provenance": value}
-
-
-def _picture(figure: Figure) -> Picture:
-    try:
-        data = figure.path.read_bytes()
-    except FileNotFoundError:
-        return Picture(figure, "", 0, 0)
-    if data[:8] != b"\x89PNG\r\n\x1a\n":
-        raise ColdbenchError(f"{figure.path} is not a PNG file; delete it and run again")
-    width, height = struct.unpack(">II", data[16:24])
-    return Picture(figure, f"data:image/png;base64,{b64encode(data).decode()}", width, height)
-
-
-def render(template: str, **values: Any) -> str:
-    """A page from its template; an undefined variable is an error, and everything is escaped."""
-    environment = Environment(
-        loader=PackageLoader("coldbench.report", "templates"),
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["first_up"] = first_up
-    environment.filters["anchor"] = lambda number: str(number).replace(".", "-")
-    return environment.get_template(template).render(version=__version__, **values)

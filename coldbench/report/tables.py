@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from coldbench.errors import unknown
-from coldbench.report.inputs import PaperCell, Score, Scores
-from coldbench.report.verdict import LABELS, Verdict, judge, named, quantity, shown
+from coldbench.report.inputs import PaperCell, Planned, Score, Scores
+from coldbench.report.verdict import LABELS, Verdict, judge, named, quantity, shown, signed
 
 
 @dataclass(frozen=True)
@@ -105,10 +103,22 @@ class Cell:
         return shown(self.ours.value) if self.ours else ""
 
     @property
+    def label(self) -> str:
+        """The name of what is measured, ours before the paper's: FD-Gabor is never called FID."""
+        return LABELS.get(quantity(self.ours.metric), self.ours.metric) if self.ours else LABELS[self.measure.paper]
+
+    @property
     def interval(self) -> str:
         if self.ours is None or self.ours.low != self.ours.low or self.ours.high != self.ours.high:  # NaN: none made
             return ""
         return f"{shown(self.ours.low)} – {shown(self.ours.high)}"
+
+    @property
+    def difference(self) -> str:
+        """Ours minus the paper's, with its sign; "" where they measure different things or one is absent."""
+        if self.ours is None or self.paper is None or not self.ours.finite:
+            return ""
+        return signed(self.ours.value - self.paper.value) if quantity(self.ours.metric) == self.paper.metric else ""
 
     @property
     def printed(self) -> str:
@@ -160,6 +170,15 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Gap:
+    """Printed numbers that are missing here for one reason: where they stand, and how many there are."""
+
+    rows: str
+    cells: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class TableView:
     """A table of the paper: `rows` hold each printed cell once, `extra` our runs beyond them."""
 
@@ -187,9 +206,27 @@ class TableView:
     def note(self, cell: Cell) -> int:
         return self.notes.index(cell.verdict.reason) + 1
 
+    @property
+    def judged(self) -> tuple[Cell, ...]:
+        """The printed cells, each once."""
+        return tuple(cell for row in self.rows for cell in row.cells if cell.paper)
 
-def table_view(number: str, scores: Scores, paper: Sequence[PaperCell]) -> TableView:
-    """Table `number` of the paper from whatever scores exist; ColdbenchError if it is not a table of this shape."""
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """What is missing, by reason."""
+        found: dict[str, list[str]] = {}
+        for row in self.rows:
+            for cell in row.cells:
+                if cell.paper and cell.verdict.kind == "missing":
+                    found.setdefault(cell.verdict.reason, []).append(row.label)
+        return tuple(Gap(", ".join(dict.fromkeys(rows)), len(rows), reason) for reason, rows in found.items())
+
+
+def table_view(number: str, scores: Scores, paper: Sequence[PaperCell], plan: Sequence[Planned] = ()) -> TableView:
+    """Table `number` of the paper from whatever scores exist; ColdbenchError if it is not a table of this shape.
+
+    `plan` tells of rows without scores which experiment makes them, and what it waits for.
+    """
     printed = [cell for cell in paper if cell.table == number]
     if number not in (offered := tables_of(paper)):
         raise unknown("table", number, offered)
@@ -202,7 +239,7 @@ def table_view(number: str, scores: Scores, paper: Sequence[PaperCell]) -> Table
     # the paper's row shows its selected protocol at the best budget; what else was trained stands below the table
     chosen = {label: next((run for run in ordered if run[0].row == label), None) for label in labels}
     rest = [run for run in ordered if all(run is not taken for taken in chosen.values())]
-    rows = tuple(_row(number, label, run, printed) for label, run in chosen.items())
+    rows = tuple(_row(number, label, run, printed, plan) for label, run in chosen.items())
     others = (_row(number, run[0].row, run, printed) for run in rest if not run[0].row or _has_model(run))
     extra = tuple(row for row in others if any(cell.ours for cell in row.cells))
     tasks = list(dict.fromkeys(cell.task for cell in printed))
@@ -236,17 +273,41 @@ def _has_model(run: Iterable[Score]) -> bool:
     return any(score.method != "degraded" for score in run)
 
 
-def _row(number: str, label: str, run: Sequence[Score] | None, printed: Sequence[PaperCell]) -> Row:
+def _row(
+    number: str,
+    label: str,
+    run: Sequence[Score] | None,
+    printed: Sequence[PaperCell],
+    plan: Sequence[Planned] = (),
+) -> Row:
+    absent = "" if run else _not_run(number, label, plan)
     cells = tuple(
-        _cell(number, label, run or (), printed, column, measure)
+        _cell(number, label, run or (), printed, column, measure, absent)
         for column in COLUMNS[number]
         for measure in measures(number)
     )
     return Row(label, run[0] if run else None, cells)
 
 
+def _not_run(number: str, label: str, plan: Iterable[Planned]) -> str:
+    """Why there is nothing of a row, and what would make it."""
+    entry = next((p for p in plan if p.table in (number, ALSO.get(number)) and p.row == label), None)
+    if entry is None:
+        return f"no experiment for {label} in this configuration"
+    command = f"`snakemake --config experiments={entry.experiment}`"
+    if entry.why:
+        return f"{entry.experiment} is left out: {entry.why}. To make it: {command}"
+    return f"{entry.experiment} has not been run: {command} makes it"
+
+
 def _cell(
-    number: str, label: str, run: Sequence[Score], printed: Iterable[PaperCell], column: Column, measure: Measure
+    number: str,
+    label: str,
+    run: Sequence[Score],
+    printed: Iterable[PaperCell],
+    column: Column,
+    measure: Measure,
+    absent: str,
 ) -> Cell:
     there = {(s.metric, s.reference): s for s in run if (s.set, s.method) == (column.set, column.method)}
     ours = next((there[metric] for metric in measure.metrics if metric in there), None)
@@ -254,7 +315,7 @@ def _cell(
         (c for c in printed if c.row == label and c.column in column.paper and c.metric == measure.paper), None
     )
     if not run:
-        absent = f"no experiment for {label} in this configuration"
+        pass
     elif column.method == "degraded" or any((s.set, s.method) == (column.set, column.method) for s in run):
         absent = f"{run[0].run} was scored without it; `snakemake reports/table{number}.html` makes what is absent"
     else:
@@ -262,22 +323,3 @@ def _cell(
             f"no {column.label} images of {run[0].run}: `snakemake reports/table{number}.html` trains and samples it"
         )
     return Cell(column, measure, ours, paper, judge(ours, paper, absent))
-
-
-def table_csv(view: TableView) -> str:
-    """The table as CSV text, a line per cell, numbers in full; absent values are empty."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    out.write(
-        "table,row,run,protocol,budget,dataset,set,method,metric,reference,n,value,low,high,paper_metric,paper,verdict,"
-        "reason\n"
-    )
-    for row in view.rows + view.extra:
-        facts = [row.run.run, row.run.protocol, row.run.budget, row.run.dataset] if row.run else [""] * 4
-        for cell in row.cells:
-            ours = [cell.ours.n, cell.ours.value, cell.ours.low, cell.ours.high] if cell.ours else [""] * 4
-            theirs = [cell.paper.metric, cell.paper.printed] if cell.paper else ["", ""]
-            metric = [cell.ours.metric, cell.ours.reference] if cell.ours else [cell.measure.paper, ""]
-            where = [view.number, row.label, *facts, cell.column.set, cell.column.method, *metric]
-            writer.writerow([*where, *ours, *theirs, cell.verdict.kind, cell.verdict.reason])
-    return out.getvalue()

@@ -51,8 +51,10 @@ def shown(value: float) -> str:
 
 
 def signed(gap: float) -> str:
-    """A difference with its sign, as it stands in a sentence or a table."""
-    return f"{gap:+.4f}".replace("-", "−")
+    """A difference with its sign, as it stands in a sentence or a table: as many decimals as `shown` gives."""
+    size = abs(gap)
+    text = f"{gap:+.2e}" if size >= 1e4 else f"{gap:+.2f}" if size >= 10 else f"{gap:+.4f}"
+    return text.replace("-", "−")
 
 
 def judge(ours: Score | None, cell: PaperCell | None, absent: str) -> Verdict:

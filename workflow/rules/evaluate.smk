@@ -19,7 +19,7 @@ rule evaluate:
         device=DEVICE,
         partner=partner_option,
         gpu=GPUS * bool(FID),
-        mem_mb=16000,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         fid=FID_OPTIONS,
@@ -64,8 +64,9 @@ rule calibrate:
     resources:
         device=DEVICE,
         folder=DATA,
-        mem_mb=8000,
-        runtime=60,
+        links=lambda wildcards: links(wildcards).replace("--page", "--link"),
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
     shell:
         "coldbench calibrate {input.readings:q} --paper {input.paper:q} --data {resources.folder:q}"
-        " --out {output.scores:q} --page {output.page:q} --device {resources.device} --threads {threads} --log {log:q}"
+        " --out {output.scores:q} --page {output.page:q} --device {resources.device} --threads {threads} {resources.links} --log {log:q}"

@@ -1,10 +1,21 @@
 # Views of the scores: figures per run, a page per table, the whole report.
 
+FIGURES = "workflow/paper/figures.yaml"
+PAGES = [  # of the report, beside those of pictures
+    "index.html",
+    "discrepancies.html",
+    *(f"table{number}.html" for number in TABLES),
+    *([] if EMBEDDED else ["calibration.html"]),
+]
+
 
 rule figures:
     input:
+        scores=f"{RUN}/scores.parquet",  # leaves the references' features in the cache
         samples=f"{RUN}/samples.json",
         log=lambda w: str(Path(model(w)).with_suffix(".jsonl")),
+        data=prepared,
+        partner=partner,
     output:
         list=f"{RUN}/figures.json",
         pictures=directory(f"{RUN}/figures"),
@@ -12,10 +23,36 @@ rule figures:
         f"{RUN}/logs/figures.log",
     conda:
         "../../environment.yml"
+    resources:
+        partner=partner_option,
     params:
+        cache=CACHE,
         about=lambda w: of(w).about.model_dump_json(),
+        data=subpath(input.data, parent=True),
     shell:
-        "coldbench figures {input.samples:q} {input.log:q} --about {params.about:q} --out {output.list:q} --log {log:q}"
+        "coldbench figures {input.samples:q} {input.log:q} --about {params.about:q} --data {params.data:q}"
+        " --statistics {params.cache:q} {resources.partner} --out {output.list:q} --log {log:q}"
+
+
+# The paper's figures, the plots and a page per run: one job, because all are cheap and share their images.
+rule gallery:
+    input:
+        plan=FIGURES,
+        scores=scores,
+        figures=each(MADE, "figures.json"),
+    output:
+        page=f"{REPORTS}/figures.html",
+        runs=directory(f"{REPORTS}/runs"),
+        images=directory(f"{REPORTS}/images"),
+    log:
+        f"{REPORTS}/logs/figures.log",
+    conda:
+        "../../environment.yml"
+    params:
+        links=links,
+    shell:
+        "coldbench gallery {input.scores:q} {input.figures:q} --plan {input.plan:q} {params.links}"
+        " --out {output.page:q} --log {log:q}"
 
 
 rule table:
@@ -24,25 +61,60 @@ rule table:
         scores=scores,
     output:
         page=f"{REPORTS}/table{{number}}.html",
-        csv=f"{REPORTS}/table{{number}}.csv",
+        twins=multiext(f"{REPORTS}/table{{number}}", ".csv", ".tex", ".json"),
     log:
         f"{REPORTS}/logs/table{{number}}.log",
     conda:
         "../../environment.yml"
+    params:
+        plan=planned,
+        links=links,
     shell:
-        "coldbench table {wildcards.number} {input.scores:q} --paper {input.paper:q} --out {output.page:q} --log {log:q}"
+        "coldbench table {wildcards.number} {input.scores:q} --paper {input.paper:q} --plan {params.plan:q} {params.links}"
+        " --out {output.page:q} --log {log:q}"
 
 
-rule report:
+rule discrepancies:
     input:
+        questions="workflow/paper/discrepancies.yaml",
+        grid="workflow/config/paper.yaml",
+        readings=READINGS,
         paper=PAPER,
         scores=scores,
-        figures=each(MADE, "figures.json"),
+        calibration=[] if EMBEDDED else f"{RESULTS}/calibration.parquet",
+    output:
+        f"{REPORTS}/discrepancies.html",
+    log:
+        f"{REPORTS}/logs/discrepancies.log",
+    conda:
+        "../../environment.yml"
+    params:
+        calibration=lambda w, input: f"--calibration {input.calibration}" if input.calibration else "",
+        links=links,
+    shell:
+        "coldbench discrepancies {input.questions:q} {input.scores:q} --grid {input.grid:q} --readings {input.readings:q}"
+        " --paper {input.paper:q} {params.calibration} {params.links} --out {output:q} --log {log:q}"
+
+
+# The front page comes last: it links the others and states the size of the whole folder.
+rule report:
+    input:
+        f"{REPORTS}/figures.html",
+        f"{REPORTS}/discrepancies.html",
+        [] if EMBEDDED else f"{REPORTS}/calibration.html",
+        expand(f"{REPORTS}/table{{number}}.html", number=TABLES),
+        claims="workflow/paper/claims.yaml",
+        paper=PAPER,
+        scores=scores,
     output:
         f"{REPORTS}/index.html",
     log:
         f"{REPORTS}/logs/index.log",
     conda:
         "../../environment.yml"
+    params:
+        plan=planned,
+        links=links,
     shell:
-        "coldbench report {input.scores:q} {input.figures:q} --paper {input.paper:q} --out {output:q} --log {log:q}"
+        "coldbench report {input.scores:q} --paper {input.paper:q} --claims {input.claims:q} --plan {params.plan:q}"
+        " {params.links} --out {output:q} --log {log:q}"

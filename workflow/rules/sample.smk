@@ -20,14 +20,15 @@ rule sample_part:
         device=DEVICE,
         partner=partner_option,
         gpu=GPUS,
-        mem_mb=16000,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         sampling=sampling,
         data=subpath(input.data, parent=True),
         work=f"{RUN}/shards",
     shell:
-        "coldbench sample {input.model:q} --sampling {params.sampling:q} --data {params.data:q} --work {params.work:q}"
+        "on 1 {threads} coldbench sample {input.model:q} --sampling {params.sampling:q}"
+        " --data {params.data:q} --work {params.work:q}"
         " {resources.partner} --device {resources.device} --threads {threads} --log {log:q}"
         " --part {wildcards.part}/{wildcards.jobs}"
 
@@ -51,13 +52,14 @@ rule sample:
         device=DEVICE,
         partner=partner_option,
         gpu=GPUS,
-        mem_mb=16000,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         sampling=sampling,
         data=subpath(input.data, parent=True),
         work=f"{RUN}/shards",
     shell:
-        "coldbench sample {input.model:q} --sampling {params.sampling:q} --data {params.data:q} --work {params.work:q}"
+        "on 1 {threads} coldbench sample {input.model:q} --sampling {params.sampling:q}"
+        " --data {params.data:q} --work {params.work:q}"
         " {resources.partner} --device {resources.device} --threads {threads} --log {log:q}"
         " --out {output:q}"

@@ -1,0 +1,125 @@
+"""Small plots as SVG files that are light or dark as their reader's screen is."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from coldbench.report.series import Axes, Chart, Line
+
+SIZE = (3.6, 2.7)
+INK, PALE, RULE = "#1c2126", "#5d6670", "#d9dcdf"
+COLOURS = {  # light and dark, told apart by most colour-blind readers, and by their markers by all
+    "": ("#0072b2", "#6cb8e6", ""),
+    "tacos": ("#0072b2", "#6cb8e6", "o"),
+    "direct": ("#d55e00", "#f0935a", "s"),
+    "naive": ("#007f5f", "#4fc9a4", "^"),
+    "estimated": ("#7a3e78", "#d29bd0", "D"),
+    "resampled": ("#8a6100", "#e0b64a", "v"),
+    "naive_resampled": ("#5a5a5a", "#b5b5b5", "P"),
+    "ddpm": ("#a3003c", "#ff8fb0", "X"),
+}
+DARK: Mapping[str, str] = {
+    INK: "#e4e6e8", PALE: "#9ca5ae", RULE: "#363c42", **{light: dark for light, dark, _ in COLOURS.values()},
+}  # fmt: skip
+STYLE: Any = {"svg.fonttype": "path", "svg.hashsalt": "coldbench", "font.size": 8.5, "axes.titlesize": 9}
+
+
+def svg(chart: Chart, axes: Axes, mark: str) -> tuple[str, int, int]:
+    """One small plot as the text of an SVG file, with `mark` in its corner, and its width and height in CSS pixels."""
+    rows = [point.label for line in axes.lines for point in line.points] if chart.style == "dots" else []
+    height = max(SIZE[1], 1.5 + 0.24 * len(set(rows)))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(SIZE[0], height), layout="constrained")
+        FigureCanvasSVG(figure)
+        plot = figure.add_subplot()
+        for line in axes.lines:
+            (_dots if chart.style == "dots" else _line)(plot, line, chart.style)
+        _dress(figure, plot, chart, axes, mark)
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _themed(stream.getvalue()), round(SIZE[0] * 96), round(height * 96)
+
+
+def _line(plot: Any, line: Line, style: str) -> None:
+    colour, _, marker = COLOURS[line.method]
+    x, y = [p.x for p in line.points], [p.y for p in line.points]
+    few = len(x) < 3
+    plot.plot(
+        x, y, color=colour, linewidth=1.5, marker=marker or ("o" if few else ""), markersize=4.5, label=line.label
+    )
+    if style == "line":
+        low = [p.low if math.isfinite(p.low) else p.y for p in line.points]
+        high = [p.high if math.isfinite(p.high) else p.y for p in line.points]
+        plot.vlines(x, low, high, color=colour, linewidth=1.2)
+
+
+def _dots(plot: Any, line: Line, style: str) -> None:
+    colour, _, marker = COLOURS[line.method]
+    y, values = [p.x for p in line.points], [p.y for p in line.points]
+    plot.plot(values, y, color=colour, linestyle="", marker=marker, markersize=5, label=line.label)
+    ends = [(p.low, p.high) if math.isfinite(p.low + p.high) else (p.y, p.y) for p in line.points]
+    plot.hlines(y, [low for low, _ in ends], [high for _, high in ends], color=colour, linewidth=1.2)
+
+
+def _dress(figure: Figure, plot: Any, chart: Chart, axes: Axes, mark: str) -> None:
+    """Axes, names and the legend: as little ink as tells everything."""
+    across, along = (axes.axis, "") if chart.style == "dots" else (chart.across, axes.axis)
+    plot.set_xlabel(across, color=INK)
+    plot.set_ylabel(along, color=INK)
+    plot.spines[["top", "right"]].set_visible(False)
+    plot.spines[["left", "bottom"]].set_color(PALE)
+    plot.tick_params(which="both", colors=PALE, labelcolor=INK)
+    plot.grid(axis="x" if chart.style == "dots" else "y", color=RULE, linewidth=0.8)
+    plot.set_axisbelow(True)
+    if chart.style == "dots":
+        labels = {p.x: p.label for line in axes.lines for p in line.points}
+        plot.set_yticks(list(labels), list(labels.values()))
+        plot.set_ylim(max(labels) + 0.6, min(labels) - 0.6)
+    else:
+        _logarithmic(plot, chart, [p for line in axes.lines for p in line.points])
+    if len(axes.lines) > 1:
+        figure.legend(
+            loc="outside upper left", ncols=3, frameon=False, labelcolor=INK, handlelength=1.2, columnspacing=1.2
+        )
+    if mark:
+        figure.supxlabel(mark, color=PALE, fontsize=7, x=0.99, ha="right")
+
+
+def _logarithmic(plot: Any, chart: Chart, points: list[Any]) -> None:
+    """Logarithmic axes where all values allow it, with plain numbers at plain places."""
+    plain = FuncFormatter(lambda value, _: f"{value:,.10g}")
+    across = sorted({p.x for p in points})
+    if chart.log and across and across[0] > 0 and across[-1] > across[0]:
+        plot.set_xscale("log")
+        plot.xaxis.set_major_formatter(plain)
+        plot.xaxis.set_minor_formatter(NullFormatter())
+        if chart.style == "line":
+            plot.set_xticks(across, [f"{x:,.0f}" for x in across])
+            plot.minorticks_off()
+    values = [p.y for p in points if math.isfinite(p.y)]
+    if chart.style == "curve" and values and min(values) > 0 and max(values) > 1.5 * min(values):
+        plot.set_yscale("log")
+        plot.yaxis.set_major_formatter(plain)
+        few = max(values) < 10 * min(values)
+        some = FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "235" else "")
+        plot.yaxis.set_minor_formatter(some if few else NullFormatter())
+
+
+def _themed(text: str) -> str:
+    """Colours by name, so that a dark screen gets its own."""
+    light = "".join(f"--{key[1:]}:{key};" for key in DARK)
+    dark = "".join(f"--{key[1:]}:{value};" for key, value in DARK.items())
+    for key in DARK:
+        text = text.replace(f": {key}", f": var(--{key[1:]})")
+    head, tag, rest = text.partition("<svg ")
+    inside, end, rest = rest.partition(">")
+    style = f"<style>:root{{{light}}}@media (prefers-color-scheme: dark){{:root{{{dark}}}}}</style>"
+    return f"{head}{tag}{inside}{end}{style}{rest}"

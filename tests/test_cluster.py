@@ -1,0 +1,187 @@
+"""A training in a Slurm job: what it does when its time is over, and what others can see of it.
+
+A stand-in for Slurm's commands tells what was asked of it; test_slurm.py does the same with a real Slurm.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coldbench import cluster, train
+from coldbench.errors import ColdbenchError
+from coldbench.files import read_json, write_json
+from coldbench.progress import RESUMABLE, Interrupted, stoppable
+
+CPU = torch.device("cpu")
+
+
+@given(st.floats(0.01, 1e5))
+def test_a_limit_leaves_time_to_start_and_to_save(limit: float) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SLURM_JOB_ID", raising=False)
+        assert cluster.working_seconds(limit) is None
+        patch.setenv("SLURM_JOB_ID", "17")
+        assert cluster.working_seconds(None) is None
+        seconds = cluster.working_seconds(limit)
+    assert seconds is not None
+    spare = 60 * limit - seconds
+    assert 0 < seconds < 60 * limit
+    assert spare <= 600.001
+    assert limit < 2 or spare >= 59.999
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """Stand-ins for scontrol and squeue that write down how they were called; this process is job 17."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+
+    def say(program: str, status: int = 0, out: str = "", err: str = "") -> None:
+        path = folder / program
+        path.write_text(
+            f"#!/bin/sh\necho {program} $* >> {tmp_path}/asked\necho '{out}'\necho '{err}' >&2\nexit {status}\n"
+        )
+        path.chmod(0o755)
+
+    def asked() -> list[str]:
+        return (tmp_path / "asked").read_text().splitlines() if (tmp_path / "asked").exists() else []
+
+    say("scontrol")
+    say("squeue")
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    before = signal.getsignal(signal.SIGTERM)
+    yield say, asked
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(
+    ("number", "commands"),
+    [(None, ["scontrol requeue 17"]), (signal.SIGUSR1, ["scontrol requeue 17"]), (signal.SIGTERM, [])],
+)
+def test_a_stopped_job_waits_for_slurm(slurm, number, commands):
+    _, asked = slurm
+    began = time.monotonic()
+    cluster.hand_over(Interrupted(number), patience=0.3)
+    assert time.monotonic() - began >= 0.3
+    assert asked() == commands
+    os.kill(os.getpid(), signal.SIGTERM)  # comes again when a grace time ends: it must not turn into a failure
+
+
+def test_ctrl_c_and_other_machines_wait_for_nobody(slurm, monkeypatch):
+    _, asked = slurm
+    cluster.hand_over(Interrupted(signal.SIGINT), patience=60)
+    monkeypatch.delenv("SLURM_JOB_ID")
+    cluster.hand_over(Interrupted(None), patience=60)
+    assert asked() == []
+
+
+def test_only_the_first_process_asks(slurm, monkeypatch):
+    _, asked = slurm
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    cluster.hand_over(Interrupted(None), patience=0.01)
+    assert asked() == []
+
+
+def test_a_refusal_ends_the_job_at_once(slurm, caplog, monkeypatch):
+    """Then Snakemake sees a failure, and uses one of its retries."""
+    say, asked = slurm
+    monkeypatch.setattr(cluster.log, "propagate", True)
+    say("scontrol", 1, err="Requested operation is presently disabled")
+    cluster.hand_over(Interrupted(None), patience=60)
+    assert asked() == ["scontrol requeue 17"]
+    assert "Slurm does not queue job 17 again: Requested operation is presently disabled" in caplog.text
+
+
+def train_a_slot(experiment, digits, folder: Path) -> Interrupted | None:
+    """Train until the first moment at which the time is up; how it was stopped, or None if it was not."""
+    try:
+        train.train(experiment, digits, folder / "model.safetensors", folder, CPU, upkeep=train.Upkeep(stop_after=0.0))
+    except Interrupted as stop:
+        return stop
+    return None
+
+
+def test_a_training_stops_before_its_limit_and_goes_on(experiment, digits, tmp_path):
+    """Stopped after every update, a training ends with the weights of one that was not."""
+    train.train(experiment, digits, tmp_path / "a" / "model.safetensors", tmp_path / "a", CPU)
+    for update in range(1, 13):
+        ended = train_a_slot(experiment, digits, tmp_path / "b")
+        if update < 12:
+            assert ended is not None
+            assert (ended.number, ended.status) == (None, RESUMABLE)
+            assert "before its time limit" in str(ended)
+            seen = read_json(tmp_path / "b" / cluster.SIGN_OF_LIFE)
+            assert (seen["state"], seen["update"], seen["updates"]) == ("stopped", update, 12)
+        assert (tmp_path / "b" / "model.safetensors").exists() == (ended is None) == (update == 12)
+    same = [(tmp_path / name / "model.safetensors").read_bytes() for name in "ab"]
+    assert same[0] == same[1]
+
+
+def test_a_signal_tells_more_than_the_clock():
+    with stoppable(0.0) as stop:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        with pytest.raises(Interrupted) as told:
+            stop.check()
+    assert told.value.number == signal.SIGUSR1
+
+
+@pytest.mark.parametrize(
+    ("seen", "state", "refused"),
+    [
+        ({"state": "running", "job": "16"}, "RUNNING", True),
+        ({"state": "running", "job": "16"}, "COMPLETING", False),  # killed: what it left is gone on from
+        ({"state": "running", "job": "16"}, "", False),
+        ({"state": "stopped", "job": "16"}, "RUNNING", False),
+        ({"state": "running", "job": "17"}, "RUNNING", False),  # this very job, queued again
+    ],
+)
+def test_no_model_is_trained_by_two_jobs(slurm, tmp_path, seen, state, refused):
+    say, _ = slurm
+    say("squeue", out=state)
+    write_json(tmp_path / cluster.SIGN_OF_LIFE, {"host": "node1", "pid": 1, **seen})
+    if refused:
+        with pytest.raises(ColdbenchError, match="job 16 on node1 trains this model already"):
+            cluster.refuse_second(tmp_path)
+    else:
+        cluster.refuse_second(tmp_path)
+
+
+def test_no_model_is_trained_by_two_processes(tmp_path, monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    command = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)", "coldbench"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        cluster.sign_of_life(tmp_path, "running")
+        mine = read_json(tmp_path / cluster.SIGN_OF_LIFE)
+        cluster.refuse_second(tmp_path)  # its own
+        write_json(tmp_path / cluster.SIGN_OF_LIFE, {**mine, "pid": other.pid})
+        with pytest.raises(ColdbenchError, match=f"process {other.pid} trains this model already"):
+            cluster.refuse_second(tmp_path)
+        write_json(tmp_path / cluster.SIGN_OF_LIFE, {**mine, "pid": other.pid, "host": "elsewhere"})
+        cluster.refuse_second(tmp_path)
+        other.kill()
+    write_json(tmp_path / cluster.SIGN_OF_LIFE, {**mine, "pid": other.pid})
+    cluster.refuse_second(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"state": "running", "pid": "x", "job": "", "host": ""}'])
+def test_a_damaged_sign_of_life_stops_nobody(tmp_path: Path, content: str) -> None:
+    (tmp_path / cluster.SIGN_OF_LIFE).write_text(content)
+    cluster.refuse_second(tmp_path)
+
+
+def test_a_sign_of_life_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
+    (tmp_path / "work").write_text("a file where a folder should be")
+    cluster.sign_of_life(tmp_path / "work", "running")
