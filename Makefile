@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 UV     := $(BIN)/uv
+ENGINE ?= docker
 READY  := $(VENV)/.ready
 # compiled at once: where Python may write no bytecode (containers), each of a hundred jobs would compile torch anew
 INSTALL := VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --compile-bytecode
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help env smoke report test test-all bench lint schema format lock clean
+.PHONY: help env smoke report test test-all test-slurm bench lint schema format lock image sif clean
 help:          ## what can be typed
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
 
@@ -30,10 +31,13 @@ report: $(READY) ## the whole report at this machine's budget: reports/index.htm
 	snakemake
 
 test: $(READY) ## the tests (minutes, no network)
-	pytest -n 2 -m "not slow"
+	pytest -n 2 -m "not slow and not slurm"
 
 test-all: $(READY) ## the slow tests as well
-	pytest -n 2
+	pytest -n 2 -m "not slurm"
+
+test-slurm: $(READY) ## the workflow on a real Slurm of one node, which the tests bring up: as root, with Debian's packages
+	pytest -m slurm
 
 bench: $(READY) ## degradations, training, sampling and scoring against plain readings of the released algorithm, about half an hour
 	$(BIN)/python tests/bench_degradations.py
@@ -55,6 +59,13 @@ lock: $(READY) ## resolve the newest versions into requirements.lock (hashes, no
 	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" -o requirements.lock
 	$(BIN)/python .ci/environment_yml.py requirements.lock environment.yml
+
+image:         ## a container image, coldbench, from requirements.lock (ENGINE=podman where that is what you have)
+	$(ENGINE) build -t coldbench -f Dockerfile .
+
+sif:           ## the same for Apptainer, for clusters: build/coldbench.sif, for snakemake --sdm apptainer
+	mkdir -p build
+	apptainer build build/coldbench.sif apptainer.def
 
 clean:         ## remove the smoke run
 	rm -rf results/smoke reports/smoke

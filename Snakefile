@@ -14,6 +14,13 @@ configfile: "workflow/config/paper.yaml"
 
 
 include: "workflow/rules/common.smk"
+
+
+if GRID.config.container:  # heard with --sdm apptainer alone
+
+    container: GRID.config.container
+
+
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/sample.smk"
@@ -27,7 +34,9 @@ localrules:
     fetch,
     fetch_weights,
     figures,
+    gallery,
     table,
+    discrepancies,
     report,
 
 
@@ -37,4 +46,6 @@ rule all:
         f"{REPORTS}/index.html",
         f"{RESULTS}/scores.parquet",
         expand("{reports}/table{number}.html", reports=REPORTS, number=TABLES),
+        f"{REPORTS}/figures.html",
+        f"{REPORTS}/discrepancies.html",
         [] if EMBEDDED else f"{REPORTS}/calibration.html",

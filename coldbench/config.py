@@ -200,9 +200,11 @@ class Config(Strict):
     compile: bool = False
     channels_last: bool = False
     preview_every: Annotated[int, Field(ge=0)] = 0
+    checkpoint_every: Annotated[float, Number, Field(ge=0)] = 60.0
     imports: dict[Name, str] = {}
     fid: Annotated[list[Fid], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = []
     inception: str = ""
+    container: str = ""
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
     datasets: Names = []
     experiments: Names = []

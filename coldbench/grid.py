@@ -38,11 +38,17 @@ class Grid:
         return sizes
 
 
-def build(raw: Mapping[str, Any], finished: Callable[[str, str], bool], check_operators: bool = True) -> Grid:
+def build(
+    raw: Mapping[str, Any],
+    finished: Callable[[str, str], bool],
+    check_operators: bool = True,
+    check_sources: bool = True,
+) -> Grid:
     """Validate a configuration and resolve its grid; ColdbenchError, one line, for the first thing that is wrong.
 
     `finished(budget, run)` tells whether results are there, for the budgets in `accept`. With `check_operators` the
-    degradations and networks are built as well, which imports torch.
+    degradations and networks are built as well, which imports torch. Without `check_sources` the grid is that of a
+    machine that has all data.
     """
     config = checked(Config, raw, "config")
     _check_names(config)
@@ -53,7 +59,9 @@ def build(raw: Mapping[str, Any], finished: Callable[[str, str], bool], check_op
             for budget in config.budgets:
                 resolve(config, name, protocol, budget)
     _check_imports(config)
-    selected, skipped = _with_data(config, _selected(config))
+    selected, skipped = _selected(config), dict[str, str]()
+    if check_sources:
+        selected, skipped = _with_data(config, selected)
     made: dict[str, Run] = {}
     runs: dict[str, Run] = {}
     for name in selected:
@@ -239,23 +247,16 @@ def _check_source(config: Config, name: str) -> None:
             raise
 
 
-def cpu_hours(experiment: Experiment) -> float:
-    """About how long a training takes on two CPU cores, in hours.
+def refuse_on_cpu(experiment: Experiment, limit: float, devices: Path) -> None:
+    """Raise ColdbenchError if training `experiment` on the CPU in the file `devices` would take over `limit` hours."""
+    from coldbench import cost
 
-    Fitted to `images_per_second` in two training logs (model.jsonl): about 12 for the paper's network (dim 64) and 110
-    for two trainings of dim 16 side by side, both at 32 px.
-    """
-    rate: float = 12 * (64 / experiment.network.dim) ** 1.6 * (32 / experiment.size) ** 2
-    return experiment.training.updates * experiment.training.total_batch / rate / 3600
-
-
-def refuse_on_cpu(experiment: Experiment, limit: float) -> None:
-    """Raise ColdbenchError if training `experiment` on a CPU would take longer than `limit` hours."""
-    hours = cpu_hours(experiment)
-    if hours > limit:
-        days = f"{hours / 24:,.0f} days" if hours > 48 else f"{hours:.0f} hours"
+    cpu = cost.device(devices, "cpu")
+    time = cost.training(cpu, experiment)
+    if time.hours > limit:
+        days = f"{time.hours / 24:,.0f} days" if time.hours > 48 else f"{time.hours:.0f} hours"
         raise ColdbenchError(
-            f"{experiment.run} at budget {experiment.budget} would take about {days} on this CPU "
-            f"(limit: {limit:g} hours); use a GPU, a cluster (--profile slurm), --config budget=laptop, "
-            "or raise max_cpu_hours"
+            f"{experiment.run} at budget {experiment.budget} would take about {days} on {cpu.title} "
+            f"({time.how}; limit: {limit:g} hours); use a GPU (`coldbench plan` tells its hours), a cluster "
+            "(--profile slurm), --config budget=laptop, or raise max_cpu_hours"
         )

@@ -1,11 +1,15 @@
 """Files that are derived from others are up to date, and the lock file serves every machine."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+
+import yaml
 
 from coldbench import __version__
 from coldbench.config import Config
@@ -23,6 +27,41 @@ def test_conda_pins_are_those_of_the_lock_file(tmp_path):
     assert out.read_text() == (ROOT / "environment.yml").read_text()
 
 
+def steps(text: str) -> list[str]:
+    """The commands of a Dockerfile's RUN lines or of an Apptainer definition's %post, without their order's frills."""
+    text = text.replace("\\\n", " ")
+    lines = (
+        re.findall(r"^RUN (.*)$", text, re.MULTILINE)
+        or re.search(r"^%post\n(.*?)^%", text, re.DOTALL | re.MULTILINE)[1].splitlines()
+    )
+    commands = [" ".join(command.split()) for line in lines for command in line.split(" && ")]
+    return [command for command in commands if command not in ("", "set -e")]
+
+
+def test_images_are_made_in_the_same_steps_from_the_lock_file():
+    """Dockerfile, Apptainer definition and conda environment: one Python, the lock file's pins, the same files."""
+    docker, apptainer = (ROOT / "Dockerfile").read_text(), (ROOT / "apptainer.def").read_text()
+    assert steps(docker) == steps(apptainer)
+    pip = [command for command in steps(docker) if "pip" in command]
+    assert pip == [
+        "python -m pip install --no-cache-dir --compile --require-hashes -r /opt/coldbench/requirements.lock",
+        "python -m pip install --no-cache-dir --compile --no-deps --no-build-isolation /opt/coldbench",
+    ]
+    copied = {name for line in re.findall(r"^COPY (.*) \S+$", docker, re.MULTILINE) for name in line.split()}
+    assert copied == set(re.findall(r"^    (\S+) /opt/coldbench/\1$", apptainer, re.MULTILINE))
+    assert copied == set(re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
+    assert all((ROOT / name).exists() for name in copied)
+
+    image = re.search(r"^FROM (\S+)$", docker, re.MULTILINE)[1]
+    assert image == re.search(r"^From: (\S+)$", apptainer, re.MULTILINE)[1]
+    python = re.fullmatch(r"python:(3\.\d+)-slim-bookworm", image)[1]
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert f"python={python}" in environment["dependencies"]
+    makefile = (ROOT / "Makefile").read_text()
+    assert f"--python-version {python} " in makefile, "the lock file is resolved for this Python"
+    assert not re.search(r"https?://|--index|--find-links", docker + apptainer)
+
+
 def test_lock_file_has_hashes_and_no_address():
     text = (ROOT / "requirements.lock").read_text()
     assert not re.search(r"https?://|--index|--find-links", text)
@@ -33,6 +72,17 @@ def test_lock_file_has_hashes_and_no_address():
     wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
     names = {name.lower().replace("_", "-") for name, _ in pins}
     assert {re.split(r"[<>=]", line)[0].lower() for line in wanted} <= names
+
+
+def test_command_of_the_checkout(tmp_path):
+    """workflow/bin/coldbench runs the code beside it, with the packages of whatever Python comes first on PATH."""
+    shutil.copytree(ROOT / "workflow/bin", tmp_path / "workflow/bin")
+    (tmp_path / "coldbench").mkdir()
+    (tmp_path / "coldbench/__init__.py").touch()
+    (tmp_path / "coldbench/cli.py").write_text("import sys, torch\ndef main(): print(__file__, sys.executable)\n")
+    path = f"{tmp_path / 'workflow/bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    ended = subprocess.run(["coldbench"], env={**os.environ, "PATH": path}, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == [str(tmp_path / "coldbench/cli.py"), sys.executable]
 
 
 def test_one_version():

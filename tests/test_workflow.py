@@ -9,130 +9,24 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import yaml
+from checkout import BIN, PATIENCE, ROOT, TINY, Checkout, Ended, assert_same_weights, end_group, trained, wait_for
 from safetensors.torch import load_file
 
 from coldbench import official
 from coldbench.checkpoint import save_model
-from coldbench.experiment import Experiment, merged
+from coldbench.experiment import Experiment
 from coldbench.files import sha256
 
-ROOT = Path(__file__).parent.parent
-BIN = Path(sys.executable).parent
-PATIENCE = 300  # seconds until a run counts as hung, on a busy machine
-
-# T = 6 gives sampling enough steps to be stopped in; every update checks for a signal.
-TINY: dict[str, Any] = {
-    "budget": "tiny",
-    "device": "cpu",
-    "experiments": ["X1"],
-    "fid": [],
-    "threads": {"train": 1, "sample": 1, "evaluate": 1},
-    "budgets": {
-        "tiny": {
-            "network": {"dim": 8, "dim_mults": [1, 2]},
-            "training": {"updates": 120, "total_batch": 4, "accumulation": 1, "learning_rate": 2e-3, "ema_start": 20},
-            "sampling": {"images": 60, "batch": 4, "shard": 4},
-        }
-    },
-    "grid": {
-        "X1": {
-            "title": "Deblurring, digits",
-            "cell": {"table": 1, "row": ""},
-            "dataset": "digits",
-            "size": 16,
-            "degradation": {"name": "blur", "T": 6, "kernel": 5, "std": 1.0, "schedule": "constant"},
-            "protocol": "a",
-            "protocols": {"a": {"because": "a test"}, "b": {"because": "another", "degradation": {"T": 3}}},
-        }
-    },
-}
 TABLE, RUN = "reports/table1.html", "results/tiny/X1-a"
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended, and everything it wrote."""
-
-    status: int
-    output: str
-
-    @property
-    def end(self) -> str:
-        """What to show of a failed command."""
-        return self.output[-3000:]
-
-    @property
-    def told(self) -> list[str]:
-        """Our own lines of complaint."""
-        return [line for line in self.output.splitlines() if line.startswith("coldbench: error: ")]
-
-    @property
-    def plan(self) -> dict[str, int]:
-        """Jobs by rule, without the total."""
-        found = re.findall(r"^(\w+) +(\d+)$", self.output, re.MULTILINE)
-        return {rule: int(count) for rule, count in found if rule != "total"}
-
-
-class Checkout:
-    """A copy of the workflow's files, in which commands are typed."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        for file in ("Snakefile", "environment.yml"):
-            shutil.copy(ROOT / file, folder)
-        shutil.copytree(ROOT / "workflow", folder / "workflow")
-        for link in ("profiles", "slurm"):
-            (folder / link).symlink_to((ROOT / link).readlink())
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Snakemake as a terminal starts it: a process group of its own, and Ctrl-C not ignored."""
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("SNAKEMAKE", "PYTEST"))}
-        return subprocess.Popen(
-            [str(BIN / "snakemake"), *arguments],
-            cwd=self.folder,
-            env={**environment, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
-        )
-
-    def snakemake(self, *arguments: str) -> Ended:
-        process = self.start(*arguments)
-        try:
-            output, _ = process.communicate(timeout=PATIENCE)
-        finally:
-            end_group(process)
-        return Ended(process.returncode, output)
-
-    def tiny(self, *arguments: str, **overlay: Any) -> Ended:
-        """Snakemake at the tiny budget, with more configuration on top."""
-        (self.folder / "tiny.yaml").write_text(yaml.safe_dump(merged(TINY, overlay)))
-        return self.snakemake("--cores", "1", *arguments, "--configfile", "tiny.yaml")
-
-
-def end_group(process: subprocess.Popen[str]) -> None:
-    """Leave nothing of a command running."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -146,11 +40,6 @@ def assert_nothing_made(checkout: Checkout) -> None:
 
 
 # Plans and refusals
-
-
-def trained(plan: Ended) -> set[str]:
-    """The runs whose models a plan trains."""
-    return set(re.findall(r"^ *output: \S+/([\w-]+)/model\.safetensors", plan.output, re.MULTILINE))
 
 
 ALONE = {
@@ -205,10 +94,38 @@ def test_the_plan_of_the_slurm_profile(checkout: Checkout) -> None:
     assert plan.plan["fetch_weights"] == 1
     assert "results/paper/E01-fitted/model.safetensors" in plan.output
     assert "results/laptop" not in plan.output
-    assert "--device cuda" in plan.output
+    assert "--device auto" in plan.output
     assert "--device cpu" not in plan.output
+    for rule, words in {"train": "gpu=1, runtime=1440", "sample": "gpu=1", "evaluate": "gpu=1"}.items():
+        wanted = re.findall(rf"^rule {rule}:$.*?^ *resources: (.*?)$", plan.output, re.MULTILINE | re.DOTALL)
+        assert len(wanted) == plan.plan[rule]
+        for resources in wanted:
+            assert "slurm_partition=gpu" in resources
+            assert all(word in resources for word in words.split(", ")), resources
     assert "--fid paper-float --fid legacy_pytorch --fid clean" in plan.output
-    assert re.search(r"slurm_partition=gpu", plan.output)
+
+
+@pytest.mark.slow
+def test_the_plan_of_the_whole_paper(tmp_path: Path) -> None:
+    """With all data at hand every model is planned, in seconds. Of the images, planning reads the names alone."""
+    checkout = Checkout(tmp_path)
+    animals = {"train": {"cat": 5153, "dog": 4739, "wild": 4738}, "val": {"cat": 500, "dog": 500, "wild": 500}}
+    folders = {"CelebA-HQ/images-128": 30_000}
+    folders |= {f"AFHQ/afhq/{split}/{kind}": n for split, kinds in animals.items() for kind, n in kinds.items()}
+    for name, count in folders.items():
+        folder = tmp_path / "data" / name
+        folder.mkdir(parents=True)
+        for number in range(count):
+            (folder / f"{number:05}.jpg").touch()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    plan = checkout.snakemake("-n", "--profile", "slurm", "all")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert plan.status == 0, plan.end
+    assert len(trained(plan)) == plan.plan["train"] == 19  # E17 and the ablations sample the models of others
+    assert {f"E{k:02}" for k in range(1, 14)} <= {run.partition("-")[0] for run in trained(plan)}
+    assert plan.plan["sample"] == plan.plan["evaluate"] == 24
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert spent < 20  # of a processor's time: what a quiet machine takes, however busy this one is
 
 
 @pytest.mark.parametrize(
@@ -283,8 +200,14 @@ def test_a_run_leaves_what_it_says(finished: Checkout) -> None:
 
 @pytest.mark.slow
 def test_words_comments_and_threads_retrain_nothing(finished: Checkout) -> None:
-    for path in [finished.folder / "Snakefile", *(finished.folder / "workflow" / "rules").glob("*.smk")]:
+    """Nor does any source file that is newer than the results, or another profile."""
+    workflow = finished.folder / "workflow"
+    commented = [finished.folder / "Snakefile", *workflow.glob("rules/*.smk"), *workflow.glob("profiles/*/config.yaml")]
+    for path in commented:
         path.write_text(path.read_text() + "\n# a comment\n")
+    for path in [*workflow.rglob("*"), *(ROOT / "coldbench").rglob("*.*")]:
+        if path.is_file() and path.parent.name != "paper":  # what tables are made of
+            path.touch()
     words = {"title": "Another title", "protocols": {"a": {"because": "other words"}}}
     plan = finished.tiny(TABLE, "-n", grid={"X1": words}, threads={"train": 2, "sample": 2})
     assert plan.status == 0, plan.end
@@ -344,15 +267,6 @@ def test_equal_weights_make_equal_files(experiment: Experiment, tmp_path: Path) 
     assert len({path.read_bytes() for path in tmp_path.glob("*.safetensors")}) == 1
 
 
-def wait_for(process: subprocess.Popen[str], what: Callable[[], bool]) -> None:
-    """Wait until `what` is so; fail if the command ends before."""
-    until = time.monotonic() + PATIENCE
-    while not what():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < until
-        time.sleep(0.02)
-
-
 def stop(process: subprocess.Popen[str]) -> Ended:
     """Ctrl-C: a terminal sends SIGINT to the whole foreground group."""
     os.killpg(process.pid, signal.SIGINT)
@@ -361,12 +275,6 @@ def stop(process: subprocess.Popen[str]) -> Ended:
     finally:
         end_group(process)
     return Ended(process.returncode, output)
-
-
-def assert_same_weights(run: Path, other: Path) -> None:
-    ours, theirs = (load_file(folder / "model.safetensors") for folder in (run, other))
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def shards(run: Path) -> dict[tuple[str, str, int], str]:
@@ -543,10 +451,10 @@ def test_an_imported_model_is_sampled_and_never_trained(finished: Checkout, tmp_
     ours, theirs = (load_file(place / RUN / "model.safetensors") for place in (tmp_path, finished.folder))
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
     assert shards(tmp_path / RUN) == shards(finished.folder / RUN)
-    assert "imported from released.pt" in (tmp_path / "reports/index.html").read_text()
+    assert "imported from released.pt" in (tmp_path / "reports/runs/X1-a.html").read_text()
     assert "X1-a" in (tmp_path / "results/scores.csv").read_text()
     pictures = sorted(path.name for path in (tmp_path / RUN / "figures").glob("*.png"))
-    assert pictures == ["four_columns.png", "progressive.png", "training.png"]
+    assert pictures == ["forward.png", "test-methods.png", "test-naive.png", "test-trajectory.png"]
     source.unlink()
     assert "Nothing to be done" in checkout.snakemake(*command).output
     wrong = checkout.snakemake("-n", *command, "--config", f"imports={{X1-c: {source}}}")

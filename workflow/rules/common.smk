@@ -1,19 +1,21 @@
 # The resolved grid, where things lie, and wildcards that only match what exists. No science here.
+import json
 import re
 import os
+import shlex
 import sys
 from difflib import get_close_matches
 from pathlib import Path
+
+from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
 from coldbench.data import dataset
 from coldbench.errors import ColdbenchError
 from coldbench.grid import build, refuse_on_cpu, was_imported
 
-# `coldbench` is found also where the environment is not activated.
-shell.prefix(f"set -euo pipefail; export PATH={Path(sys.executable).parent}:$PATH; ")
-
 PAPER = "workflow/paper/tables.csv"
 READINGS = "workflow/config/calibration.yaml"
+DEVICES = "workflow/config/devices.yaml"
 ALSO = {"A.7": "5"}  # appendix A.7 samples the models of Table 5
 TABLES = ("1", "2", "3", "4", "5", "5.3", "6", "A.7")
 
@@ -33,8 +35,25 @@ except ColdbenchError as error:
     stop(error)
 
 
+# Jobs run the code of this checkout, the same that plans them, by workflow/bin/coldbench: with the Python that runs
+# Snakemake, also where its environment is not activated, or with that of a conda environment or an image (--sdm).
+DEPLOYED = {DeploymentMethod.CONDA, DeploymentMethod.APPTAINER} & set(workflow.deployment_settings.deployment_method)
+COMMANDS = [f"{workflow.basedir}/workflow/bin", *([] if DEPLOYED else [str(Path(sys.executable).parent)])]
+if DeploymentMethod.APPTAINER in DEPLOYED and not GRID.config.container:
+    stop("--sdm apptainer needs an image: --config container=build/coldbench.sif (made by `make sif`)")
+
+# `on GPUS THREADS COMMAND`: in a Slurm job the command gets a step of its own, with a process for each GPU. Where Slurm
+# tracks processes by cgroups, only those at the head of a step are told that their time is over; and `exec` leaves no
+# shell that would die of that signal before the work is saved. In an image there is no srun: there a training that is
+# killed loses what it did since its last checkpoint.
+ON = '"${{@:3}}"'
+if not workflow.is_main_process and "SLURM_JOB_ID" in os.environ and DeploymentMethod.APPTAINER not in DEPLOYED:
+    ON = f'exec srun --overlap --ntasks=$(($1 > 1 ? $1 : 1)) --cpus-per-task="$2" --cpu-bind=none {ON}'
+shell.prefix(f"set -euo pipefail; export PATH={shlex.quote(':'.join(COMMANDS))}:$PATH; on() {{{{ {ON}; }}}}; ")
+
+
 def on_gpu():
-    """Whether training and sampling run on a GPU: on a cluster by its profile, here if there is one."""
+    """Whether training and sampling use a GPU of this machine; on a cluster the profile asks for one."""
     if GRID.config.device == "auto" and workflow.is_main_process:
         import torch
 
@@ -73,6 +92,8 @@ TRAINING_OPTIONS = " ".join(
         *(["--compile"] if GRID.config.compile else []),
         *(["--channels-last"] if GRID.config.channels_last else []),
         f"--preview-every {GRID.config.preview_every}",
+        f"--checkpoint-every {GRID.config.checkpoint_every:g}",
+        f"--max-cpu-hours {GRID.config.max_cpu_hours:g} --devices {DEVICES}",
     ]
 )
 
@@ -144,9 +165,10 @@ def science(wildcards):
     """The experiment as JSON: a model is trained again when this changes, and for no other reason."""
     experiment = of(wildcards).experiment
     model = Path(RESULTS, wildcards.budget, wildcards.run, "model.safetensors")
-    if not GPUS and workflow.is_main_process and not workflow.dryrun and not model.exists():
+    here = workflow.is_main_process and workflow.local_exec and not workflow.dryrun
+    if here and not GPUS and not model.exists():
         try:
-            refuse_on_cpu(experiment, GRID.config.max_cpu_hours)
+            refuse_on_cpu(experiment, GRID.config.max_cpu_hours, Path(DEVICES))
         except ColdbenchError as error:
             stop(error)
     return experiment.model_dump_json()
@@ -160,6 +182,26 @@ def scores(wildcards):
     return each(wanted, "scores.parquet")
 
 
+def planned(wildcards):
+    """Of every row of the paper in the grid its experiment, and why that is left out, as JSON."""
+    made = {run.about.name for run in GRID.made.values()}
+    rows = []
+    for name, entry in GRID.config.grid.items():
+        if entry.cell.row:
+            why = "" if name in made else GRID.skipped.get(name, "the chosen experiments or data sets are without it")
+            rows.append({"experiment": name, "table": entry.cell.table, "row": entry.cell.row, "why": why})
+    return json.dumps(rows)
+
+
+def links(wildcards):
+    """The pages that a page of the report may link to: those that are there, or that this command makes."""
+    asked = [os.path.relpath(word, REPORTS) for word in sys.argv if word.startswith((f"{REPORTS}/", f"./{REPORTS}/"))]
+    whole = not asked or "index.html" in asked
+    pages = [*PAGES, "figures.html", *(f"runs/{name}.html" for _, name in MADE)]
+    known = [page for page in pages if whole or page in asked or Path(REPORTS, page).exists()]
+    return " ".join(f"--page {page}" for page in dict.fromkeys(known))
+
+
 def each_fetched(wildcards):
     """The sources of the grid; what else lies in the data folder is calibrated as well."""
     return [f"{RESULTS}/data/{name}.fetched" for name in GRID.datasets]
@@ -169,11 +211,13 @@ def check_targets():
     """A mistyped target ends here, with the nearest valid one."""
     valid = [
         f"{REPORTS}/index.html",
+        f"{REPORTS}/discrepancies.html",
         f"{REPORTS}/calibration.html",
+        f"{REPORTS}/figures.html",
         f"{RESULTS}/scores.parquet",
         f"{RESULTS}/scores.csv",
     ]
-    valid += [f"{REPORTS}/table{number}.{end}" for number in TABLES for end in ("html", "csv")]
+    valid += [f"{REPORTS}/table{number}.{end}" for number in TABLES for end in ("html", "csv", "tex", "json")]
     sets = [f"{RESULTS}/data/{name}-{size}" for name, sizes in GRID.datasets.items() for size in sizes]
     valid += [f"{folder}/{file}" for folder in sets for file in ("info.json", "train.npy", "test.npy")]
     own = [key for key, run in RUNS.items() if run.trains]

@@ -28,8 +28,8 @@ rule prepare:
     threads: threads_for("prepare")
     resources:
         folder=DATA,
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         out=subpath(output.info, parent=True),
     shell:

@@ -22,15 +22,17 @@ rule train:
         partner=partner_option,
         gpu=GPUS,
         options=TRAINING_OPTIONS,
-        mem_mb=16000,
-        runtime=lambda wildcards, attempt: 1440 * attempt,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=1440,  # no more in a second attempt: it goes on where the first one stopped
     params:
         experiment=science,
         data=subpath(input.data, parent=True),
         work=lambda w: f"{RESULTS}/{w.budget}/{w.run}/checkpoints/{of(w).experiment.fingerprint}",
     shell:
-        "coldbench train --experiment {params.experiment:q} --data {params.data:q} --out {output.model:q}"
+        "on {resources.gpu} {threads} coldbench train --experiment {params.experiment:q} --data {params.data:q}"
+        " --out {output.model:q}"
         " --work {params.work:q} {resources.partner} {resources.options} --device {resources.device} --threads {threads} --log {log:q}"
+        " --time-limit {resources.runtime}"
 
 
 # A checkpoint of the released code in place of a training. Nothing but its experiment makes it be imported again: the

@@ -1,0 +1,145 @@
+"""A copy of the workflow's files, in which tests type commands."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from coldbench.experiment import merged
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+PATIENCE = 300  # seconds until a run counts as hung, on a busy machine
+
+# T = 6 gives sampling enough steps to be stopped in; every update checks for a signal.
+TINY: dict[str, Any] = {
+    "budget": "tiny",
+    "device": "cpu",
+    "experiments": ["X1"],
+    "fid": [],
+    "threads": {"train": 1, "sample": 1, "evaluate": 1},
+    "budgets": {
+        "tiny": {
+            "network": {"dim": 8, "dim_mults": [1, 2]},
+            "training": {"updates": 120, "total_batch": 4, "accumulation": 1, "learning_rate": 2e-3, "ema_start": 20},
+            "sampling": {"images": 60, "batch": 4, "shard": 4},
+        }
+    },
+    "grid": {
+        "X1": {
+            "title": "Deblurring, digits",
+            "cell": {"table": 1, "row": ""},
+            "dataset": "digits",
+            "size": 16,
+            "degradation": {"name": "blur", "T": 6, "kernel": 5, "std": 1.0, "schedule": "constant"},
+            "protocol": "a",
+            "protocols": {"a": {"because": "a test"}, "b": {"because": "another", "degradation": {"T": 3}}},
+        }
+    },
+}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended, and everything it wrote."""
+
+    status: int
+    output: str
+
+    @property
+    def end(self) -> str:
+        """What to show of a failed command."""
+        return self.output[-3000:]
+
+    @property
+    def told(self) -> list[str]:
+        """Our own lines of complaint."""
+        return [line for line in self.output.splitlines() if line.startswith("coldbench: error: ")]
+
+    @property
+    def plan(self) -> dict[str, int]:
+        """Jobs by rule, without the total."""
+        found = re.findall(r"^(\w+) +(\d+)$", self.output, re.MULTILINE)
+        return {rule: int(count) for rule, count in found if rule != "total"}
+
+
+class Checkout:
+    """A copy of the workflow's files, in which commands are typed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for file in ("Snakefile", "environment.yml"):
+            shutil.copy(ROOT / file, folder)
+        shutil.copytree(ROOT / "workflow", folder / "workflow")
+        for link in ("profiles", "slurm"):
+            (folder / link).symlink_to((ROOT / link).readlink())
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Snakemake as a terminal starts it: a process group of its own, and Ctrl-C not ignored."""
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("SNAKEMAKE", "PYTEST"))}
+        return subprocess.Popen(
+            [str(BIN / "snakemake"), *arguments],
+            cwd=self.folder,
+            env={**environment, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+        )
+
+    def snakemake(self, *arguments: str, patience: float = PATIENCE) -> Ended:
+        process = self.start(*arguments)
+        try:
+            output, _ = process.communicate(timeout=patience)
+        finally:
+            end_group(process)
+        return Ended(process.returncode, output)
+
+    def tiny(self, *arguments: str, **overlay: Any) -> Ended:
+        """Snakemake at the tiny budget, with more configuration on top."""
+        (self.folder / "tiny.yaml").write_text(yaml.safe_dump(merged(TINY, overlay)))
+        return self.snakemake("--cores", "1", *arguments, "--configfile", "tiny.yaml")
+
+
+def end_group(process: subprocess.Popen[str]) -> None:
+    """Leave nothing of a command running."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    process.wait()
+
+
+def wait_for(process: subprocess.Popen[str], what: Callable[[], bool], patience: float = PATIENCE) -> None:
+    """Wait until `what` is so; fail if the command ends before."""
+    until = time.monotonic() + patience
+    while not what():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def assert_same_weights(run: Path, other: Path) -> None:
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (run, other))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def trained(plan: Ended) -> set[str]:
+    """The runs whose models a plan trains."""
+    return set(re.findall(r"^ *output: \S+/([\w-]+)/model\.safetensors", plan.output, re.MULTILINE))
