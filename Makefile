@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 INSTALL := VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --compile-bytecode
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help env smoke report test test-all test-slurm bench lint schema format lock image sif clean
+.PHONY: help env smoke report test test-all test-slurm bench lint schema format lock readme image sif clean
 help:          ## what can be typed
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
 
@@ -59,6 +59,9 @@ lock: $(READY) ## resolve the newest versions into requirements.lock (hashes, no
 	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" -o requirements.lock
 	$(BIN)/python .ci/environment_yml.py requirements.lock environment.yml
+
+readme: $(READY) ## write the parts of README.md that are data
+	$(BIN)/python .ci/readme.py README.md
 
 image:         ## a container image, coldbench, from requirements.lock (ENGINE=podman where that is what you have)
 	$(ENGINE) build -t coldbench -f Dockerfile .

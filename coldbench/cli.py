@@ -342,6 +342,19 @@ def figures(
     gallery.draw(manifest, from_json(About, about, "about"), training_log, data, out, partner, statistics)
 
 
+@app.command()
+def publish(
+    runs: Annotated[list[Path], typer.Argument(help="finished runs: results/BUDGET/RUN")],
+    out: Annotated[Path, typer.Option(help="folder to write: results/published/BUDGET-DEVICE")],
+    calibration: Annotated[Path | None, typer.Option(help="the calibration's table (.parquet)")] = None,
+) -> None:
+    """Copy what the report shows of RUNS, small enough for a repository; `--config results=OUT` renders it alone."""
+    from coldbench import publish as publishing
+
+    for name in publishing.publish(runs, calibration, out):
+        typer.echo(f"{name} in {out}")
+
+
 @app.command("gallery")
 def gallery_(
     plan: Annotated[Path, typer.Option(help="which runs make which figure of the paper (YAML)")],

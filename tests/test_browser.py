@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
+from checkout import ROOT, Checkout
 from PIL import Image
 from test_figures import GENERATED, PLAN, pictures
 from test_report import PAPER, TABLES, generated, synthetic
@@ -35,8 +36,6 @@ FLAGS = [
     "--disable-sync",
 ]
 
-REPORTS = Path(__file__).parents[1] / "reports"
-
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)")
 
 
@@ -44,8 +43,8 @@ RESTORED, GENERATION = "E01-fitted", "E15_celeba-released"
 SHOWN = ("1", "5.3", "A.7")
 NAMES = ["index.html", *map(table_file, SHOWN), "figures.html", run_file(RESTORED), run_file(GENERATION)]
 MADE = ["index.html", "table1.html", "table5.html", "discrepancies.html", "figures.html", run_file("E04-released")]
-REAL = {"smoke": REPORTS / "smoke", "real": REPORTS}
-"""Reports that a run has made: `make smoke`, and `snakemake` on real data."""
+REAL = ("smoke", "published")
+"""Reports of runs: of `make smoke`, where it was, and of the published results, real data on a laptop's budget."""
 PLACES = [("", name) for name in NAMES] + [(made, name) for made in REAL for name in MADE]
 
 
@@ -79,18 +78,33 @@ def browser() -> Iterator[sync_api.Browser]:
         chromium.close()
 
 
-def report(made: str, pages: Path) -> Path:
-    """The folder of a report; the test is skipped if no run has made it."""
-    if made and not (REAL[made] / "index.html").exists():
-        pytest.skip(f"no {made} report yet ({'make smoke' if made == 'smoke' else 'snakemake'})")
-    return REAL[made] if made else pages
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of the published results, made by the command of the README."""
+    checkout = Checkout(tmp_path_factory.mktemp("published"))
+    results = ROOT / "results/published/laptop-cpu"
+    ended = checkout.snakemake("--cores", "1", "--config", f"results={results}", "reports=reports")
+    assert ended.status == 0, ended.end
+    return checkout.folder / "reports"
+
+
+def report(made: str, request: pytest.FixtureRequest) -> Path:
+    """The folder of a report; the test is skipped if `make smoke` has made none."""
+    if made == "smoke":
+        if not (ROOT / "reports/smoke/index.html").exists():
+            pytest.skip("no smoke report yet (make smoke)")
+        return ROOT / "reports/smoke"
+    folder: Path = request.getfixturevalue(made or "pages")
+    return folder
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1000, 1600])
 @pytest.mark.parametrize(("made", "name"), PLACES)
-def test_page(browser: sync_api.Browser, pages: Path, made: str, name: str, width: int, scheme: str) -> None:
-    path = report(made, pages) / name
+def test_page(
+    browser: sync_api.Browser, request: pytest.FixtureRequest, made: str, name: str, width: int, scheme: str
+) -> None:
+    path = report(made, request) / name
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     complaints: list[str] = []
     requests: list[str] = []
@@ -128,10 +142,12 @@ def test_page(browser: sync_api.Browser, pages: Path, made: str, name: str, widt
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("made", "name"), PLACES)
-def test_nothing_stands_in_the_way(browser: sync_api.Browser, pages: Path, made: str, name: str, scheme: str) -> None:
+def test_nothing_stands_in_the_way(
+    browser: sync_api.Browser, request: pytest.FixtureRequest, made: str, name: str, scheme: str
+) -> None:
     """axe-core finds nothing serious: contrast, names, roles, keyboard, headings."""
     page = browser.new_page(viewport={"width": 1000, "height": 900}, color_scheme=scheme)
-    page.goto((report(made, pages) / name).as_uri(), wait_until="networkidle")
+    page.goto((report(made, request) / name).as_uri(), wait_until="networkidle")
     page.evaluate(AXE.read_text(encoding="utf-8"))
     found = page.evaluate("axe.run().then(r => r.violations.map(v => [v.impact, v.id, v.nodes[0].html]))")
     assert not [violation for violation in found if violation[0] in ("serious", "critical")], found

@@ -27,6 +27,13 @@ def test_conda_pins_are_those_of_the_lock_file(tmp_path):
     assert out.read_text() == (ROOT / "environment.yml").read_text()
 
 
+def test_the_readme_says_what_the_data_say(tmp_path):
+    out = tmp_path / "README.md"
+    shutil.copy(ROOT / "README.md", out)
+    subprocess.run([sys.executable, ROOT / ".ci/readme.py", out], check=True)
+    assert out.read_text() == (ROOT / "README.md").read_text(), "make readme"
+
+
 def steps(text: str) -> list[str]:
     """The commands of a Dockerfile's RUN lines or of an Apptainer definition's %post, without their order's frills."""
     text = text.replace("\\\n", " ")

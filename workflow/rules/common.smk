@@ -61,16 +61,18 @@ def on_gpu():
     return GRID.config.device == "cuda"
 
 
-for name, why in GRID.skipped.items():
-    if workflow.is_main_process:
-        print(f"coldbench: {name} is left out: {why}", file=sys.stderr)
-
 GPUS = int(on_gpu())
 DATA, DEVICE = GRID.config.data, GRID.config.device  # resources, not params: where things run reruns nothing
 RESULTS, REPORTS = GRID.config.results, GRID.config.reports
 RUNS = {(run.about.budget, name): run for name, run in GRID.runs.items()}
 MADE = {(run.about.budget, name): run for name, run in GRID.made.items()}
+PUBLISHED = Path(RESULTS, "published.json").exists()  # by `coldbench publish`: nothing is made there, but shown
+SHOWN = [path.parts[-3:-1] for path in sorted(Path(RESULTS).glob("*/*/scores.parquet"))] if PUBLISHED else list(MADE)
 RUN = f"{RESULTS}/{{budget}}/{{run}}"
+
+for name, why in GRID.skipped.items():
+    if workflow.is_main_process and not PUBLISHED:
+        print(f"coldbench: {name} is left out: {why}", file=sys.stderr)
 
 
 def one_of(names):
@@ -79,6 +81,10 @@ def one_of(names):
 
 
 EMBEDDED = all(dataset(name).embedded for name in GRID.datasets)
+CALIBRATION = f"{RESULTS}/calibration.parquet"
+if EMBEDDED or PUBLISHED and not Path(CALIBRATION).exists():
+    CALIBRATION = []
+CALIBRATED = [] if EMBEDDED or PUBLISHED else f"{REPORTS}/calibration.html"
 NAMES = {run for _, run in RUNS}
 BORROWED = {name for (_, name), run in RUNS.items() if not run.trains}
 FID, INCEPTION = GRID.config.fid, GRID.config.inception or f"{RESULTS}/inception"
@@ -177,8 +183,9 @@ def science(wildcards):
 def scores(wildcards):
     """The scores that a page shows: of one table if it is a table's, else all."""
     number = getattr(wildcards, "number", None)
-
-    wanted = [key for key, run in MADE.items() if number is None or run.about.cell.table in (number, ALSO.get(number))]
+    if number is None or PUBLISHED:  # a table passes over what is not its own
+        return each(SHOWN, "scores.parquet")
+    wanted = [key for key, run in MADE.items() if run.about.cell.table in (number, ALSO.get(number))]
     return each(wanted, "scores.parquet")
 
 
@@ -197,7 +204,7 @@ def links(wildcards):
     """The pages that a page of the report may link to: those that are there, or that this command makes."""
     asked = [os.path.relpath(word, REPORTS) for word in sys.argv if word.startswith((f"{REPORTS}/", f"./{REPORTS}/"))]
     whole = not asked or "index.html" in asked
-    pages = [*PAGES, "figures.html", *(f"runs/{name}.html" for _, name in MADE)]
+    pages = [*PAGES, "figures.html", *(f"runs/{name}.html" for _, name in SHOWN)]
     known = [page for page in pages if whole or page in asked or Path(REPORTS, page).exists()]
     return " ".join(f"--page {page}" for page in dict.fromkeys(known))
 
@@ -207,22 +214,20 @@ def each_fetched(wildcards):
     return [f"{RESULTS}/data/{name}.fetched" for name in GRID.datasets]
 
 
+def made_from_data():
+    """What can be asked for beside the pages of the report."""
+    sets = [f"{RESULTS}/data/{name}-{size}" for name, sizes in GRID.datasets.items() for size in sizes]
+    files = [f"{folder}/{file}" for folder in sets for file in ("info.json", "train.npy", "test.npy")]
+    own = [key for key, run in RUNS.items() if run.trains]
+    files += [f"{RESULTS}/scores.parquet", f"{RESULTS}/scores.csv", *each(own, "model.safetensors", "model.jsonl")]
+    return files + each(RUNS, "samples.json", "scores.parquet", "figures.json", "figures")
+
+
 def check_targets():
     """A mistyped target ends here, with the nearest valid one."""
-    valid = [
-        f"{REPORTS}/index.html",
-        f"{REPORTS}/discrepancies.html",
-        f"{REPORTS}/calibration.html",
-        f"{REPORTS}/figures.html",
-        f"{RESULTS}/scores.parquet",
-        f"{RESULTS}/scores.csv",
-    ]
+    valid = [f"{REPORTS}/{page}.html" for page in ("index", "discrepancies", "calibration", "figures")]
     valid += [f"{REPORTS}/table{number}.{end}" for number in TABLES for end in ("html", "csv", "tex", "json")]
-    sets = [f"{RESULTS}/data/{name}-{size}" for name, sizes in GRID.datasets.items() for size in sizes]
-    valid += [f"{folder}/{file}" for folder in sets for file in ("info.json", "train.npy", "test.npy")]
-    own = [key for key, run in RUNS.items() if run.trains]
-    valid += each(own, "model.safetensors", "model.jsonl")
-    valid += each(RUNS, "samples.json", "scores.parquet", "figures.json", "figures")
+    valid += [] if PUBLISHED else made_from_data()
     for option, target in zip(sys.argv, sys.argv[1:]):  # Snakemake reads its targets only after the rules
         target = os.path.relpath(target) if target.startswith("./") else target
         ours = option != "--report" and target.startswith((f"{RESULTS}/", f"{REPORTS}/", "results/", "reports/"))

@@ -1,4 +1,4 @@
-# Scores of every set and method, the degraded images themselves among them.
+# Scores of every set and method, the degraded images themselves among them, and the pictures.
 CACHE = f"{RESULTS}/statistics"
 
 
@@ -29,6 +29,32 @@ rule evaluate:
     shell:
         "coldbench evaluate {input.samples:q} --about {params.about:q} --data {params.data:q} --out {output:q}"
         " --statistics {params.cache:q} {params.fid} {resources.partner} --device {resources.device} --threads {threads} --log {log:q}"
+
+
+# The pictures of a run, as sprites.
+rule figures:
+    input:
+        scores=f"{RUN}/scores.parquet",  # leaves the references' features in the cache
+        samples=f"{RUN}/samples.json",
+        log=lambda w: str(Path(model(w)).with_suffix(".jsonl")),
+        data=prepared,
+        partner=partner,
+    output:
+        list=f"{RUN}/figures.json",
+        pictures=directory(f"{RUN}/figures"),
+    log:
+        f"{RUN}/logs/figures.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        partner=partner_option,
+    params:
+        cache=CACHE,
+        about=lambda w: of(w).about.model_dump_json(),
+        data=subpath(input.data, parent=True),
+    shell:
+        "coldbench figures {input.samples:q} {input.log:q} --about {params.about:q} --data {params.data:q}"
+        " --statistics {params.cache:q} {resources.partner} --out {output.list:q} --log {log:q}"
 
 
 # One tidy table of everything that was scored.

@@ -1,37 +1,12 @@
-# Views of the scores: figures per run, a page per table, the whole report.
+# Views of the scores: a page per table and per run, the paper's figures, the front page.
 
 FIGURES = "workflow/paper/figures.yaml"
 PAGES = [  # of the report, beside those of pictures
     "index.html",
     "discrepancies.html",
     *(f"table{number}.html" for number in TABLES),
-    *([] if EMBEDDED else ["calibration.html"]),
+    *(["calibration.html"] if CALIBRATED else []),
 ]
-
-
-rule figures:
-    input:
-        scores=f"{RUN}/scores.parquet",  # leaves the references' features in the cache
-        samples=f"{RUN}/samples.json",
-        log=lambda w: str(Path(model(w)).with_suffix(".jsonl")),
-        data=prepared,
-        partner=partner,
-    output:
-        list=f"{RUN}/figures.json",
-        pictures=directory(f"{RUN}/figures"),
-    log:
-        f"{RUN}/logs/figures.log",
-    conda:
-        "../../environment.yml"
-    resources:
-        partner=partner_option,
-    params:
-        cache=CACHE,
-        about=lambda w: of(w).about.model_dump_json(),
-        data=subpath(input.data, parent=True),
-    shell:
-        "coldbench figures {input.samples:q} {input.log:q} --about {params.about:q} --data {params.data:q}"
-        " --statistics {params.cache:q} {resources.partner} --out {output.list:q} --log {log:q}"
 
 
 # The paper's figures, the plots and a page per run: one job, because all are cheap and share their images.
@@ -39,7 +14,7 @@ rule gallery:
     input:
         plan=FIGURES,
         scores=scores,
-        figures=each(MADE, "figures.json"),
+        figures=each(SHOWN, "figures.json"),
     output:
         page=f"{REPORTS}/figures.html",
         runs=directory(f"{REPORTS}/runs"),
@@ -81,7 +56,7 @@ rule discrepancies:
         readings=READINGS,
         paper=PAPER,
         scores=scores,
-        calibration=[] if EMBEDDED else f"{RESULTS}/calibration.parquet",
+        calibration=CALIBRATION,
     output:
         f"{REPORTS}/discrepancies.html",
     log:
@@ -101,7 +76,7 @@ rule report:
     input:
         f"{REPORTS}/figures.html",
         f"{REPORTS}/discrepancies.html",
-        [] if EMBEDDED else f"{REPORTS}/calibration.html",
+        CALIBRATED,
         expand(f"{REPORTS}/table{{number}}.html", number=TABLES),
         claims="workflow/paper/claims.yaml",
         paper=PAPER,

@@ -1,0 +1,96 @@
+"""Published results: small, whole, and enough for a report."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from checkout import ROOT, Checkout
+
+from coldbench.errors import ColdbenchError
+from coldbench.files import sha256
+from coldbench.publish import MARK, publish
+from coldbench.report.inputs import load_scores
+
+PUBLISHED = sorted(path.parent for path in (ROOT / "results/published").glob(f"*/{MARK}"))
+MACHINES = ("/root/", "/home/", "/work/", "/tmp/")
+VIEWS = {"all", "discrepancies", "gallery", "report", "table"}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[Path]:
+    """Finished runs with all that a run leaves, weights and images as well."""
+    (first, *_) = PUBLISHED
+    shutil.copytree(first, tmp_path / "results")
+    found = sorted(path.parent for path in (tmp_path / "results").glob("*/*/scores.parquet"))
+    for run in found:
+        (run / "model.safetensors").write_bytes(b"weights")
+        (run / "shards").mkdir()
+        (run / "shards/0.npy").write_bytes(b"images")
+    return found
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): sha256(path) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("folder", PUBLISHED, ids=lambda path: path.name)
+def test_what_is_published_is_whole_and_small_and_names_no_machine(folder: Path) -> None:
+    found = files(folder)
+    told = json.loads((folder / MARK).read_text())["files"]
+    assert told == {name: digest for name, digest in found.items() if name != MARK}
+    assert {Path(name).suffix for name in found} <= {".parquet", ".csv", ".json", ".jsonl", ".tsv", ".png"}
+    assert sum((folder / name).stat().st_size for name in found) < 4e6
+    texts = [(folder / name).read_text() for name in found if not name.endswith((".png", ".parquet"))]
+    texts += [score.provenance for score in load_scores([folder / "scores.parquet"])]
+    assert all(texts)
+    assert not [text for text in texts for root in MACHINES if root in text]
+
+
+def test_publishing_takes_what_a_report_shows_and_nothing_else(runs: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "published/x"
+    names = publish(runs, tmp_path / "results/calibration.parquet", out)
+    assert names == [run.name for run in runs]
+    first, again = files(PUBLISHED[0]), files(out)
+    tables = {"scores.parquet", MARK}  # parquet files say which writer made them
+    assert {k: v for k, v in again.items() if k not in tables} == {k: v for k, v in first.items() if k not in tables}
+
+    publish(runs[:1], None, out)  # what was there is replaced
+    assert {path.name for path in out.glob("*/*") if path.is_dir()} == {runs[0].name}
+    assert not (out / "calibration.parquet").exists()
+    assert [path.name for path in out.parent.iterdir()] == ["x"]
+
+
+def test_nothing_is_lost_by_publishing(runs: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "published"
+    publish(runs, None, out)
+    before = files(out)
+    (runs[-1] / "figures.json").unlink()
+    with pytest.raises(
+        ColdbenchError, match=r"is not finished: it has no figures.json; `snakemake .*figures.json` makes"
+    ):
+        publish(runs, None, out)
+    assert files(out) == before
+    with pytest.raises(ColdbenchError, match="holds other files than published results"):
+        publish(runs[:1], None, tmp_path / "results" / runs[0].parent.name)
+    assert (runs[0] / "model.safetensors").exists()
+    with pytest.raises(ColdbenchError, match="name the runs to publish"):
+        publish([], None, out)
+
+
+def test_a_report_is_rendered_from_published_results_alone(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path)
+    shutil.copytree(PUBLISHED[0], tmp_path / "shown")
+    command = ("--cores", "2", "--config", "results=shown", "reports=pages")
+    plan = checkout.snakemake("-n", *command)
+    assert plan.plan.keys() == VIEWS, plan.end
+    ended = checkout.snakemake(*command)
+    assert ended.status == 0, ended.end
+    pages = {path.name for path in (tmp_path / "pages").rglob("*.html")}
+    runs = {path.parent.name for path in PUBLISHED[0].glob("*/*/scores.parquet")}
+    assert {"index.html", "table1.html", "figures.html", *(f"{run}.html" for run in runs)} <= pages
+    assert not {path.name for path in tmp_path.iterdir()} & {"results", "data", "reports"}
+    assert "Nothing to be done" in checkout.snakemake(*command).output
+    wrong = checkout.snakemake("results/laptop/E01-fitted/model.safetensors", "-n", *command)
+    assert wrong.status != 0
+    assert wrong.told[0].startswith("coldbench: error: unknown target"), wrong.end
