@@ -1,0 +1,48 @@
+"""The command `coldbench`: the same verbs that the workflow's rules call, each a function of this package."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from coldbench import __version__, cluster, progress
+from coldbench.cli import images, runs, views
+from coldbench.errors import ColdbenchError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Replication suite for 'Cold Diffusion'. The workflow calls these verbs; run `snakemake` for whole tables.",
+)
+for verb in (
+    *(runs.plan, runs.status),
+    *(images.fetch, images.fetch_weights, images.prepare),
+    *(runs.train, runs.import_model, runs.export, runs.sample, runs.evaluate),
+    *(images.restore, images.calibrate),
+    *(views.collect, views.figures, views.gallery, views.table, views.discrepancies, views.report, views.publish),
+):
+    app.command("import" if verb is runs.import_model else None)(verb)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="show the version")] = False) -> None:
+    if version:
+        typer.echo(f"coldbench {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; a ColdbenchError ends it with one line on stderr and status 1."""
+    try:
+        app()
+    except ColdbenchError as error:
+        progress.log_end(f"error: {error}")
+        sys.exit(f"coldbench: error: {error}")
+    except progress.Interrupted as stop:
+        progress.log_end(str(stop))
+        print(f"coldbench: {stop}", file=sys.stderr)
+        cluster.hand_over(stop)
+        sys.exit(stop.status)

@@ -1,0 +1,111 @@
+"""The verbs of images: data sets, restoring one's own, and which reading of the paper the degraded ones fit."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coldbench import progress
+from coldbench.cli.options import Device, Log, Out, Partner, Threads, setup
+from coldbench.errors import ColdbenchError
+
+
+def fetch(name: str, folder: Path, log: Log = None) -> None:
+    """Download data set NAME into FOLDER and check it; nothing to do if it is there."""
+    from coldbench import data
+
+    progress.log_to(log, f"[fetch {name}]")
+    data.fetch(name, folder)
+
+
+def fetch_weights(
+    folder: Path, fid: Annotated[list[str], typer.Argument(help="FID protocols")], log: Log = None
+) -> None:
+    """Download the Inception weights that FID needs into FOLDER, verified; nothing to do if they are there."""
+    from coldbench.metrics import weights
+
+    progress.log_to(log, "[fetch weights]")
+    for protocol in fid:
+        weights.fetch(protocol, folder)
+
+
+def prepare(
+    name: str,
+    out: Annotated[Path, typer.Option(help="folder to write")],
+    size: Annotated[int, typer.Option(help="side of the images in pixels")] = 32,
+    folder: Annotated[Path | None, typer.Option(help="where the data set lies; embedded ones need none")] = None,
+    log: Log = None,
+) -> None:
+    """Decode data set NAME once into memory-mapped arrays of uint8 images."""
+    from coldbench import data
+
+    progress.log_to(log, f"[prepare {name}]")
+    data.prepare(name, folder, size, out)
+    progress.log.info("%s", data.info(out)["source"])
+
+
+def restore(
+    model: Path,
+    source: Annotated[Path, typer.Argument(help="an image, or a folder of images")],
+    out: Annotated[Path, typer.Option(help="folder to write the restored images into")],
+    method: Annotated[str, typer.Option(help="how to sample")] = "tacos",
+    severity: Annotated[int | None, typer.Option(help="where the images stand [default: the model's T]")] = None,
+    every: Annotated[int, typer.Option(min=1, help="severities taken at a time")] = 1,
+    state: Annotated[list[str] | None, typer.Option(help="what is known, as NAME=NUMBERS: centre=10,12")] = None,
+    resize: Annotated[bool, typer.Option("--resize", help="bring images of any size to the model's")] = False,
+    official_shift: Annotated[
+        bool, typer.Option("--official-shift", help="the released snow and colour sampler")
+    ] = False,
+    partner: Partner = None,
+    seed: Annotated[int, typer.Option(min=0, help="of what is not known")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="images in memory at once")] = 64,
+    device: Device = "auto",
+    threads: Threads = None,
+    log: Log = None,
+) -> None:
+    """Restore your own degraded images with MODEL; a stopped run goes on, and nothing foreign is overwritten."""
+    target = setup(log, "restore", device, threads)
+    from coldbench import restore as restoring
+
+    told = {}
+    for text in state or []:
+        name, equals, numbers = text.partition("=")
+        if not equals:
+            raise ColdbenchError(f"state must be NAME=NUMBERS, such as centre=10,12, not '{text}'")
+        told[name] = numbers
+    restoring.restore(
+        model, source, out, target, method, severity, every, told, seed, batch, partner, resize, official_shift
+    )
+
+
+def calibrate(
+    readings: Annotated[Path, typer.Argument(help="the readings (YAML)")] = Path("workflow/config/calibration.yaml"),
+    data: Annotated[Path, typer.Option(help="where the data sets lie")] = Path("data"),
+    paper: Annotated[Path, typer.Option(help="the paper's printed numbers (CSV)")] = Path("workflow/paper/tables.csv"),
+    out: Out = Path("results/calibration.parquet"),
+    page: Annotated[Path, typer.Option(help="page to write")] = Path("reports/calibration.html"),
+    images: Annotated[int | None, typer.Option(min=2, help="only the first images of each set: a quick look")] = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    link: Annotated[list[str] | None, typer.Option(help="a page of the report that may be linked")] = None,
+    log: Log = None,
+) -> None:
+    """Find the reading of the paper that gives its Degraded cells; needs no trained model. Beside OUT, a CSV file."""
+    target = setup(log, "calibrate", device, threads)
+    from coldbench import calibrate as calibration
+    from coldbench import readings as reading
+    from coldbench.report import calibration as view
+    from coldbench.report import inputs
+
+    try:
+        text = readings.read_text()
+    except OSError as error:
+        raise ColdbenchError(f"cannot read {readings}: {error.strerror}") from error
+    plan, cells = reading.load(text, str(readings)), inputs.load_paper(paper)
+    began = time.monotonic()
+    records = calibration.run(plan, data, target, images)
+    facts = calibration.facts(records, time.monotonic() - began, target)
+    view.write(records, cells, out, page, facts, images, link or [path.name for path in page.parent.glob("*.html")])

@@ -1,0 +1,57 @@
+"""What verbs share: their options, and how they begin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coldbench import progress
+from coldbench.errors import ColdbenchError
+from coldbench.experiment import Experiment, from_json
+
+if TYPE_CHECKING:
+    import torch
+
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+Log = Annotated[Path | None, typer.Option(help="write the progress lines to this file as well")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads")]
+Science = Annotated[str, typer.Option("--experiment", help="the resolved experiment: JSON, or a file that holds it")]
+Words = Annotated[str, typer.Option("--about", help="title, cell, default and because, as JSON")]
+Prepared = Annotated[Path, typer.Option("--data", help="folder written by `coldbench prepare`")]
+Partner = Annotated[Path | None, typer.Option(help="prepared data set whose images a degradation mixes in")]
+Work = Annotated[Path, typer.Option(help="folder for checkpoints or shards, which survive a stopped job")]
+Out = Annotated[Path, typer.Option(help="file to write")]
+Pages = Annotated[list[str] | None, typer.Option("--page", help="a page of the report that may be linked")]
+Cache = Annotated[Path, typer.Option("--statistics", help="folder for the features of reference sets, made once")]
+Fid = Annotated[
+    list[str] | None, typer.Option(help="FID protocols: paper-float, legacy_pytorch, legacy_tensorflow, clean")
+]
+Devices = Annotated[Path, typer.Option(help="how fast devices are (YAML)")]
+SPEEDS = Path("workflow/config/devices.yaml")
+Inception = Annotated[Path | None, typer.Option(help="folder of the Inception weights that FID needs")]
+
+
+def setup(log: Path | None, name: str, device: str, threads: int | None) -> torch.device:
+    """Progress lines to `log`, torch's threads, and the device; torch is imported only by the verbs that need it."""
+    import torch
+
+    progress.log_to(log, f"[{name}]")
+    if threads:
+        torch.set_num_threads(threads)
+    if device not in ("auto", "cpu", "cuda"):
+        raise ColdbenchError(f"unknown device '{device}' (valid: auto, cpu, cuda)")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ColdbenchError("device is cuda, but torch sees no GPU here; use device=auto or cpu")
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means it; a training with tf32 says so and turns it on
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def experiment_of(text: str) -> Experiment:
+    """The experiment in `text`, JSON or the name of a file; ColdbenchError if it is neither."""
+    try:
+        content = text if text.lstrip().startswith("{") else Path(text).read_text()
+    except OSError as error:
+        raise ColdbenchError(f"cannot read experiment {text}: {error.strerror}") from error
+    return from_json(Experiment, content, "experiment")

@@ -1,0 +1,171 @@
+"""The verbs of a run: from the plan of all to the scores of one."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coldbench import cluster, progress
+from coldbench.cli.options import (
+    SPEEDS,
+    Cache,
+    Device,
+    Devices,
+    Fid,
+    Inception,
+    Log,
+    Out,
+    Partner,
+    Prepared,
+    Science,
+    Threads,
+    Words,
+    Work,
+    experiment_of,
+    setup,
+)
+from coldbench.config import About, Sampling
+from coldbench.errors import ColdbenchError
+from coldbench.experiment import Experiment, from_json
+
+
+def plan(
+    overlays: Annotated[
+        list[Path] | None, typer.Argument(metavar="[CONFIG]...", help="over the grid, as after --configfile (YAML)")
+    ] = None,
+    device: Annotated[str, typer.Option(help="the kind of device, one of DEVICES")] = "h100",
+    gpus: Annotated[int, typer.Option(min=1, help="how many of them")] = 8,
+    json: Annotated[bool, typer.Option("--json", help="for other programs")] = False,
+    grid: Annotated[Path, typer.Option(help="the grid (YAML)")] = Path("workflow/config/paper.yaml"),
+    devices: Devices = SPEEDS,
+) -> None:
+    """Print what the grid costs before it is run: jobs, GPU-hours, wall hours and disk, per run and table."""
+    from coldbench import cost
+    from coldbench import plan as planning
+
+    on = cost.device(devices, device)
+    jobs = planning.jobs(planning.resolved(planning.read([grid, *(overlays or [])])), on)
+    typer.echo((planning.as_json if json else planning.as_text)(jobs, on, gpus))
+
+
+def status(
+    config: Annotated[
+        list[Path] | None,
+        typer.Argument(help="configurations (YAML) on top of the paper's, as --configfile takes them"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="the same for programs")] = False,
+) -> None:
+    """Tell of every run whether its model is missing, being trained or done, and whether it was sampled and scored."""
+    from coldbench import plan
+    from coldbench import status as view
+
+    grid = view.grid_of(plan.read([Path("workflow/config/paper.yaml"), *(config or [])]))
+    lines = view.states(grid, Path(grid.config.results), time.time())
+    typer.echo(view.as_json(lines) if as_json else view.as_text(lines))
+
+
+def train(
+    experiment: Science,
+    data: Prepared,
+    out: Out,
+    work: Work,
+    partner: Partner = None,
+    compile: Annotated[bool, typer.Option("--compile", help="compile the network (torch.compile)")] = False,
+    channels_last: Annotated[bool, typer.Option("--channels-last", help="channels-last memory format")] = False,
+    preview_every: Annotated[int, typer.Option(min=0, help="updates between pictures in WORK (0: none)")] = 0,
+    checkpoint_every: Annotated[float, typer.Option(min=0, help="seconds between checkpoints")] = 60.0,
+    time_limit: Annotated[
+        float | None, typer.Option(min=0, help="minutes that a Slurm job has; it saves and stops before they are over")
+    ] = None,
+    max_cpu_hours: Annotated[
+        float | None, typer.Option(min=0, help="refuse a training that would take longer without a GPU")
+    ] = None,
+    devices: Devices = SPEEDS,
+    device: Device = "auto",
+    threads: Threads = None,
+    log: Log = None,
+) -> None:
+    """Train one model; WORK keeps the checkpoints, from which a stopped training goes on."""
+    resolved = experiment_of(experiment)
+    target = setup(log, f"{resolved.run} train", device, threads)
+    with contextlib.suppress(OSError):  # Snakemake removes LOG when a job runs again: this keeps it all
+        progress.also_to(work / "train.log")
+    from coldbench import train as training
+    from coldbench.grid import refuse_on_cpu
+
+    if target.type == "cpu" and max_cpu_hours is not None:
+        refuse_on_cpu(resolved, max_cpu_hours, devices)
+    from coldbench.engine import Options
+
+    upkeep = training.Upkeep(checkpoint_every, preview_every, cluster.working_seconds(time_limit))
+    training.train(resolved, data, out, work, target, partner, Options(compile, channels_last), upkeep)
+
+
+def import_model(source: Path, experiment: Science, out: Out, log: Log = None) -> None:
+    """Turn a checkpoint of the released code (.pt) into a model, checking every key and shape."""
+    resolved = experiment_of(experiment)
+    progress.log_to(log, f"[{resolved.run} import]")
+    from coldbench import official
+
+    official.import_model(source, out, resolved)
+
+
+def export(model: Path, out: Out) -> None:
+    """Write MODEL's weights for other code: .safetensors (plain names), or .pt in the released code's layout."""
+    from coldbench import official
+
+    official.export_model(model, out)
+
+
+def sample(
+    model: Path,
+    data: Prepared,
+    work: Work,
+    out: Annotated[Path | None, typer.Option(help="manifest to write; none only makes shards")] = None,
+    sampling: Annotated[str, typer.Option(help="sets, methods, images and more, as JSON")] = "{}",
+    part: Annotated[
+        str, typer.Option(help="k/n: without OUT, of every n-th shard from the k-th on what is missing")
+    ] = "1/1",
+    partner: Partner = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    log: Log = None,
+) -> None:
+    """Sample MODEL: restore test images or generate new ones by every method; WORK keeps the finished shards."""
+    target = setup(log, f"{model.parent.name} sample", device, threads)
+    from coldbench import sample as sampler
+
+    k, slash, n = part.partition("/")
+    if not (slash and k.isdecimal() and n.isdecimal() and 1 <= int(k) <= int(n)):
+        raise ColdbenchError(f"part must be k/n with 1 ≤ k ≤ n, not '{part}'")
+    resolved = from_json(Sampling, sampling, "sampling")
+    sampler.run(model, data, out, work, resolved, target, partner, (int(k), int(n)))
+
+
+def evaluate(
+    manifest: Path,
+    about: Words,
+    data: Prepared,
+    out: Out,
+    statistics: Cache,
+    fid: Fid = None,
+    inception: Inception = None,
+    partner: Partner = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    log: Log = None,
+) -> None:
+    """Score the sampled images that MANIFEST names, and the degraded ones they were made from."""
+    target = setup(log, f"{manifest.parent.name} evaluate", device, threads)
+    from coldbench import evaluate as evaluation
+    from coldbench import manifest as sampled
+    from coldbench.experiment import checked
+
+    science = checked(Experiment, sampled.facts(manifest)["experiment"], f"the experiment in {manifest}")
+    found = evaluation.extractors(fid or [], inception, target)
+    scorer = evaluation.Scorer(science, data, statistics, found, target)
+    evaluation.evaluate(scorer, manifest, from_json(About, about, "about"), out, partner)
