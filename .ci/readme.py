@@ -12,6 +12,7 @@ from pathlib import Path
 from coldbench import cost, plan
 from coldbench.report import inputs, origin, tables
 from coldbench.report.inputs import Folders, PaperCell, Scores
+from coldbench.report.layout import heading
 from coldbench.report.verdict import LABELS, quantity, signed
 
 ROOT = Path(__file__).parents[1]
@@ -86,7 +87,7 @@ def results() -> str:
         lines += ["", "**TACoS minus direct reconstruction, on the same images**", ""]
         lines += ["| | metric | difference | 95 % interval | images |", "|---|---|---|---|---|"]
     for score in pairs:
-        where = f"{tables.heading(score.table)}, {score.row}"
+        where = f"{heading(score.table)}, {score.row}"
         value = f"{signed(score.value)} | {signed(score.low)} to {signed(score.high)}"
         lines.append(f"| {where} | {LABELS.get(quantity(score.metric), score.metric)} | {value} | {score.n:,} |")
     return "\n".join(lines) + "\n"
@@ -103,7 +104,7 @@ def errata() -> str:
         metrics = " and ".join(LABELS[cell.metric] for cell in cells)
         printed = " / ".join(cell.printed for cell in cells)
         notes = "; ".join(dict.fromkeys(cell.note for cell in cells))
-        lines.append(f"| {tables.heading(table)}, {row}, {column}: {metrics} | {printed} | {notes} |")
+        lines.append(f"| {heading(table)}, {row}, {column}: {metrics} | {printed} | {notes} |")
     return "\n".join(lines) + "\n"
 
 

@@ -18,9 +18,10 @@ import pytest
 from coldbench.errors import ColdbenchError
 from coldbench.report.ablations import METHODS, ablations
 from coldbench.report.inputs import PaperCell, Score, Scores, collect, load_paper, load_scores, scores_of
+from coldbench.report.layout import COLUMNS, heading
 from coldbench.report.page import banner, index_page, runs_of, scorecard, table_page
 from coldbench.report.site import render
-from coldbench.report.tables import COLUMNS, Cell, TableView, heading, table_view, tables_of
+from coldbench.report.tables import Cell, TableView, table_view, tables_of
 from coldbench.report.twins import table_csv
 from coldbench.report.verdict import KINDS, judge, named, quantity, shown
 

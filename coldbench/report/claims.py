@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from coldbench.errors import ColdbenchError, unknown
 from coldbench.experiment import Strict, checked
 from coldbench.report.inputs import PaperCell, Score, Scores
-from coldbench.report.tables import BUDGETS
+from coldbench.report.layout import BUDGETS
 from coldbench.report.verdict import LABELS, quantity, shown, signed
 
 WORDS = ("supported", "contradicted", "undecided", "no data")

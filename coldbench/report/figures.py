@@ -14,8 +14,8 @@ from pydantic import Field
 from coldbench.errors import ColdbenchError
 from coldbench.experiment import Strict, checked
 from coldbench.report.gallery import METHODS, Pictures
+from coldbench.report.layout import BUDGETS
 from coldbench.report.sprites import Sprite, Tile
-from coldbench.report.tables import BUDGETS
 
 STEPS = 9
 """Columns of a progressive figure for which the paper lists no steps."""

@@ -10,9 +10,10 @@ from typing import Any
 from coldbench.report.ablations import METHODS, ablations
 from coldbench.report.claims import Claim
 from coldbench.report.inputs import Folders, Scores
+from coldbench.report.layout import ALSO
 from coldbench.report.origin import Run, duration, facts_of, runs_of, spent
 from coldbench.report.site import INDEX, first_up, render, run_file, size_of, table_file
-from coldbench.report.tables import ALSO, TableView
+from coldbench.report.tables import TableView
 from coldbench.report.verdict import KINDS
 
 __all__ = ["Banner", "Hours", "Site", "banner", "index_page", "runs_of", "scorecard", "table_page"]

@@ -15,10 +15,10 @@ from coldbench.report import figures, plots, series
 from coldbench.report.figures import Panel, Plan, Strip, View, Wanted
 from coldbench.report.gallery import METHODS, Pictures
 from coldbench.report.inputs import Score, Scores
+from coldbench.report.layout import BUDGETS
 from coldbench.report.page import banner, runs_of
 from coldbench.report.site import FIGURES, render, run_file, table_file
 from coldbench.report.sprites import Sprite
-from coldbench.report.tables import BUDGETS
 from coldbench.report.verdict import named, shown
 
 STAGE, TILE = 256, 96
