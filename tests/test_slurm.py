@@ -135,7 +135,7 @@ def test_every_job_asks_for_what_it_needs(grid: tuple[Checkout, list[dict[str, s
         on_gpu = rule(job) != "prepare"
         assert job["Partition"] == ("gpu" if on_gpu else "cpu")
         assert job.get("TresPerJob", "") == ("gres:gpu:1" if on_gpu else "")
-        assert job["MinMemoryNode"] == ("15.62G" if on_gpu else "4000M")
+        assert job["MinMemoryNode"] == ("16000M" if on_gpu else "4000M")
         limit = {"train": "1-00:00:00", "sample": "04:00:00", "evaluate": "04:00:00", "prepare": "01:00:00"}
         assert job["TimeLimit"] == limit[rule(job)]
         assert job["NumCPUs"] == "1"
