@@ -41,6 +41,7 @@ localrules:
     gallery,
     table,
     discrepancies,
+    calibration,
     report,
 
 

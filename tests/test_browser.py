@@ -46,6 +46,7 @@ MADE = ["index.html", "table1.html", "table5.html", "discrepancies.html", "figur
 REAL = ("smoke", "published")
 """Reports of runs: of `make smoke`, where it was, and of the published results, real data on a laptop's budget."""
 PLACES = [("", name) for name in NAMES] + [(made, name) for made in REAL for name in MADE]
+PLACES.append(("published", "calibration.html"))
 
 
 @pytest.fixture(scope="module")

@@ -157,9 +157,13 @@ def test_readings_are_the_protocols_of_the_grid() -> None:
 def test_command_without_data(tmp_path: Path) -> None:
     """Nothing there: every row says what it needs, and nothing is judged."""
     out, page = tmp_path / "c.parquet", tmp_path / "c.html"
-    common = [str(READINGS), "--paper", str(PAPER), "--out", str(out), "--page", str(page)]
-    result = CliRunner().invoke(app, ["calibrate", *common, "--data", str(tmp_path)])
-    assert result.exit_code == 0, result.output
+    common = ["--paper", str(PAPER), "--out"]
+    for words in (
+        ["calibrate", str(READINGS), *common, str(out), "--data", str(tmp_path)],
+        ["calibration", str(out), *common, str(page)],
+    ):
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, result.output
     frame = pd.read_parquet(out)
     assert len(frame) == len(yaml.safe_load(READINGS.read_text())["rows"])
     assert frame.missing.str.len().min() > 10
@@ -222,13 +226,16 @@ LABELS = {
 
 
 @pytest.mark.slow
-def test_real_images() -> None:
+def test_real_images(tmp_path: Path) -> None:
     """Every reading on MNIST and a JPEG copy of CIFAR-10: the known values, corrections and labels come out."""
     if not all(data.available(name, REAL) for name in ("mnist", "cifar10_jpeg", "cifar10_part")):
         pytest.skip(f"needs MNIST and the CIFAR-10 copies in {REAL}")
     progress.log_to(None, "[calibrate]")
     records = calibrate.run(readings.load(READINGS.read_text(), "readings"), REAL, CPU)
     rows = view.rows(records, load_paper(PAPER))
+    view.write_table(records, load_paper(PAPER), tmp_path / "c.parquet", {})
+    shown = view.rows(view.load_table(tmp_path / "c.parquet"), load_paper(PAPER))
+    assert repr(shown) == repr(rows)  # repr, as a spread may be NaN
     frame = view.table(records, rows)
     found = {(r.cell, r.reading, r.source, r.metric): r for r in frame.itertuples()}
 

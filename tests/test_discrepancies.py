@@ -13,6 +13,7 @@ from test_report import PAPER, SCORE
 
 from coldbench.errors import ColdbenchError
 from coldbench.report import discrepancies as view
+from coldbench.report.calibration import load_table
 from coldbench.report.discrepancies import Discrepancy, mentions
 from coldbench.report.inputs import Scores
 from coldbench.report.page import banner
@@ -119,13 +120,13 @@ def test_the_page_escapes_and_links_only_what_is_there() -> None:
 
 
 def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
-    assert view.calibrated(None) == []
+    assert load_table(None) == []
     frame = pd.DataFrame([line("T1-MNIST", "paper", "ssim", 0.01)])
     frame.to_parquet(tmp_path / "c.parquet")
-    assert view.calibrated(tmp_path / "c.parquet")[0]["reading"] == "paper"
+    assert load_table(tmp_path / "c.parquet")[0]["reading"] == "paper"
     (tmp_path / "torn.parquet").write_bytes(b"PAR1")
     with pytest.raises(ColdbenchError, match="not a readable calibration"):
-        view.calibrated(tmp_path / "torn.parquet")
+        load_table(tmp_path / "torn.parquet")
     (tmp_path / "q.yaml").write_text("D1: {question: q, paper: p, released: r, alos: []}")
     with pytest.raises(ColdbenchError, match="alos"):
         view.load(tmp_path / "q.yaml")

@@ -14,7 +14,7 @@ from coldbench.report.inputs import load_scores
 
 PUBLISHED = sorted(path.parent for path in (ROOT / "results/published").glob(f"*/{MARK}"))
 MACHINES = ("/root/", "/home/", "/work/", "/tmp/")
-VIEWS = {"all", "discrepancies", "gallery", "report", "table"}
+VIEWS = {"all", "calibration", "discrepancies", "gallery", "report", "table"}
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_a_report_is_rendered_from_published_results_alone(tmp_path: Path) -> No
     assert ended.status == 0, ended.end
     pages = {path.name for path in (tmp_path / "pages").rglob("*.html")}
     runs = {path.parent.name for path in PUBLISHED[0].glob("*/*/scores.parquet")}
-    assert {"index.html", "table1.html", "figures.html", *(f"{run}.html" for run in runs)} <= pages
+    assert {"index.html", "calibration.html", "table1.html", "figures.html", *(f"{run}.html" for run in runs)} <= pages
     assert not {path.name for path in tmp_path.iterdir()} & {"results", "data", "reports"}
     assert "Nothing to be done" in checkout.snakemake(*command).output
     wrong = checkout.snakemake("results/laptop/E01-fitted/model.safetensors", "-n", *command)

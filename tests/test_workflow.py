@@ -63,7 +63,7 @@ def test_the_plan_of_the_default_profile(checkout: Checkout) -> None:
     assert plan.plan["sample"] == plan.plan["evaluate"] == plan.plan["figures"] == 12
     assert plan.plan["fetch"] == plan.plan["prepare"] == 2
     assert plan.plan["table"] == 8
-    assert plan.plan["calibrate"] == plan.plan["collect"] == plan.plan["report"] == 1
+    assert plan.plan["calibrate"] == plan.plan["calibration"] == plan.plan["collect"] == plan.plan["report"] == 1
     assert not {"fetch_weights", "degraded", "sample_part"} & plan.plan.keys()
     assert "results/laptop/E01-fitted/model.safetensors" in plan.output
     assert re.search(r"^coldbench: E18 is left out: .*AFHQ", plan.output, re.MULTILINE)

@@ -22,7 +22,16 @@ for verb in (
     *(images.fetch, images.fetch_weights, images.prepare),
     *(runs.train, runs.import_model, runs.export, runs.sample, runs.evaluate),
     *(images.restore, images.calibrate),
-    *(views.collect, views.figures, views.gallery, views.table, views.discrepancies, views.report, views.publish),
+    *(
+        views.collect,
+        views.figures,
+        views.gallery,
+        views.table,
+        views.discrepancies,
+        views.calibration,
+        views.report,
+        views.publish,
+    ),
 ):
     app.command("import" if verb is runs.import_model else None)(verb)
 

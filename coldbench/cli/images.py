@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from coldbench import progress
-from coldbench.cli.options import Device, Log, Out, Partner, Threads, setup
+from coldbench.cli.options import CALIBRATED, PAPER, Device, Log, Out, Partner, Threads, setup
 from coldbench.errors import ColdbenchError
 
 
@@ -84,13 +84,11 @@ def restore(
 def calibrate(
     readings: Annotated[Path, typer.Argument(help="the readings (YAML)")] = Path("workflow/config/calibration.yaml"),
     data: Annotated[Path, typer.Option(help="where the data sets lie")] = Path("data"),
-    paper: Annotated[Path, typer.Option(help="the paper's printed numbers (CSV)")] = Path("workflow/paper/tables.csv"),
-    out: Out = Path("results/calibration.parquet"),
-    page: Annotated[Path, typer.Option(help="page to write")] = Path("reports/calibration.html"),
+    paper: Annotated[Path, typer.Option(help="the paper's printed numbers (CSV)")] = PAPER,
+    out: Out = CALIBRATED,
     images: Annotated[int | None, typer.Option(min=2, help="only the first images of each set: a quick look")] = None,
     device: Device = "auto",
     threads: Threads = None,
-    link: Annotated[list[str] | None, typer.Option(help="a page of the report that may be linked")] = None,
     log: Log = None,
 ) -> None:
     """Find the reading of the paper that gives its Degraded cells; needs no trained model. Beside OUT, a CSV file."""
@@ -108,4 +106,4 @@ def calibrate(
     began = time.monotonic()
     records = calibration.run(plan, data, target, images)
     facts = calibration.facts(records, time.monotonic() - began, target)
-    view.write(records, cells, out, page, facts, images, link or [path.name for path in page.parent.glob("*.html")])
+    view.write_table(records, cells, out, facts | ({"first_images": images} if images else {}))

@@ -30,6 +30,8 @@ Fid = Annotated[
 ]
 Devices = Annotated[Path, typer.Option(help="how fast devices are (YAML)")]
 SPEEDS = Path("workflow/config/devices.yaml")
+PAPER = Path("workflow/paper/tables.csv")
+CALIBRATED = Path("results/calibration.parquet")
 Inception = Annotated[Path | None, typer.Option(help="folder of the Inception weights that FID needs")]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from coldbench import progress
-from coldbench.cli.options import Cache, Log, Out, Pages, Partner, Prepared, Words, setup
+from coldbench.cli.options import CALIBRATED, PAPER, Cache, Log, Out, Pages, Partner, Prepared, Words, setup
 from coldbench.config import About
 from coldbench.experiment import from_json
 
@@ -98,6 +98,7 @@ def discrepancies(
 ) -> None:
     """Render what paper, README and code say differently, what we chose, and the evidence."""
     from coldbench.files import write_text
+    from coldbench.report import calibration as calibrated
     from coldbench.report import discrepancies as view
     from coldbench.report import inputs, tables
     from coldbench.report.page import banner
@@ -105,10 +106,26 @@ def discrepancies(
     progress.log_to(log, "[discrepancies]")
     rows, cells = inputs.load_scores(scores or []), inputs.load_paper(paper)
     views = [tables.table_view(number, rows, cells) for number in tables.tables_of(cells)]
-    lines = view.calibrated(calibration)
+    lines = calibrated.load_table(calibration)
     sources = view.load(questions), view.grid_of(grid), view.readings_of(readings)
     found = view.discrepancies(*sources, lines, rows, views)
     write_text(out, view.page(found, banner(rows), page or []))
+
+
+def calibration(
+    table: Annotated[Path, typer.Argument(help="what `coldbench calibrate` wrote (.parquet)")] = CALIBRATED,
+    paper: Annotated[Path, typer.Option(help="the paper's printed numbers (CSV)")] = PAPER,
+    out: Out = Path("reports/calibration.html"),
+    page: Pages = None,
+    log: Log = None,
+) -> None:
+    """Render the page of the calibration: every reading beside the paper's numbers, and how firmly each fits."""
+    from coldbench.report import calibration as view
+    from coldbench.report import inputs
+
+    progress.log_to(log, "[calibration]")
+    pages = page or [path.name for path in out.parent.glob("*.html")]
+    view.write_page(view.load_table(table), inputs.load_paper(paper), out, pages)
 
 
 def report(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from coldbench.errors import ColdbenchError
 from coldbench.files import atomic, write_text
 from coldbench.progress import log
 from coldbench.report.inputs import PaperCell
@@ -25,6 +26,8 @@ MEANS = {
 }
 CLOSE = 0.002
 SIGMAS = 3
+COUNTS = ("table", "n", "draws")
+"""The columns of whole numbers, which a table with lines that lack them stores as others."""
 
 
 @dataclass(frozen=True)
@@ -164,30 +167,43 @@ def table(records: Sequence[dict[str, Any]], judged: Iterable[Row]) -> pd.DataFr
     return pd.DataFrame(lines)
 
 
-def write(
-    records: Sequence[dict[str, Any]],
-    paper: Iterable[PaperCell],
-    out: Path,
-    page: Path,
-    facts: dict[str, Any],
-    images: int | None,
-    pages: Iterable[str] = (),
+def write_table(
+    records: Sequence[dict[str, Any]], paper: Iterable[PaperCell], out: Path, facts: dict[str, Any]
 ) -> None:
-    """Write the table to `out` (parquet, with `facts` in every row) and beside it as CSV, the page to `page`.
-
-    `images` says how many of each set were taken, where not all: the page is then marked. `pages` are those that it
-    may link to.
-    """
+    """Write the table to `out` (parquet, with `facts` in every row) and beside it as CSV."""
     judged = rows(records, paper)
     frame = table(records, judged)
     with atomic(out.with_suffix(".csv")) as temporary:
         frame.to_csv(temporary, index=False, float_format="%.6f")
     with atomic(out) as temporary:
         frame.assign(provenance=json.dumps(facts, sort_keys=True)).to_parquet(temporary, index=False)
-    note = f"A quick look at the first {images:,} images of each set; the verdicts mean nothing." if images else ""
-    html = render("calibration.html", CALIBRATION, pages, rows=judged, meanings=MEANS, facts=facts, note=note)
-    write_text(page, html)
     for row in judged:
         best = row.fits[0] if row.fits else None
         told = ", ".join(reading.name for reading in row.fits) or "none fits"
         log.info("%s: %s", row.name, (row.missing and "no data") or (f"{told} ({best.label})" if best else told))
+
+
+def load_table(path: Path | None) -> list[dict[str, Any]]:
+    """The lines that `write_table` wrote; none where there is no file."""
+    if path is None:
+        return []
+    try:
+        frame = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise ColdbenchError(f"{path} is not a readable calibration: {error}") from error
+    lines = [{str(key): value for key, value in line.items()} for line in frame.to_dict("records")]
+    return [line | {key: int(line[key]) for key in COUNTS if not pd.isna(line.get(key))} for line in lines]
+
+
+def write_page(lines: Sequence[dict[str, Any]], paper: Iterable[PaperCell], page: Path, pages: Iterable[str]) -> None:
+    """Write the page of a table that was loaded; `pages` are those that it may link to.
+
+    Where not all images were taken, the page is marked.
+    """
+    facts = json.loads(lines[0]["provenance"]) if lines else {}
+    first = facts.get("first_images")
+    note = f"A quick look at the first {first:,} images of each set; the verdicts mean nothing." if first else ""
+    judged = rows(lines, paper)
+    write_text(
+        page, render("calibration.html", CALIBRATION, pages, rows=judged, meanings=MEANS, facts=facts, note=note)
+    )

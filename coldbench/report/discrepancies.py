@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import pandas as pd
 import yaml
 from pydantic import Field
 
@@ -137,17 +136,6 @@ def grid_of(path: Path) -> dict[str, Any]:
 def readings_of(path: Path) -> dict[str, Any]:
     """The rows of the calibration with their readings."""
     return dict(_yaml(path).get("rows", {}))
-
-
-def calibrated(path: Path | None) -> list[dict[str, Any]]:
-    """The lines of the calibration's table; none where it has not been made."""
-    if path is None:
-        return []
-    try:
-        frame = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise ColdbenchError(f"{path} is not a readable calibration: {error}") from error
-    return [{str(key): value for key, value in line.items()} for line in frame.to_dict("records")]
 
 
 def discrepancies(

@@ -84,7 +84,7 @@ EMBEDDED = all(dataset(name).embedded for name in GRID.datasets)
 CALIBRATION = f"{RESULTS}/calibration.parquet"
 if EMBEDDED or PUBLISHED and not Path(CALIBRATION).exists():
     CALIBRATION = []
-CALIBRATED = [] if EMBEDDED or PUBLISHED else f"{REPORTS}/calibration.html"
+CALIBRATED = f"{REPORTS}/calibration.html" if CALIBRATION else []
 NAMES = {run for _, run in RUNS}
 BORROWED = {name for (_, name), run in RUNS.items() if not run.trains}
 FID, INCEPTION = GRID.config.fid, GRID.config.inception or f"{RESULTS}/inception"

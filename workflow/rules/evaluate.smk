@@ -81,7 +81,6 @@ rule calibrate:
     output:
         scores=f"{RESULTS}/calibration.parquet",
         csv=f"{RESULTS}/calibration.csv",
-        page=f"{REPORTS}/calibration.html",
     log:
         f"{RESULTS}/logs/calibrate.log",
     conda:
@@ -90,9 +89,8 @@ rule calibrate:
     resources:
         device=DEVICE,
         folder=DATA,
-        links=lambda wildcards: links(wildcards).replace("--page", "--link"),
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     shell:
         "coldbench calibrate {input.readings:q} --paper {input.paper:q} --data {resources.folder:q}"
-        " --out {output.scores:q} --page {output.page:q} --device {resources.device} --threads {threads} {resources.links} --log {log:q}"
+        " --out {output.scores:q} --device {resources.device} --threads {threads} --log {log:q}"

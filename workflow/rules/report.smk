@@ -71,6 +71,24 @@ rule discrepancies:
         " --paper {input.paper:q} {params.calibration} {params.links} --out {output:q} --log {log:q}"
 
 
+if CALIBRATION:
+
+    rule calibration:
+        input:
+            table=CALIBRATION,
+            paper=PAPER,
+        output:
+            CALIBRATED,
+        log:
+            f"{REPORTS}/logs/calibration.log",
+        conda:
+            "../../environment.yml"
+        params:
+            links=links,
+        shell:
+            "coldbench calibration {input.table:q} --paper {input.paper:q} {params.links} --out {output:q} --log {log:q}"
+
+
 # The front page comes last: it links the others and states the size of the whole folder.
 rule report:
     input:
