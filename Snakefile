@@ -32,19 +32,6 @@ if not PUBLISHED:  # published results have no models and images: they are only 
 include: "workflow/rules/report.smk"
 
 
-localrules:
-    all,
-    collect,
-    fetch,
-    fetch_weights,
-    figures,
-    gallery,
-    table,
-    discrepancies,
-    calibration,
-    report,
-
-
 rule all:
     default_target: True
     input:
@@ -54,3 +41,4 @@ rule all:
         f"{REPORTS}/figures.html",
         f"{REPORTS}/discrepancies.html",
         CALIBRATED,
+    localrule: True

@@ -6,6 +6,7 @@ rule fetch:
         touch(f"{RESULTS}/data/{{dataset}}.fetched"),
     log:
         f"{RESULTS}/logs/fetch-{{dataset}}.log",
+    localrule: True
     conda:
         "../../environment.yml"
     resources:
@@ -43,6 +44,7 @@ rule fetch_weights:
         touch(f"{RESULTS}/inception/fetched"),
     log:
         f"{RESULTS}/logs/fetch-weights.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:

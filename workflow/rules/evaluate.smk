@@ -44,6 +44,7 @@ rule figures:
         pictures=directory(f"{RUN}/figures"),
     log:
         f"{RUN}/logs/figures.log",
+    localrule: True
     conda:
         "../../environment.yml"
     resources:
@@ -66,6 +67,7 @@ rule collect:
         csv=f"{RESULTS}/scores.csv",
     log:
         f"{RESULTS}/logs/collect.log",
+    localrule: True
     conda:
         "../../environment.yml"
     shell:

@@ -21,6 +21,7 @@ rule gallery:
         images=directory(f"{REPORTS}/images"),
     log:
         f"{REPORTS}/logs/figures.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:
@@ -39,6 +40,7 @@ rule table:
         twins=multiext(f"{REPORTS}/table{{number}}", ".csv", ".tex", ".json"),
     log:
         f"{REPORTS}/logs/table{{number}}.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:
@@ -61,6 +63,7 @@ rule discrepancies:
         f"{REPORTS}/discrepancies.html",
     log:
         f"{REPORTS}/logs/discrepancies.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:
@@ -81,6 +84,7 @@ if CALIBRATION:
             CALIBRATED,
         log:
             f"{REPORTS}/logs/calibration.log",
+        localrule: True
         conda:
             "../../environment.yml"
         params:
@@ -103,6 +107,7 @@ rule report:
         f"{REPORTS}/index.html",
     log:
         f"{REPORTS}/logs/index.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:
