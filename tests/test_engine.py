@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 
 from coldbench import checkpoint, engine, train
+from coldbench.cluster import SIGN_OF_LIFE
 from coldbench.errors import ColdbenchError
 from coldbench.experiment import Experiment
 from coldbench.progress import RESUMABLE
@@ -134,6 +135,11 @@ def check(alone: dict, experiment: Experiment, digits: Path):
     return compare
 
 
+def left(folder: Path) -> set[str]:
+    """The names of the files in a folder and below."""
+    return {path.name for path in folder.rglob("*") if path.is_file()}
+
+
 def saves(told: list[tuple[int, str, str]]) -> list[list[str]]:
     """Which updates each process saved."""
     return [[line.split()[1] for line in out.splitlines() if line.startswith("saved ")] for _, out, _ in told]
@@ -150,7 +156,7 @@ def test_torchrun_trains_what_one_process_trains(experiment, digits, tmp_path, c
     model = checkpoint.load_model(tmp_path / "model.safetensors", 1, CPU)
     assert model.origin["world_size"] == 2
     assert done.stdout.count("saved 12") == 1, "one process writes"
-    assert {path.name for path in (tmp_path / "work").iterdir()} == {"update-000000012.pt", checkpoint.POINTER}
+    assert left(tmp_path / "work") == {"update-000000012.pt", checkpoint.POINTER, SIGN_OF_LIFE, "train.log"}
 
 
 @pytest.mark.slow
@@ -205,7 +211,7 @@ def test_an_uneven_share_is_refused_in_one_line(experiment, digits, tmp_path) ->
         errors = [line for line in err.splitlines() if line.startswith("coldbench: error:")]
         assert errors == ["coldbench: error: a micro-batch of 3 images cannot be shared evenly by 2 processes"]
         assert "Traceback" not in err
-    assert not list(tmp_path.iterdir())
+    assert left(tmp_path) == {"train.log"}
 
 
 @pytest.mark.slow
@@ -219,7 +225,7 @@ def test_a_bad_batch_of_one_process_ends_all(experiment, digits, tmp_path) -> No
     assert lines[0] == lines[1]
     assert "the loss or its gradient is not finite at update 5 (images from 32, " in lines[0][0]
     assert saves(told) == [[], []]
-    assert not list(tmp_path.iterdir())
+    assert left(tmp_path) == {"train.log", SIGN_OF_LIFE}
 
 
 IN_A_JOB = {"SLURM_JOB_ID": "4711", "SLURM_NTASKS": "4", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "snakejob"}
