@@ -29,7 +29,8 @@ def device_name(device: torch.device) -> str:
     """The device as a person names it."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
-    return f"CPU, {torch.get_num_threads()} threads, {platform.machine()}"
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' * (threads > 1)}, {platform.machine()}"
 
 
 def provenance(device: torch.device, **facts: Any) -> dict[str, Any]:
