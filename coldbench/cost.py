@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
 from coldbench import data
 from coldbench.config import Run, SampleSet, Sampling
-from coldbench.errors import ColdbenchError, unknown
+from coldbench.errors import unknown
 from coldbench.experiment import Count, Experiment, Name, Network, Number, Strict, checked
+from coldbench.files import read_yaml
 
 Stage = Literal["train", "sample"]
 Precision = Literal["fp32", "tf32", "bf16"]
@@ -82,13 +82,7 @@ class Devices(Strict):
 @functools.cache
 def devices(path: Path) -> dict[str, Device]:
     """The devices in a data file; ColdbenchError if it cannot be read or does not fit."""
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ColdbenchError(f"cannot read {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ColdbenchError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    return checked(Devices, found if isinstance(found, Mapping) else {}, str(path)).devices
+    return checked(Devices, read_yaml(path), str(path)).devices
 
 
 def device(path: Path, name: str) -> Device:

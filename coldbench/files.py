@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from coldbench.errors import ColdbenchError
 
 
@@ -60,6 +62,19 @@ def read_json(path: Path) -> Any:
         raise ColdbenchError(f"{path} does not exist") from error
     except ValueError as error:
         raise ColdbenchError(f"{path} is damaged: {error}; delete it and run again") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys and values in the YAML file `path`; ColdbenchError if it cannot be read or holds something else."""
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ColdbenchError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ColdbenchError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(found, dict):
+        raise ColdbenchError(f"{path} must hold keys and values")
+    return found
 
 
 def sha256(path: Path) -> str:

@@ -15,13 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from coldbench import cost, data
 from coldbench.config import Config, Run
 from coldbench.cost import Device, Time
-from coldbench.errors import ColdbenchError
 from coldbench.experiment import merged
+from coldbench.files import read_yaml
 from coldbench.grid import Grid, build
 
 LOCAL = "fetch"
@@ -64,18 +62,7 @@ class Row:
 
 def read(paths: Sequence[Path]) -> dict[str, Any]:
     """Configurations on top of each other, as Snakemake merges them; ColdbenchError for one that cannot be read."""
-    layers = []
-    for path in paths:
-        try:
-            layer = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ColdbenchError(f"cannot read {path}: {error.strerror}") from error
-        except yaml.YAMLError as error:
-            raise ColdbenchError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(layer, Mapping):
-            raise ColdbenchError(f"{path} is no configuration: it must hold keys and values")
-        layers.append(layer)
-    return merged(*layers)
+    return merged(*map(read_yaml, paths))
 
 
 def resolved(raw: Mapping[str, Any]) -> Grid:

@@ -172,7 +172,7 @@ def test_the_page_shows_claims_escaped() -> None:
         ("claims: {}", "metrics is missing"),
         ("metrics: {}\nclaims: {a: {title: t, where: w, says: s, tests: []}}", "claims.a.tests"),
         ("metrics: {m: [[ssim]]}\nclaims: {}", "metrics.m"),
-        (": :", "cannot read"),
+        (": :", "is not YAML"),
         (FILE.read_text("utf-8").replace("metrics: ssim", "metrics: sim"), "did you mean 'ssim'|ssim"),
         (FILE.read_text("utf-8").replace("expected: above", "expected: over"), "expected"),
         (FILE.read_text("utf-8").replace("ours: tacos-direct", "ours: tacos"), "nothing to compare with"),

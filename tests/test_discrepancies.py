@@ -131,5 +131,5 @@ def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     with pytest.raises(ColdbenchError, match="alos"):
         view.load(tmp_path / "q.yaml")
     (tmp_path / "q.yaml").write_text("- D1")
-    with pytest.raises(ColdbenchError, match="no mapping"):
+    with pytest.raises(ColdbenchError, match="must hold keys and values"):
         view.load(tmp_path / "q.yaml")

@@ -292,7 +292,7 @@ def test_the_plan_asks_for_what_the_grid_has() -> None:
         ("figures: {1: {title: a, shows: b, panels: []}}", "panels: list should have at least 1 item"),
         ("figures: {1: {title: a, shows: b, panels: [{kind: row, experiment: E}]}}", "kind: input should be"),
         ("figures: {1: {title: a, show: b, panels: [{kind: rows, experiment: E}]}}", "shows"),
-        ("figures: [", "cannot read"),
+        ("figures: [", "is not YAML"),
     ],
 )
 def test_a_wrong_plan_is_told_in_one_line(tmp_path: Path, text: str, says: str) -> None:

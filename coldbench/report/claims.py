@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
-from coldbench.errors import ColdbenchError, unknown
+from coldbench.errors import unknown
 from coldbench.experiment import Strict, checked
+from coldbench.files import read_yaml
 from coldbench.report.inputs import PaperCell, Score, Scores
 from coldbench.report.layout import BUDGETS
 from coldbench.report.verdict import LABELS, quantity, shown, signed
@@ -148,11 +148,7 @@ def _rank(line: Line) -> tuple[bool, int]:
 
 def load(path: Path) -> Statements:
     """The claims in `path`; ColdbenchError if the file is missing or says something that makes no sense."""
-    try:
-        value = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ColdbenchError(f"cannot read {path}: {error}") from error
-    statements = checked(Statements, value if isinstance(value, dict) else {}, str(path))
+    statements = checked(Statements, read_yaml(path), str(path))
     for statement in statements.claims.values():
         for test in statement.tests:
             if test.metrics not in statements.metrics:

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field
 
-from coldbench.errors import ColdbenchError
 from coldbench.experiment import Strict, checked
+from coldbench.files import read_yaml
 from coldbench.report.inputs import Score, Scores
 from coldbench.report.page import Banner
 from coldbench.report.site import DISCREPANCIES, render
@@ -113,29 +112,19 @@ def mentions(key: str, text: str) -> bool:
 
 def load(path: Path) -> dict[str, Question]:
     """The questions in `path`; ColdbenchError if the file is missing or damaged."""
-    value = _yaml(path)
+    value = read_yaml(path)
     return checked(Questions, {"questions": value}, str(path)).questions
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        value = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ColdbenchError(f"cannot read {path}: {error}") from error
-    if not isinstance(value, dict):
-        raise ColdbenchError(f"{path} holds no mapping")
-    return value
 
 
 def grid_of(path: Path) -> dict[str, Any]:
     """The experiments of a configuration that have protocols of their own."""
-    grid = _yaml(path).get("grid", {})
+    grid = read_yaml(path).get("grid", {})
     return {name: entry for name, entry in grid.items() if "protocols" in entry}
 
 
 def readings_of(path: Path) -> dict[str, Any]:
     """The rows of the calibration with their readings."""
-    return dict(_yaml(path).get("rows", {}))
+    return dict(read_yaml(path).get("rows", {}))
 
 
 def discrepancies(

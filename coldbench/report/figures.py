@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import yaml
 from pydantic import Field
 
-from coldbench.errors import ColdbenchError
 from coldbench.experiment import Strict, checked
+from coldbench.files import read_yaml
 from coldbench.report.gallery import METHODS, Pictures
 from coldbench.report.layout import BUDGETS
 from coldbench.report.sprites import Sprite, Tile
@@ -107,11 +106,7 @@ class Figure:
 
 def load_plan(path: Path) -> Plan:
     """The plan in a YAML file; ColdbenchError if it is missing, damaged or asks for what is unknown."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ColdbenchError(f"cannot read {path}: {error}") from error
-    return checked(Plan, content, str(path))
+    return checked(Plan, read_yaml(path), str(path))
 
 
 def figures(plan: Plan, runs: Sequence[Pictures]) -> list[Figure]:
