@@ -1,8 +1,8 @@
 """A job on a cluster: how long it may work, how it ends so that Slurm lets it go on, and its sign of life.
 
 A training outlives its jobs. Before its time limit it saves, asks Slurm to put the job back into the queue, and goes on
-from there when its turn comes; Snakemake sees one job all the while. Without Slurm there is no limit and nothing to hand
-over; the sign of life, and what it protects from, are the same on one's own machine.
+from there when its turn comes; Snakemake sees one job all the while. Without Slurm there is no limit and nothing to
+hand over; the sign of life, and what it protects from, are the same on one's own machine.
 """
 
 from __future__ import annotations
