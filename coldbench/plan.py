@@ -225,8 +225,8 @@ def as_json(some: Sequence[Job], on: Device, devices: int) -> str:
 
 def as_text(some: Sequence[Job], on: Device, devices: int) -> str:
     """The plan as an aligned table of at most 100 columns, and what its numbers rest on."""
-    head = f"{'':24}{'jobs':>5}{'train':>9}{'sample':>8}{'score':>8}{'hours':>9}{'wall':>9}{'disk':>10}  how"
-    lines = [f"{on.title}: hours of one, and wall hours of {devices}", "", head]
+    head = f"{'':24}{'jobs':>4}{'train':>10}{'sample':>9}{'score':>9}{'all':>10}{'wall':>10}{'disk':>10}  how"
+    lines = [f"{on.title}: time on one, and wall time on {devices}", "", head]
     for table in _order(some, "table"):
         part = [job for job in some if job.table == table]
         lines += [_line(name, value) for name, value in rows(part, devices).items()]
@@ -235,22 +235,22 @@ def as_text(some: Sequence[Job], on: Device, devices: int) -> str:
     told = (
         "measured: images per second of this network on this device. scaled: from those of another network, by FLOPs. "
         f"counted, not measured: FLOPs over an assumed share of the peak. {on.because}",
-        "A model that several runs sample is counted once. Wall hours are no sums: the longest chain first, a device a "
+        "A model that several runs sample is counted once. Wall time is no sum: the longest chain first, a device a "
         "job. Not in it: decoding, degradations, SSIM, intervals, pictures, and waiting in a queue.",
     )
     return "\n".join([*lines, *(textwrap.fill(" ".join(text.split()), WIDTH) for text in told)])
 
 
 def _line(name: str, value: Row) -> str:
-    stages = "".join(f"{_hours(hours):>{width}}" for hours, width in ((value.train, 9), (value.sample, 8)))
-    sums = "".join(
-        f"{_hours(hours):>{width}}" for hours, width in ((value.score, 8), (value.hours, 9), (value.wall, 9))
-    )
-    return f"{name:24}{value.jobs:5}{stages}{sums}{_bytes(value.disk):>10}  {value.how}"
+    spent = ((value.train, 10), (value.sample, 9), (value.score, 9), (value.hours, 10), (value.wall, 10))
+    times = "".join(f"{_time(hours):>{width}}" for hours, width in spent)
+    return f"{name:24}{value.jobs:4}{times}{_bytes(value.disk):>10}  {value.how}"
 
 
-def _hours(hours: float) -> str:
-    return f"{hours:,.1f}" if hours >= 0.05 else "<0.1" if hours else "–"
+def _time(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:,.1f} h"
+    return f"{60 * hours:.0f} min" if hours >= 1 / 60 else "<1 min" if hours else "–"
 
 
 def _bytes(count: int) -> str:

@@ -414,7 +414,7 @@ def test_the_table_fits_and_says_what_is_measured(jobs: list[Job]) -> None:
     assert max(map(len, text.splitlines())) <= plan.WIDTH
     lines = {line.split("  ")[0].strip(): line for line in text.splitlines()}
     assert all(lines[name].endswith("counted") for name in ("E01-fitted", "A4-fitted", "total"))
-    for word in ("counted, not measured", "assumed", "counted once", "Wall hours are no sums"):
+    for word in ("counted, not measured", "assumed", "counted once", "Wall time is no sum"):
         assert word in " ".join(text.split())
     found = json.loads(plan.as_json(jobs, H100, 8))
     total = found["total"]

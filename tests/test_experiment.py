@@ -23,7 +23,7 @@ from coldbench.experiment import Experiment, Network, Training, checked, fingerp
 from coldbench.grid import Grid, build, refuse_on_cpu
 
 CONFIG = Path(__file__).parent.parent / "workflow" / "config"
-SHIPPED = ("paper", "short", "laptop", "smoke")
+SHIPPED = ("paper", "gpu-hour", "short", "laptop", "smoke")
 EMBEDDED = {"stand_in": {"celeba": "photos", "afhq": "photos"}}
 """Over the paper's grid: nothing in it lacks its data."""
 
@@ -64,7 +64,8 @@ def test_shipped_configurations_are_valid(base: str) -> None:
     assert found.made.items() <= found.runs.items()
     assert {run.about.budget for run in found.runs.values()} == {base}
     assert len(found.made) == len({run.about.name for run in found.made.values()})
-    assert {run.about.name for run in found.made.values()} | found.skipped.keys() == set(found.config.grid)
+    wanted = set(found.config.experiments or found.config.grid)
+    assert {run.about.name for run in found.made.values()} | found.skipped.keys() == wanted
 
 
 @pytest.mark.parametrize("base", SHIPPED)
@@ -73,6 +74,23 @@ def test_names_that_stand_in_paths_are_safe(base: str) -> None:
         assert name == run.experiment.run == run.about.run
         for part in (name, run.about.budget, *run.sampling.sets):
             assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", part)
+
+
+def test_the_hour_on_a_gpu_has_inpainting_as_the_paper_states_it() -> None:
+    """Its two commands: E04 at the paper's budget, then the others, beside which E04 is shown."""
+    stated = grid({"budget": "paper", "experiments": ["E04"]}, "gpu-hour").made
+    (run,) = stated.values()
+    training, masks = run.experiment.training, run.experiment.degradation
+    assert (run.about.run, training.updates, training.total_batch) == ("E04-stated", 60_000, 128)
+    assert (training.learning_rate, training.ema_decay, training.precision) == (2e-5, 0.995, "bf16")
+    assert (masks["std"], masks["centre_low"], masks.get("width", "std")) == (1.0, 1, "std")
+    rest = grid(base="gpu-hour", done=("paper/E04-stated",)).made
+    budgets = {name: run.about.budget for name, run in rest.items()}
+    assert budgets == {"E01-fitted": "gpu-hour", "E04-stated": "paper", "E07-fitted": "gpu-hour"}
+    assert rest["E04-stated"].experiment == run.experiment
+    for each in rest.values():
+        assert each.sampling.images is None
+        assert each.sampling.methods == ["direct", "naive", "tacos"]
 
 
 def test_one_protocol_of_each_experiment_is_made() -> None:
@@ -543,7 +561,7 @@ def test_a_stand_in_replaces_the_data_set_everywhere() -> None:
 
 
 def test_filters_select_experiments_and_data_sets() -> None:
-    assert set(grid("experiments: [E04]").runs) == {"E04-released", "E04-fitted", "E04-paper"}
+    assert set(grid("experiments: [E04]").runs) == {"E04-released", "E04-fitted", "E04-paper", "E04-stated"}
     photos = grid("datasets: [photos]", base="smoke").made
     assert {run.experiment.dataset for run in photos.values()} == {"photos"}
     digits = grid("datasets: [digits]", base="smoke").made
@@ -553,7 +571,7 @@ def test_filters_select_experiments_and_data_sets() -> None:
 
 def test_accepted_results_are_taken_where_they_exist() -> None:
     found = grid(done=("paper/E01-fitted", "smoke/E04-released", "short/E07-fitted", "paper/E07-fitted"))
-    assert found.config.accept == ["paper", "short"]
+    assert found.config.accept == ["paper", "gpu-hour", "short"]
     budgets = {name: run.about.budget for name, run in found.runs.items()}
     assert budgets["E01-fitted"] == budgets["E07-fitted"] == "paper"  # the first that is accepted and there
     assert budgets["E01-paper"] == budgets["E04-released"] == "laptop"

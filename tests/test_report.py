@@ -407,6 +407,7 @@ def test_page_of_nothing_says_so() -> None:
         ((score(embedded=True, row=""),), "Embedded images", "Nothing here"),
         ((score(budget="mine"),), "Mine run", "(mine budget)"),
         ((score(budget="short"),), "Short run", "trained for 20,000 updates"),
+        ((score(budget="gpu-hour"),), "GPU-hour run", "trained for 20,000 updates"),
     ],
 )
 def test_banner_warns(scores: Scores, title: str, says: str) -> None:

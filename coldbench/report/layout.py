@@ -75,5 +75,5 @@ def heading(number: str) -> str:
     return f"Appendix {number}" if number.startswith("A") else f"{'Section' if '.' in number else 'Table'} {number}"
 
 
-BUDGETS = ("paper", "short", "laptop", "smoke")
+BUDGETS = ("paper", "gpu-hour", "short", "laptop", "smoke")
 """Where one run was made at several, the first of these stands in the table."""

@@ -27,10 +27,12 @@ COMMANDS = (
     ("snakemake --profile slurm all", "the paper's budget on a cluster"),
     ("make test", "the tests of the suite"),
 )
+FULL_SIZE = "networks of full size, trained for 20,000 updates"
 BUDGETS = {
-    "smoke": "tiny networks, trained for seconds",
-    "short": "networks of full size, trained for 20,000 updates",
-    "laptop": "networks trained for minutes, not for the paper's hundreds of thousands of updates",
+    "smoke": ("Smoke run", "tiny networks, trained for seconds"),
+    "short": ("Short run", FULL_SIZE),
+    "gpu-hour": ("GPU-hour run", FULL_SIZE),
+    "laptop": ("Laptop run", "networks trained for minutes, not for the paper's hundreds of thousands of updates"),
 }
 
 
@@ -145,8 +147,9 @@ def banner(scores: Scores) -> Banner | None:
     embedded = any(s.embedded for s in scores)
     if not short and not embedded:
         return None
-    title = f"{short[0].capitalize()} run" if short else "Embedded images"
-    parts = [BUDGETS.get(budget, f"a shorter training than the paper's ({budget} budget)") for budget in short]
+    told = [BUDGETS.get(b, (f"{first_up(b)} run", f"a shorter training than the paper's ({b} budget)")) for b in short]
+    title = told[0][0] if told else "Embedded images"
+    parts = list(dict.fromkeys(text for _, text in told))
     parts += ["embedded images in place of the paper's data"] * embedded
     judged = any(s.method == "degraded" and not s.embedded and s.row for s in scores)
     rest = (
