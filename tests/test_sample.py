@@ -16,7 +16,7 @@ from coldbench import checkpoint, data, degradations, evaluate, models, sample, 
 from coldbench import manifest as sampled
 from coldbench.config import About, Cell, Sampling
 from coldbench.errors import ColdbenchError
-from coldbench.experiment import Experiment
+from coldbench.experiment import Experiment, Network
 from coldbench.files import sha256
 from coldbench.images import from_uint8, to_unit_interval
 from coldbench.progress import Interrupted
@@ -82,13 +82,20 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 # The same bits, however the work is cut
 
 
-def test_batch_and_shard_size_change_no_bit(model, digits, tmp_path):
-    reference = run(model, digits, tmp_path / "a", batch=23, shard=23)
+@pytest.mark.parametrize(
+    ("tile", "network"),
+    [(None, {"dim": 8}), (8, {"dim": 16}), (3, {"dim": 16}), (8, {"name": "unet_ddpm", "dim": 8, "attention": 8})],
+)
+def test_batch_and_shard_size_change_no_bit(experiment, digits, tmp_path, network, tile):
+    """For tiles that batches fill and others, so that what the network sees lies in memory in every way there is."""
+    told = experiment.model_copy(update={"network": Network(dim_mults=[1, 2], **network)})
+    model = untrained(tmp_path / "model.safetensors", told)
+    reference = run(model, digits, tmp_path / "a", batch=23, shard=23, tile=tile)
     for shard, files in ((23, 1), (10, 3)):
         folders = []
         for batch in (1, 7, 64):
             folders.append(tmp_path / f"{batch}-{shard}")
-            other = run(model, digits, folders[-1], batch=batch, shard=shard)
+            other = run(model, digits, folders[-1], batch=batch, shard=shard, tile=tile)
             for method in METHODS:
                 np.testing.assert_array_equal(other[method], reference[method], err_msg=f"{method} {batch} {shard}")
         assert [len(names(folder)) for folder in folders] == [3 * files] * 3

@@ -63,21 +63,21 @@ def build(network: Network, channels: int, size: int) -> nn.Module:
 def restorer(network: nn.Module, tile: int | None = None, precision: str = "fp32") -> Restorer:
     """R(x, s) of a network whose time input is s − 1 (protocol 1.1), in evaluation mode and without gradients.
 
-    With `tile` the network always sees that many images at once, the last ones completed by repetition: a convolution
-    may sum in another order for another batch size, so only then do an image's bits not depend on its neighbours.
-    precision: fp32 or bf16 (autocast); what is returned is float32.
+    With `tile` the network always sees that many images at once, the last ones completed by repetition, and laid out in
+    one way: a convolution may sum in another order for another batch size or memory format, so only then do an image's
+    bits not depend on its neighbours. precision: fp32 or bf16 (autocast); what is returned has the dtype of x.
     """
     network.eval()
 
     @torch.inference_mode()
     def restore(x: Tensor, s: int) -> Tensor:
         size = tile or len(x)
-        short = -len(x) % size
-        padded = torch.cat([x, x[:1].expand(short, -1, -1, -1)]) if short else x
-        time = torch.full((size,), s - 1, device=x.device)
+        shown = x.new_empty(-(-len(x) // size) * size, *x.shape[1:])
+        shown[: len(x)], shown[len(x) :] = x, x[:1]
+        restored, time = torch.empty_like(shown), torch.full((size,), s - 1, device=x.device)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            parts = [network(padded[i : i + size], time) for i in range(0, len(padded), size)]
-        whole = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return whole[: len(x)].to(x.dtype)
+            for i in range(0, len(shown), size):
+                restored[i : i + size] = network(shown[i : i + size], time)
+        return restored[: len(x)]
 
     return restore
