@@ -56,6 +56,7 @@ def fabric(device: torch.device, precision: str) -> Fabric:
     made.launch()
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        torch.backends.cudnn.deterministic = True  # some of its backward passes add up in the order of arrival
     return made
 
 

@@ -72,7 +72,7 @@ def batch_by_recursion(steps: list[Callable[[Tensor], Tensor]], x0: Tensor, t: T
     for step in steps[: int(t.max())]:
         x = step(x)
         kept.append(x)
-    return torch.stack(kept)[t, torch.arange(len(t))]
+    return torch.stack(kept)[t, torch.arange(len(t), device=t.device)]
 
 
 def snow_by_levels(d: snow.Snow, x0: Tensor, t: Tensor, seed: int) -> Tensor:

@@ -112,11 +112,11 @@ def test_laws(spec: Spec, data: st.DataObject, picture: int, seed: int, black_an
             hold_laws(degradation, x.to(dtype), t, indices, seed)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 @every_example
 def test_laws_on_the_gpu(spec: Spec) -> None:
     """The same on a GPU, where the state is the same as on the CPU and so is the picture."""
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU here")
     degradation = built(spec)
     x, t, indices = noise(4, 3).float(), torch.arange(4) * degradation.T // 3, torch.tensor([3, 0, 2**40, 77])
     hold_laws(degradation, x.cuda(), t.cuda(), indices.cuda(), 5)
