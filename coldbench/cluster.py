@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +98,15 @@ def sign_of_life(folder: Path, state: str, **facts: Any) -> None:
     where = {"host": socket.gethostname(), "pid": os.getpid(), "job": job(), "time": time.time()}
     with contextlib.suppress(ColdbenchError):
         write_json(folder / SIGN_OF_LIFE, {"state": state, **facts, **where})
+
+
+@contextlib.contextmanager
+def last_words(tell: Callable[[str], None]) -> Iterator[None]:
+    """Tell of the error that ends the block; being stopped is none."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Exception as error:
+        tell(str(error))
+        raise

@@ -36,7 +36,7 @@ DAMAGE = (
 )
 """What can go wrong in reading a file whose content may be anything."""
 
-State = Literal["missing", "waiting", "running", "stopped", "done", "imported", "outdated", "damaged"]
+State = Literal["missing", "waiting", "running", "stopped", "failed", "done", "imported", "outdated", "damaged"]
 Stage = Literal["", "partly", "done", "outdated", "damaged"]
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -44,7 +44,7 @@ Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class Sign(BaseModel):
     """A trainer's sign of life (`cluster.sign_of_life`); `time` is in seconds since 1970."""
 
-    state: Literal["running", "stopped"]
+    state: Literal["running", "stopped", "failed"]
     update: Annotated[int, Field(ge=0)]
     updates: Annotated[int, Field(ge=1)]
     images_per_second: Finite
@@ -52,6 +52,7 @@ class Sign(BaseModel):
     time: Finite
     host: str
     job: str
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -165,11 +166,15 @@ def _training(work: Path, now: float) -> dict[str, Any]:
     whole = [path for path in checkpoints if _is_whole(path)]
     if checkpoints and whole[:1] != checkpoints[:1]:
         notes.append("the newest checkpoint is damaged" if whole else "every checkpoint is damaged")
+    if sign and sign.state == "failed":
+        notes.insert(0, " ".join(sign.error.split()))
+    note = "; ".join(filter(None, notes))
+    ended = "failed" if sign and sign.state == "failed" else "stopped"
     if whole:
-        return {"state": "stopped", "update": int(whole[0].stem[-9:]), "note": "; ".join(notes), **told}
+        return {"state": ended, "update": int(whole[0].stem[-9:]), "note": note, **told}
     if checkpoints or (notes and not sign):
-        return {"state": "damaged", "note": "; ".join(notes), **told}
-    return {"state": "stopped", "update": 0, "note": "; ".join(notes), **told} if sign else {"state": "missing"}
+        return {"state": "damaged", "note": note, **told}
+    return {"state": ended, "update": 0, "note": note, **told} if sign else {"state": "missing"}
 
 
 def _checkpoints(work: Path) -> list[Path]:
@@ -231,6 +236,8 @@ def words(line: Line) -> str:
     elif line.state == "stopped":
         saved = f"checkpoint at update {line.update:,} of {line.updates:,}; goes on" if line.update else "begins again"
         parts += [f"{saved} when run again", line.note, where]
+    elif line.state == "failed":
+        parts += [f"checkpoint at update {line.update:,} of {line.updates:,}" * bool(line.update), line.note, where]
     elif line.state == "done":
         parts += [f"{line.updates:,} updates", date(line.time or 0), f"on {line.device}" * bool(line.device)]
     elif line.state == "imported":

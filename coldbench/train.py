@@ -7,6 +7,7 @@ ends with the same weights, bit for bit on CPU, as one that was not.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import signal
@@ -159,18 +160,18 @@ def train(
             checkpoint.save_state(work, done, kept)
         fabric.barrier()
 
-    def alive(state: str) -> None:
+    def alive(state: str, error: str = "") -> None:
         if fabric.is_global_zero:
             rate = ticker.rate(done)
             left = (training.updates - done) * training.total_batch / rate if rate else None
             facts = {"update": done, "updates": training.updates, "images_per_second": rate, "seconds_left": left}
-            cluster.sign_of_life(work, state, **facts)
+            cluster.sign_of_life(work, state, **facts, error=error)
 
     began = saved = time.monotonic()
     ticker = Ticker(training.updates, "update", training.total_batch, start=done)
     log_every = max(1, training.updates // LOG_LINES)
     bad = torch.full((), math.inf, device=fabric.device)  # the first update whose loss or gradient was not finite
-    with stoppable(upkeep.stop_after) as stop:
+    with stoppable(upkeep.stop_after) as stop, cluster.last_words(functools.partial(alive, "failed")):
         while done < training.updates:
             loss, norm = update(network, average, optimizer, batches(), training, done, fabric)
             done += 1

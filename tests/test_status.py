@@ -137,6 +137,20 @@ def test_silence_is_death(site: Site, age: float, state: str):
         assert "checkpoint at update 4 of 12; goes on when run again" in words(line)
 
 
+@pytest.mark.parametrize("saved", [True, False])
+def test_failed(site: Site, saved: bool):
+    """A training that ended with an error says which, at once, with or without a checkpoint."""
+    if saved:
+        site.save(4)
+    site.alive("failed", age=1, error="the loss is not finite at update 5")
+    line = site.line()
+    assert (line.state, line.update) == ("failed", 4 if saved else 0)
+    assert words(line).endswith("the loss is not finite at update 5 · on node7")
+    assert ("checkpoint at update 4 of 12" in words(line)) == saved
+    assert words(site.line("X2-a")) == "for the model of X1-a: failed"
+    assert as_text(site.lines().values()).endswith("1 failed, 1 waiting")
+
+
 def test_stopped(site: Site):
     site.save(6)
     site.alive("stopped", age=7_000)

@@ -247,6 +247,8 @@ def test_the_first_loss_that_is_not_finite_is_named(
         told.value
     )
     assert newest in str(told.value)
+    last = json.loads((tmp_path / "work" / cluster.SIGN_OF_LIFE).read_text())
+    assert (last["state"], last["error"]) == ("failed", str(told.value))
     assert len(seen) == 2 * noticed
     assert not list(tmp_path.rglob("*.safetensors"))
     assert not list(tmp_path.rglob("*.jsonl"))
