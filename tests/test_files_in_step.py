@@ -1,5 +1,6 @@
 """Files that are derived from others are up to date, and the lock file serves every machine."""
 
+import ast
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import yaml
@@ -79,6 +81,30 @@ def test_lock_file_has_hashes_and_no_address():
     wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
     names = {name.lower().replace("_", "-") for name, _ in pins}
     assert {re.split(r"[<>=]", line)[0].lower() for line in wanted} <= names
+
+
+def imports(folder: str) -> set[str]:
+    """The top-level names that the modules of a folder import, its own excepted."""
+    found, own = set(), {path.stem for path in (ROOT / folder).glob("*.py")} | {"coldbench"}
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {name.name.partition(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    return found - own - set(sys.stdlib_module_names)
+
+
+def test_what_is_imported_is_declared():
+    """A package that only comes along with another one is gone when that one no longer needs it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {"coldbench": project["dependencies"], "tests": project["optional-dependencies"]["dev"]}
+    declared["tests"] = declared["tests"] + declared["coldbench"]
+    packages = packages_distributions()
+    for folder, lines in declared.items():
+        names = {re.split(r"[<>=]", line)[0] for line in lines}
+        needed = {packages[name][0].lower().replace("_", "-"): name for name in imports(folder)}
+        assert not {name: package for package, name in needed.items() if package not in names}, folder
 
 
 def test_command_of_the_checkout(tmp_path):
