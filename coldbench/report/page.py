@@ -151,12 +151,17 @@ def banner(scores: Scores) -> Banner | None:
     title = told[0][0] if told else "Embedded images"
     parts = list(dict.fromkeys(text for _, text in told))
     parts += ["embedded images in place of the paper's data"] * embedded
-    judged = any(s.method == "degraded" and not s.embedded and s.row for s in scores)
-    rest = (
-        "What a network made is not a replication of the paper; the Degraded columns on the paper's data need no "
-        "network and are judged."
-        if judged
-        else "Nothing here is a replication of the paper."
-    )
+    if any(s.budget == "paper" and not s.embedded and s.method != "degraded" for s in scores):
+        title, rest = (
+            f"{title}, in part",
+            "What came of that is not a replication of the paper; the other rows are judged.",
+        )
+    elif any(s.method == "degraded" and not s.embedded and s.row for s in scores):
+        rest = (
+            "What a network made is not a replication of the paper; the Degraded columns on the paper's data need no "
+            "network and are judged."
+        )
+    else:
+        rest = "Nothing here is a replication of the paper."
     text = f"{first_up('; '.join(parts))}. {rest}"
     return Banner(title, text, f"{title}: not a replication")
