@@ -24,6 +24,7 @@ from coldbench.experiment import Experiment, Network, Pipeline, Training
 from coldbench.metrics import gabor, ssim
 from coldbench.samplers import METHODS, NEED_MIXING, sample
 
+pytestmark = pytest.mark.skipif(torch.version.cuda is None, reason="a torch without CUDA cannot pretend a GPU")
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 SPECS = [
     pytest.param({"name": name, **example}, id=f"{name}-{k}")
