@@ -155,8 +155,9 @@ def _differences(
         if not (np.isfinite(a).all() and np.isfinite(b).all()):
             continue
         for split, n in splits:
-            there = scorer.reference(extractor, split, n).statistics
-            value = intervals.frechet_difference(a, b, there, seed, extractor.draws)
+            there = scorer.reference(extractor, split, n)
+            drawn = scorer.resampling(extractor, there, n)
+            value = intervals.frechet_difference(a, b, there.statistics, seed, **drawn)
             rows.append(row(name, label, extractor.name, value, split))
     return rows
 

@@ -68,10 +68,19 @@ class Scorer:
 
         return reference(self.cache, about, parts, extractor.features)
 
+    def resampling(self, extractor: Extractor, there: Reference, n: int | None) -> dict[str, Any]:
+        """How the interval of a distance to `there` is drawn: n restored images with their originals, where all their
+        features were kept (else there is no interval); a reference that is a set of its own (n None) is fixed."""
+        if n is None:
+            return {"draws": extractor.draws}
+        kept = len(there.features) == n
+        return {"draws": extractor.draws if kept else 0, "originals": there.features if kept else None}
+
     def distances(
         self, name: str, method: str, features: dict[str, Features], split: str, n: int | None = None
     ) -> Rows:
-        """Fréchet and kernel distance of one method's features from those of a split's first n images."""
+        """Fréchet and kernel distance of one method's features from those of a split: of its first n images, whose
+        restorations they are, or of all (None), where they are generated ones."""
         rows: Rows = []
         seed = self.experiment.seed
         for extractor in self.extractors:
@@ -81,7 +90,7 @@ class Scorer:
                 rows += [row(name, method, m, nothing, split) for m in (extractor.name, extractor.kernel) if m]
                 continue
             there = self.reference(extractor, split, n)
-            value = intervals.frechet(mine, there.statistics, seed, extractor.draws)
+            value = intervals.frechet(mine, there.statistics, seed, **self.resampling(extractor, there, n))
             rows.append(row(name, method, extractor.name, value, split))
             if extractor.kernel:
                 distance = kernel.kernel_distance(mine, there.features, seed)

@@ -376,7 +376,7 @@ def test_kernel_distance_pair_by_pair(n: int, m: int, d: int) -> None:
         found = kernel.kernel_distance(a, b, 5)
         assert found.value == pytest.approx(squared_discrepancy(a, b), rel=1e-9)
         assert found.value == pytest.approx(cleanfid_kernel_distance(a, b, num_subsets=1), rel=1e-9)
-        assert found.low == found.value == found.high
+        assert math.isnan(found.low + found.high), "one subset has no spread"
 
 
 def test_kernel_distance_agrees_with_clean_fid() -> None:
@@ -523,6 +523,33 @@ def test_frechet_intervals() -> None:
     assert lone == intervals.frechet(a, target, 7, 150)
     assert lone.low != intervals.frechet(a, target, 8, 150).low
     assert both == intervals.frechet_difference(a, b, target, 7, 150)
+
+
+def test_frechet_intervals_of_restored_images() -> None:
+    """An image is drawn with its original: what both share varies from set to set and is no part of the distance."""
+
+    def images(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        shared, one, other = np.random.default_rng(seed).normal(size=(3, 200, 3)) * [[[1.0]], [[0.3]], [[0.2]]]
+        return shared, 0.9 * shared + one, 0.8 * shared + other + 0.1
+
+    def distance(x: np.ndarray, originals: np.ndarray) -> float:
+        return frechet_distance(Statistics.of(x), Statistics.of(originals))
+
+    samples = [images(seed) for seed in range(150)]
+    seen = np.array([[distance(a, originals), distance(b, originals)] for originals, a, b in samples])
+    originals, a, b = samples[0]
+    target = Statistics.of(originals)
+    lone = intervals.frechet(a, target, 7, 150, originals)
+    both = intervals.frechet_difference(a, b, target, 7, 150, originals)
+    for found, values in [(lone, seen[:, 0]), (both, seen[:, 0] - seen[:, 1])]:
+        assert found.value == pytest.approx(values[0])
+        assert (found.high - found.low) / 3.92 == pytest.approx(values.std(), rel=0.35)
+    fixed = intervals.frechet(a, target, 7, 150)
+    assert fixed.high - fixed.low > 2 * (lone.high - lone.low)
+    perfect = intervals.frechet(originals, target, 7, 20, originals)
+    assert (perfect.low, perfect.value, perfect.high) == pytest.approx((0, 0, 0), abs=1e-12)
+    with pytest.raises(ColdbenchError, match="of 200 and of 199 images"):
+        intervals.frechet(a, target, 0, 0, originals[1:])
 
 
 def test_a_frechet_interval_is_of_standard_deviations() -> None:

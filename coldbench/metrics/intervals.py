@@ -64,28 +64,46 @@ def difference(a: Values, b: Values, statistic: str, seed: int, draws: int = 100
     return Estimate(float(value[0] - value[1]), low, high, len(a))
 
 
-def frechet(features: Features, reference: Statistics, seed: int, draws: int) -> Estimate:
+def frechet(
+    features: Features, reference: Statistics, seed: int, draws: int, originals: Features | None = None
+) -> Estimate:
     """Fréchet distance of features (n, d), n at least 2, to the reference; `draws` 0 leaves the bounds NaN.
 
     The interval is the value ± 1.96 standard deviations of the distances of resampled rows. It is not of percentiles:
     a resample repeats rows, which shrinks its covariance's rank and biases every such distance upwards, often past the
-    value itself. The reference is taken as fixed. ColdbenchError as `frechet_distance` and for 1 draw.
+    value itself. `originals` (n, d) are the reference's own rows where it is of the same images in the same order: an
+    image is then drawn with its original, for what both share is no part of their distance. Any other reference is
+    taken as fixed. ColdbenchError as `frechet_distance`, for 1 draw, and for another number of originals.
     """
-    drawn = [_distance(features[rows], reference) for rows in _resamples(len(features), seed, draws)]
+    there = _redrawn(reference, originals, len(features))
+    drawn = [_distance(features[rows], there(rows)) for rows in _resamples(len(features), seed, draws)]
     singular = reference.singular or _singular(features)
     return _around(_distance(features, reference), drawn, len(features), singular)
 
 
-def frechet_difference(a: Features, b: Features, reference: Statistics, seed: int, draws: int) -> Estimate:
+def frechet_difference(
+    a: Features, b: Features, reference: Statistics, seed: int, draws: int, originals: Features | None = None
+) -> Estimate:
     """distance(a) − distance(b) to the reference, of features (n, d) of the same images in the same order.
 
     The interval is as `frechet`'s, of differences between the same resampled rows of both. ColdbenchError as there and
     for unequal lengths.
     """
     _check_pairs(len(a), len(b))
-    drawn = [_distance(a[rows], reference) - _distance(b[rows], reference) for rows in _resamples(len(a), seed, draws)]
+    there, drawn = _redrawn(reference, originals, len(a)), []
+    for rows in _resamples(len(a), seed, draws):
+        same = there(rows)
+        drawn.append(_distance(a[rows], same) - _distance(b[rows], same))
     singular = reference.singular or _singular(a)
     return _around(_distance(a, reference) - _distance(b, reference), drawn, len(a), singular)
+
+
+def _redrawn(reference: Statistics, originals: Features | None, n: int) -> Callable[[Rows], Statistics]:
+    """The reference that belongs to resampled rows of n images."""
+    if originals is None:
+        return lambda rows: reference
+    _check_pairs(n, len(originals))
+    return lambda rows: Statistics.of(originals[rows])
 
 
 def _distance(features: Features, reference: Statistics) -> float:

@@ -18,8 +18,9 @@ def kernel_distance(a: Features, b: Features, seed: int, subsets: int = 100, siz
     """Mean of the estimator over `subsets` pairs of random subsets of a (n, d) and b (m, d), float32 or float64.
 
     A subset holds `size` rows, or min(n, m) if that is fewer, each at most once. `low` and `high` are the 2.5 and 97.5
-    percentiles over the subsets: a spread, no confidence interval (it is zero if every subset is the whole set).
-    ColdbenchError for fewer than 2 rows, features of different widths, or a value not finite.
+    percentiles over the subsets: a spread, no confidence interval; NaN if every subset is the whole set. The estimator
+    takes a and b for independent: of restored images and their own originals it comes out too low. ColdbenchError for
+    fewer than 2 rows, features of different widths, or a value not finite.
     """
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise ColdbenchError(f"features of the shapes {a.shape} and {b.shape} have no kernel distance")
@@ -28,11 +29,11 @@ def kernel_distance(a: Features, b: Features, seed: int, subsets: int = 100, siz
         raise ColdbenchError(f"the kernel distance takes 2 images of each set and 1 subset, not {size} and {subsets}")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise ColdbenchError("features are not finite: they have no kernel distance")
-    if size == len(a) == len(b):
-        subsets = 1  # all are the same
+    whole = size == len(a) == len(b)
+    subsets = 1 if whole else subsets  # all are the same
     generator = np.random.default_rng(seed)
     drawn = [squared_discrepancy(_some(a, size, generator), _some(b, size, generator)) for _ in range(subsets)]
-    low, high = np.percentile(drawn, PERCENTILES).tolist()
+    low, high = (float("nan"),) * 2 if whole else np.percentile(drawn, PERCENTILES).tolist()
     return Estimate(float(np.mean(drawn)), low, high, len(a))
 
 
