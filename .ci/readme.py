@@ -12,7 +12,7 @@ from pathlib import Path
 from coldbench import cost, plan
 from coldbench.report import inputs, origin, tables
 from coldbench.report.inputs import Folders, PaperCell, Scores
-from coldbench.report.layout import heading
+from coldbench.report.layout import ALSO, heading
 from coldbench.report.verdict import LABELS, quantity, signed
 
 ROOT = Path(__file__).parents[1]
@@ -46,18 +46,26 @@ def contract() -> str:
     on = cost.device(ROOT / "workflow/config/devices.yaml", "h100")
     grid = plan.read([ROOT / "workflow/config/paper.yaml"]) | {"results": "nothing-is-there-yet"}
     jobs = plan.jobs(plan.resolved(grid), on)
-    costs = plan.rows(jobs, GPUS, "table")
     lines = [
         "| | command | jobs | GPU-hours | wall hours | disk | printed cells | so far, of the paper's data |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for view in views()[0]:
         command = f"`snakemake --profile slurm reports/table{view.number}.html`"
-        price = _price(costs[view.number]) if view.number in costs else "(with Table 5) | | |"
+        price = _price(plan.row(_asked(view.number, jobs), GPUS))
         lines.append(f"| {view.heading} | {command} | {price} | {len(view.judged)} | {_so_far(view)} |")
     total = _price(plan.row(jobs, GPUS))
     lines.append(f"| all, with ablations and data sets | `snakemake --profile slurm all` | {total} | | |")
     return "\n".join(lines) + "\n"
+
+
+def _asked(table: str, jobs: list[plan.Job]) -> list[plan.Job]:
+    """The jobs that a table's command runs where nothing is there yet: its own, and whatever they need."""
+    own = {job.name for job in jobs if job.table == ALSO.get(table, table)}
+    for job in reversed(jobs):  # needs are listed first
+        if job.name in own:
+            own.update(job.needs)
+    return [job for job in jobs if job.name in own]
 
 
 def _price(row: plan.Row) -> str:

@@ -13,12 +13,22 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from coldbench.errors import ColdbenchError, unknown
-from coldbench.experiment import Count, Experiment, Name, Number, Strict, checked, merged
+from coldbench.experiment import Count, Experiment, Flag, Name, Natural, Number, Strict, checked, merged
 
 Method = Literal["direct", "naive", "tacos", "estimated", "resampled", "naive_resampled", "ddpm"]
 Fid = Literal["paper-float", "legacy_pytorch", "legacy_tensorflow", "clean"]
-Folder = Annotated[str, Field(pattern=r"^[^{}*?\[\]]*[^{}*?\[\]/]$")]  # a part of Snakemake's patterns
-Names = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+Folder = Annotated[
+    str,
+    BeforeValidator(lambda value: value.rstrip("/") or value if isinstance(value, str) else value),
+    Field(pattern=r"^[^{}<>*?\[\]]*[^{}<>*?\[\]/]$"),  # a part of Snakemake's patterns
+]
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str | int) else value
+
+
+Names = Annotated[list[str], BeforeValidator(_listed)]
 """One name stands for a list of one: `--config experiments=E01`."""
 
 
@@ -51,7 +61,7 @@ class SampleSet(Strict):
     assumed: Count | None = None
     state: Literal["true", "another"] = "true"
     every: Count = 1
-    official_shift: bool = False
+    official_shift: Flag = False
 
     @model_validator(mode="after")
     def _sensible(self) -> SampleSet:
@@ -79,9 +89,9 @@ class Sampling(Strict):
     jobs: Count = 1
     tile: Count | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
-    compile: bool = False
+    compile: Flag = False
     frames: Count | None = 24
-    signed_metrics: bool = False
+    signed_metrics: Flag = False
 
     @model_validator(mode="after")
     def _each_method_once(self) -> Sampling:
@@ -197,15 +207,15 @@ class Config(Strict):
     results: Folder = "results"
     reports: Folder = "reports"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    compile: bool = False
-    channels_last: bool = False
-    preview_every: Annotated[int, Field(ge=0)] = 0
+    compile: Flag = False
+    channels_last: Flag = False
+    preview_every: Natural = 0
     checkpoint_every: Annotated[float, Number, Field(ge=0)] = 60.0
     imports: dict[Name, str] = {}
-    fid: Annotated[list[Fid], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = []
+    fid: Annotated[list[Fid], BeforeValidator(_listed)] = []
     inception: str = ""
     container: str = ""
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    seeds: Annotated[list[Natural], BeforeValidator(_listed), Field(min_length=1)] = [0]
     datasets: Names = []
     experiments: Names = []
     absent: Literal["refuse", "skip"] = "refuse"

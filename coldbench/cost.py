@@ -195,9 +195,9 @@ def calls(part: SampleSet, method: str, T: int) -> int:
 
 
 def seen(images: int, told: Sampling, tile: int) -> int:
-    """The images that the network is shown for `images`: each batch of each shard is filled up to whole tiles."""
-    shards = [min(told.shard, images - first) for first in range(0, images, told.shard)]
-    return sum(-(-min(told.batch, n - first) // tile) * tile for n in shards for first in range(0, n, told.batch))
+    """The images that the network is shown for `images`: each shard is filled up to whole tiles, at both its ends."""
+    shards = [(first, min(first + told.shard, images)) for first in range(0, images, told.shard)]
+    return sum((-(-stop // tile) - first // tile) * tile for first, stop in shards)
 
 
 Reference = tuple[str, int, int, str, int]

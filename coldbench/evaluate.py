@@ -59,7 +59,7 @@ def evaluate(scorer: Scorer, manifest: Path, about: About, out: Path, partner: P
         raise ColdbenchError(
             f"{manifest} was sampled from other test images than {scorer.prepared} holds; sample again"
         )
-    ticker = Ticker(sum(len(p["methods"]) for p in facts["sets"].values()), "method", images_each=1)
+    ticker = Ticker(sum(len(p["methods"]) * p["images"] for p in facts["sets"].values()), "image", images_each=1)
     done, signed = 0, facts.get("signed_metrics", False)
     rows: Rows = []
     for name, part in facts["sets"].items():
@@ -81,7 +81,7 @@ def evaluate(scorer: Scorer, manifest: Path, about: About, out: Path, partner: P
             features[method] = _features(scorer, images)
             for split, n in splits:
                 rows += scorer.distances(name, method, features[method], split, n)
-            done += 1
+            done += len(images)
             ticker.tick(done, f"{name} · {method}")
         if all(method in features for method in PAIR):
             rows += _differences(scorer, name, singles, features, splits)

@@ -6,19 +6,37 @@ know no torch and no paths. A mistake ends in one line that names the key and th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from coldbench.errors import ColdbenchError, unknown
 
 SCIENCE_VERSION = 1
 """Part of every fingerprint. Raise it when a change of code makes a trained model a different one."""
 
-Count = Annotated[int, Field(ge=1)]
+
+def plain(value: Any) -> Any:
+    """What a text means that is a number or a flag: Snakemake's --config leaves them as text in lists and mappings."""
+    if isinstance(value, Mapping):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [plain(each) for each in value]
+    if isinstance(value, str) and re.fullmatch(r"-?\d[\d.]*(e[-+]?\d+)?|true|false", value, re.IGNORECASE):
+        with contextlib.suppress(ValueError):
+            return json.loads(value.lower())
+    return value
+
+
+Plain = BeforeValidator(plain)
+Count = Annotated[int, Plain, Field(ge=1)]
+Natural = Annotated[int, Plain, Field(ge=0)]
+Flag = Annotated[bool, Plain]
 Number = Field(strict=False)  # YAML reads 1e-3 as text; it is a number all the same
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]  # names become folders
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -37,12 +55,12 @@ class Network(Strict):
     """
 
     name: str = "unet_convnext"
-    dim: Annotated[int, Field(ge=8, multiple_of=2)] = 64
+    dim: Annotated[int, Plain, Field(ge=8, multiple_of=2)] = 64
     dim_mults: Annotated[list[Count], Field(min_length=2)] = [1, 2, 4, 8]
     dropout: Annotated[float, Number, Field(ge=0, lt=1)] = 0.0
     attention: Count = 16
-    time: bool = True
-    residual: bool = False
+    time: Flag = True
+    residual: Flag = False
 
 
 class Pipeline(Strict):
@@ -53,8 +71,8 @@ class Pipeline(Strict):
     """
 
     resize: Count | None = None
-    pad: Annotated[int, Field(ge=0)] = 0
-    flip: bool = False
+    pad: Natural = 0
+    flip: Flag = False
 
 
 class Training(Strict):
@@ -68,7 +86,7 @@ class Training(Strict):
     loss: Literal["l1", "l2"] = "l1"
     ema_decay: Share = 0.995
     ema_every: Count = 10
-    ema_start: Annotated[int, Field(ge=0)] = 2000  # before this update the average is a copy of the weights
+    ema_start: Natural = 2000  # before this update the average is a copy of the weights
 
     @model_validator(mode="after")
     def _batch_divides(self) -> Training:
@@ -93,7 +111,7 @@ class Experiment(Strict):
     dataset: str
     size: Count
     seed: int
-    degradation: dict[str, Any]
+    degradation: Annotated[dict[str, Any], Plain]
     images: Pipeline = Pipeline()
     network: Network
     training: Training

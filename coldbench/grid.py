@@ -69,6 +69,7 @@ def build(
             chosen = protocol == chosen_protocol(config, name)
             for seed in config.seeds if chosen else config.seeds[:1]:
                 run = _at_budget(config, name, protocol, seed, finished)
+                _check_unique(run, runs.get(run.about.run))
                 runs[run.about.run] = run
                 if chosen:
                     made[run.about.run] = run
@@ -151,7 +152,7 @@ def _with_data(config: Config, names: list[str]) -> tuple[list[str], dict[str, s
         entry = config.grid[name]
         needed = {entry.dataset, entry.degradation.get("partner", entry.dataset)}
         try:
-            for dataset in sorted(config.stand_in.get(each, each) for each in needed):
+            for dataset in sorted(str(config.stand_in.get(each, each)) for each in needed):
                 _check_source(config, dataset)
             kept.append(name)
         except NotThere as error:
@@ -183,6 +184,15 @@ def was_imported(model: Path) -> bool:
         return "imported" in json.loads(head["__metadata__"]["experiment"]).get("origin", {})
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return False  # no model, or none of ours: the rules make it again
+
+
+def _check_unique(run: Run, other: Run | None) -> None:
+    """Raise ColdbenchError if two experiments or protocols come to one name, and so to one folder."""
+    if other is not None and (run.about, run.experiment.seed) != (other.about, other.experiment.seed):
+        raise ColdbenchError(
+            f"{run.about.name}, protocol {run.about.protocol}: its run would be called {run.about.run}, as that of "
+            f"{other.about.name}, protocol {other.about.protocol}, seed {other.experiment.seed}; rename one of them"
+        )
 
 
 def _check_images(run: Run) -> None:

@@ -15,9 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from coldbench import cost, data
 from coldbench.config import Config, Run
 from coldbench.cost import Device, Time
+from coldbench.errors import ColdbenchError
 from coldbench.experiment import merged
 from coldbench.files import read_yaml
 from coldbench.grid import Grid, build
@@ -60,9 +63,22 @@ class Row:
     how: str
 
 
-def read(paths: Sequence[Path]) -> dict[str, Any]:
-    """Configurations on top of each other, as Snakemake merges them; ColdbenchError for one that cannot be read."""
-    return merged(*map(read_yaml, paths))
+def read(words: Sequence[Path | str]) -> dict[str, Any]:
+    """Configurations on top of each other, as Snakemake merges them: files, and words like budget=paper.
+
+    ColdbenchError for one that cannot be read.
+    """
+    return merged(*map(_overlay, map(str, words)))
+
+
+def _overlay(word: str) -> dict[str, Any]:
+    key, equals, value = word.partition("=")
+    if not (equals and key.isidentifier()):
+        return read_yaml(Path(word))
+    try:
+        return {key: yaml.safe_load(value)}
+    except yaml.YAMLError as error:
+        raise ColdbenchError(f"{word} is no key=value: {' '.join(str(error).split())}") from error
 
 
 def resolved(raw: Mapping[str, Any]) -> Grid:

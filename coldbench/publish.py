@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -23,8 +24,8 @@ def publish(runs: Iterable[Path], calibration: Path | None, out: Path) -> list[s
     rendered from `out` alone by `snakemake --config results=OUT`. What `out` published before is replaced.
     ColdbenchError if a run is not finished, or if `out` holds anything else.
     """
-    folders = sorted(set(runs))
-    _check(folders, out)
+    folders = sorted({run.resolve() for run in runs})  # the name of a budget is that of the folder above
+    _check(folders, calibration, out)
     new = out.with_name(f".{out.name}.new")  # whole or not at all
     shutil.rmtree(new, ignore_errors=True)
     try:
@@ -47,7 +48,9 @@ def _write(runs: Sequence[Path], calibration: Path | None, out: Path) -> None:
     write_json(out / MARK, record)
 
 
-def _check(runs: Sequence[Path], out: Path) -> None:
+def _check(runs: Sequence[Path], calibration: Path | None, out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise ColdbenchError(f"{out} is a file; name a folder")
     if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
         raise ColdbenchError(f"{out} holds other files than published results; choose another folder")
     if not runs:
@@ -55,7 +58,10 @@ def _check(runs: Sequence[Path], out: Path) -> None:
     for run in runs:
         for name in ("scores.parquet", "figures.json"):
             if not (run / name).is_file():
-                raise ColdbenchError(f"{run} is not finished: it has no {name}; `snakemake {run / name}` makes it")
+                shown = os.path.relpath(run)
+                raise ColdbenchError(f"{shown} is not finished: it has no {name}; `snakemake {shown}/{name}` makes it")
+    if calibration is not None and not calibration.is_file():
+        raise ColdbenchError(f"{calibration} does not exist; `coldbench calibrate` makes it")
 
 
 def _copy_run(run: Path, out: Path) -> None:

@@ -2,7 +2,8 @@
 
 A shard is one .npy file, float32 (n, C, H, W) in [0, 1] units and not clamped, as the metrics want it. Everything
 random about image i follows from (seed, purpose, i), and the network always sees tiles of one size, so batch, shard and
-number of jobs change no bit. A shard's name holds its content's hash, its folder's everything that decides its content:
+number of jobs change no bit: the tiles are counted from image 0, for a convolution may sum in another order at another
+place in the tile. A shard's name holds its content's hash, its folder's everything that decides its content:
 a finished shard is never made again, and a missing or damaged one alone is.
 """
 
@@ -10,6 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,19 +24,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from coldbench import checkpoint, data, models, origins, pipeline
+from coldbench import checkpoint, data, models, origins, pipeline, trajectory
 from coldbench.config import Sampling
 from coldbench.errors import ColdbenchError
 from coldbench.experiment import fingerprint
 from coldbench.files import atomic, sha256, write_json
 from coldbench.images import to_unit_interval
-from coldbench.progress import Stop, Ticker, log, stoppable
+from coldbench.progress import Ticker, log, stoppable
 from coldbench.samplers import sample
 
-SHOWN = 6
-"""Images whose trajectory is kept for the figures."""
-LANDMARKS = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256)
-"""After how many steps the paper's figures show a trajectory; kept of a long one beside evenly spaced iterates."""
+OURS = re.compile(r".+-[0-9a-f]{16}")
+"""The folder of a set's shards, by its name."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,10 @@ def run(
 ) -> None:
     """Sample every set of `sampling` by each of its methods.
 
-    `partner` is the prepared data set of a degradation that mixes in other images. Writes the shards and a
-    `trajectory.npz` per set in folders of `work`, then, last, the manifest `out` that names them; without `out` only
-    what is missing of part k of n of the shards. A run that was stopped goes on at the first missing shard.
+    `partner` is the prepared data set of a degradation that mixes in other images. Writes the shards and a file of
+    trajectories per set in folders of `work`, then, last, the manifest `out` that names them; without `out` only what
+    is missing of part k of n of the shards. A run that was stopped goes on at the first missing shard. Folders of other
+    sets in `work` are removed, and nothing else of it.
     """
     info = data.info(prepared)
     loaded = checkpoint.load_model(model, info["channels"], device)
@@ -103,6 +105,7 @@ def run(
         "tile": tile,
         "precision": sampling.precision,
         "compile": sampling.compile,
+        "tiles": "from image 0",
     }
     sets = {
         name: origins.origin(wanted, degradation, prepared, experiment.seed, device, sampling.images)
@@ -122,32 +125,40 @@ def run(
     missing = [shard for shard in mine if shard.file() is None]
     if len(missing) < len(mine):
         log.info("%d of %d shards are there already", len(mine) - len(missing), len(mine))
-    ticker = Ticker(max(1, sum(sets[s.set].steps(s.method) * len(s.where) for s in missing)), "image·step", 1)
+    batches = {shard: _batches(shard.where, sampling.batch, tile) for shard in missing}
+    total = sum(sets[s.set].steps(s.method) * sum(map(len, batches[s])) for s in missing)
+    ticker = Ticker(max(1, total), "image·step", 1)
     seen = 0
     with stoppable() as stop, torch.inference_mode():
         for shard in missing:
             parts = []
-            for where in _batches(shard.where, sampling.batch):
+            for where in batches[shard]:
                 for x in _trajectory(restore, sets[shard.set], shard.method, where):
                     seen += len(x)
                     stop.check()
                     ticker.tick(seen, f"{shard.set} · {shard.method} · images {where.start}–{where.stop}")
-                parts.append(to_unit_interval(x).cpu().numpy())
+                before = max(shard.where.start - where.start, 0)  # images that only fill the first tile
+                parts.append(to_unit_interval(x[before:]).cpu().numpy())
             shard.write(np.concatenate(parts))
         if out is None:
             return
-        for name, origin in sets.items():
-            path = folders[name] / "trajectory.npz"
-            if not path.exists():
-                _write_trajectory(path, restore, origin, sampling.methods_of(name), sampling.frames, stop)
-    write_json(out, _manifest(out, experiment.model_dump(), content, loaded.origin, device, sampling, sets, wanted))
+        trajectories = {
+            name: trajectory.keep(folders[name], restore, origin, sampling.methods_of(name), sampling.frames, stop)
+            for name, origin in sets.items()
+        }
+    write_json(
+        out,
+        _manifest(out, experiment.model_dump(), content, loaded.origin, device, sampling, sets, wanted, trajectories),
+    )
     for other in work.iterdir():  # shards of an earlier model or seed
-        if other.is_dir() and other not in folders.values():
+        if other.is_dir() and OURS.fullmatch(other.name) and other not in folders.values():
             shutil.rmtree(other)
 
 
-def _batches(where: range, size: int) -> list[range]:
-    return [range(i, min(i + size, where.stop)) for i in range(where.start, where.stop, size)]
+def _batches(where: range, size: int, tile: int) -> list[range]:
+    """Batches of whole tiles, counted from image 0, that cover `where`."""
+    step, first = max(size // tile, 1) * tile, where.start - where.start % tile
+    return [range(i, min(i + step, where.stop)) for i in range(first, where.stop, step)]
 
 
 def _trajectory(restore: models.Restorer, origin: origins.Origin, method: str, where: range) -> Iterator[Tensor]:
@@ -166,11 +177,11 @@ def _manifest(
     sampling: Sampling,
     sets: dict[str, origins.Origin],
     shards: list[Shard],
+    trajectories: dict[str, Path],
 ) -> dict[str, Any]:
     files = [shard.file() for shard in shards]
     if None in files:
         raise ColdbenchError(f"{shards[files.index(None)].stem} vanished while the manifest was written; run again")
-    folders = {shard.set: shard.folder.relative_to(out.parent) for shard in shards}
     return {
         **content,
         "experiment": experiment,
@@ -182,7 +193,7 @@ def _manifest(
                 **sampling.sets[name].model_dump(),
                 "methods": sampling.methods_of(name),
                 "images": of.images,
-                "trajectory": str(folders[name] / "trajectory.npz"),
+                "trajectory": os.path.relpath(trajectories[name], out.parent),
             }
             for name, of in sets.items()
         },
@@ -192,60 +203,10 @@ def _manifest(
                 "method": shard.method,
                 "first": shard.where.start,
                 "stop": shard.where.stop,
-                "file": str(path.relative_to(out.parent)),
+                "file": os.path.relpath(path, out.parent),
                 "sha256": sha256(path),
             }
             for shard, path in zip(shards, files, strict=True)
             if path
         ],
     }
-
-
-def _write_trajectory(
-    path: Path,
-    restore: models.Restorer,
-    origin: origins.Origin,
-    methods: list[Any],
-    frames: int | None,
-    stop: Stop,
-) -> None:
-    """The first SHOWN images: the original (of a restoration), x_T, R(x_T), and iterates with their severities.
-
-    The iterates are those of the set's best method, TACoS where it is one of them, and beside them Algorithm 1's; of
-    many, `frames` are kept.
-    """
-    method = next((m for m in ("tacos", "estimated") if m in methods), methods[-1])
-    begin = origin.begin(range(min(SHOWN, origin.images)))
-    severities = [origin.severity, *(max(s - origin.every, 0) for s in origin.visited(method))]
-    kept = _kept(len(severities), frames)
-
-    def states(method: str) -> tuple[Tensor, Tensor]:
-        """R(x_T), and the kept iterates from x_T on."""
-        found, direct = [begin.x], begin.x
-        steps = sample(restore, origin.degradation, begin.x, begin.state, method, **origin.options, fresh=begin.fresh)
-        for place, step in enumerate(steps, start=1):
-            stop.check()
-            if place == 1:
-                direct = step.x0_hat
-            if place in kept:
-                found.append(step.x)
-        return direct, torch.stack(found)
-
-    direct, best = states(method)
-    arrays = {"degraded": begin.x, "direct": direct, "states": best}
-    if "naive" in methods and method not in ("naive", "direct"):
-        arrays["naive"] = states("naive")[1]
-    if begin.x0 is not None:
-        arrays["original"] = begin.x0
-    unit = {name: to_unit_interval(value).cpu().numpy() for name, value in arrays.items()}
-    shown = np.array([severity for place, severity in enumerate(severities) if place in kept])
-    with atomic(path) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, severities=shown, method=np.array(method), **unit)  # type: ignore[arg-type]
-
-
-def _kept(count: int, frames: int | None) -> set[int]:
-    """Which of `count` iterates are kept: all, or `frames` of them, evenly spaced but for LANDMARKS among many."""
-    if frames is None or frames >= count:
-        return set(range(count))
-    landmarks = {place for place in LANDMARKS if place < count} if frames >= 2 * len(LANDMARKS) else set()
-    return landmarks | set(np.linspace(0, count - 1, frames - len(landmarks)).round().astype(int).tolist())

@@ -145,7 +145,7 @@ def test_the_network_sees_whole_tiles(images: int, shard: int, batch: int, tile:
 
     restore = models.restorer(Seen(), tile)
     for first in range(0, images, shard):
-        for where in sample._batches(range(first, min(first + shard, images)), batch):
+        for where in sample._batches(range(first, min(first + shard, images)), batch, tile):
             restore(torch.zeros(len(where), 1, 2, 2), 1)
     assert cost.seen(images, Sampling(shard=shard, batch=batch), tile) == shown
 

@@ -19,7 +19,7 @@ from PIL import Image
 from test_report import SCORE
 from test_sample import ABOUT, untrained
 
-from coldbench import data, sample
+from coldbench import data, sample, trajectory
 from coldbench import manifest as sampled
 from coldbench.config import About, Cell, Sampling
 from coldbench.errors import ColdbenchError
@@ -177,7 +177,7 @@ def test_a_comparison_shows_the_samples_themselves(drawn: Path, digits: Path) ->
     leaps = found.find("methods", "leaps")
     assert leaps is not None
     assert leaps.columns == ("degraded", "direct", "tacos", "original")  # R(x_T) is known without being sampled
-    assert leaps.rows == sample.SHOWN
+    assert leaps.rows == trajectory.SHOWN
 
 
 def test_trajectories_run_from_the_start_to_the_samples(drawn: Path) -> None:
@@ -261,11 +261,11 @@ def test_pictures_of_other_images_are_refused(drawn: Path, photos: Path) -> None
 
 
 def test_of_a_long_trajectory_the_papers_steps_are_kept() -> None:
-    kept = sample._kept(301, 24)
-    assert {0, 300, *sample.LANDMARKS} <= kept
+    kept = trajectory._kept(301, 24)
+    assert {0, 300, *trajectory.LANDMARKS} <= kept
     assert len(kept) <= 24
-    assert sample._kept(5, 3) == {0, 2, 4}
-    assert sample._kept(21, 24) == sample._kept(21, None) == set(range(21))
+    assert trajectory._kept(5, 3) == {0, 2, 4}
+    assert trajectory._kept(21, 24) == trajectory._kept(21, None) == set(range(21))
 
 
 # --- the paper's figures

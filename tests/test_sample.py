@@ -5,6 +5,7 @@ import math
 import signal
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -103,6 +104,19 @@ def test_batch_and_shard_size_change_no_bit(experiment, digits, tmp_path, networ
     assert names(tmp_path / "1-23") == names(tmp_path / "a")
 
 
+def test_an_image_has_its_place_in_the_tile(experiment, tmp_path):
+    """A network of 24 pixels gives an image other bits at another place, so that tiles must not begin with a batch."""
+    data.prepare("photos", None, 24, tmp_path / "photos")
+    network = Network(name="unet_ddpm", dim=16, dim_mults=[1, 2, 2, 2], attention=12)
+    told = experiment.model_copy(update={"dataset": "photos", "size": 24, "network": network})
+    model = untrained(tmp_path / "model.safetensors", told, channels=3)
+    pieces = [{"batch": 20}, {"batch": 7}, {"batch": 64, "shard": 7}]
+    whole, *cut = (run(model, tmp_path / "photos", tmp_path / str(k), images=20, **p) for k, p in enumerate(pieces))
+    for method in METHODS:
+        for other in cut:
+            np.testing.assert_array_equal(other[method], whole[method])
+
+
 def test_an_image_is_the_same_among_others(model, digits, tmp_path):
     """The first images of a longer run are those of a shorter one, which also ends inside a tile."""
     few, many = (run(model, digits, tmp_path / str(n), images=n) for n in (5, 37))
@@ -121,7 +135,7 @@ def test_parts_make_the_shards_of_one_job(model, digits, tmp_path, written, jobs
         before = len(written)
         sample.run(model, digits, None, work, sampling, CPU, part=(k, jobs))
         assert len(written) > before
-        assert not list(work.rglob("trajectory.npz"))
+        assert not list(work.rglob("trajectory-*.npz"))
     assert sorted(written) == alone
     assert names(tmp_path / "b") == names(tmp_path / "a")
     parted = run(model, digits, tmp_path / "b", shard=4)
@@ -338,10 +352,62 @@ def test_trajectories_end_in_the_samples(told, digits, tmp_path):
         np.testing.assert_allclose(found["original"], data.load(digits, "test")[:6] / 255, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"frames": 2}, {"frames": None}),
+        ({"methods": ["direct"]}, {"methods": METHODS}),
+        ({"images": 1}, {"images": 9}),
+    ],
+)
+def test_trajectories_are_those_of_the_settings(model, digits, tmp_path, before, after):
+    """Sampled again with other settings, in the same folder: as if for the first time; a damaged file is replaced."""
+
+    def kept(folder: Path, **sampling: Any) -> dict[str, np.ndarray]:
+        manifest = folder / "samples.json"
+        sample.run(model, digits, manifest, folder / "shards", Sampling(**{"images": 9, **sampling}), CPU)
+        (path,) = folder.rglob("trajectory-*.npz")
+        assert manifest.parent / sampled.facts(manifest)["sets"]["test"]["trajectory"] == path
+        with np.load(path) as arrays:
+            return dict(arrays)
+
+    kept(tmp_path / "a", **before)
+    found, expected = kept(tmp_path / "a", **after), kept(tmp_path / "b", **after)
+    assert found.keys() == expected.keys()
+    for key in found:
+        np.testing.assert_array_equal(found[key], expected[key])
+    (path,) = (tmp_path / "a").rglob("trajectory-*.npz")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    (tmp_path / "a/samples.json").unlink()
+    assert kept(tmp_path / "a", **after).keys() == found.keys()
+
+
+def test_one_step_ends_at_severity_zero(model, digits, tmp_path):
+    sample.run(model, digits, tmp_path / "s.json", tmp_path, Sampling(images=2, methods=["direct"]), CPU)
+    with np.load(next(tmp_path.rglob("trajectory-*.npz"))) as arrays:
+        assert arrays["severities"].tolist() == [4, 0]
+
+
+def test_only_shards_are_removed(model, digits, experiment, tmp_path, monkeypatch):
+    """Wherever WORK and OUT lie: what is not a set's folder stays."""
+    work = tmp_path / "work"
+    for name in ("thesis", "checkpoints/0123456789abcdef", "test-of-mine"):
+        (work / name).mkdir(parents=True)
+        (work / name / "a.txt").write_text("a")
+    monkeypatch.chdir(tmp_path)
+    other = untrained(tmp_path / "other.safetensors", experiment, seed=1)
+    for path in (model, other):
+        sample.run(path, digits, Path("samples.json"), work, Sampling(images=2), CPU)
+    assert len(list(tmp_path.rglob("a.txt"))) == 3
+    assert len([path for path in work.iterdir() if sample.OURS.fullmatch(path.name)]) == 1
+    assert sampled.read(Path("samples.json"), "tacos").shape == (2, 1, 16, 16)
+
+
 @pytest.mark.parametrize("frames", [1, 2, 3])
 def test_of_many_states_some_are_kept(model, digits, tmp_path, frames):
     samples = run(model, digits, tmp_path, images=4, frames=frames)
-    with np.load(next((tmp_path / "shards").rglob("trajectory.npz"))) as arrays:
+    with np.load(next((tmp_path / "shards").rglob("trajectory-*.npz"))) as arrays:
         assert arrays["severities"].tolist() == {1: [4], 2: [4, 0], 3: [4, 2, 0]}[frames]
         assert len(arrays["states"]) == frames
         if frames > 1:

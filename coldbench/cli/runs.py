@@ -35,7 +35,8 @@ from coldbench.experiment import Experiment, from_json
 
 def plan(
     overlays: Annotated[
-        list[Path] | None, typer.Argument(metavar="[CONFIG]...", help="over the grid, as after --configfile (YAML)")
+        list[str] | None,
+        typer.Argument(metavar="[CONFIG]...", help="over the grid: files (YAML) as after --configfile, or KEY=VALUE"),
     ] = None,
     device: Annotated[str, typer.Option(help="the kind of device, one of DEVICES")] = "h100",
     gpus: Annotated[int, typer.Option(min=1, help="how many of them")] = 8,
@@ -54,8 +55,8 @@ def plan(
 
 def status(
     config: Annotated[
-        list[Path] | None,
-        typer.Argument(help="configurations (YAML) on top of the paper's, as --configfile takes them"),
+        list[str] | None,
+        typer.Argument(help="on top of the paper's: files (YAML) as --configfile takes them, or KEY=VALUE"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="the same for programs")] = False,
 ) -> None:

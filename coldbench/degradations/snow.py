@@ -102,7 +102,10 @@ class Snow(Tabled):
         trim = (len(matrix) - self.size) // 2
         along = torch.from_numpy(matrix[trim : trim + self.size]).to(seeds.device)
         cut = seeds[:, first : first + part, first : first + part]
-        return along @ cut @ along.T
+        flakes = torch.empty_like(seeds)
+        for one, layer in zip(flakes, cut.contiguous(), strict=True):  # a product of all sums by their number
+            one[:] = along @ layer @ along.T
+        return flakes
 
     def draw(self, indices: Tensor, seed: int) -> State:
         """`flakes` float64 (N, size, size) and `vertical` bool (N,), the direction of the motion blur."""

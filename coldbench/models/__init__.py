@@ -64,8 +64,9 @@ def restorer(network: nn.Module, tile: int | None = None, precision: str = "fp32
     """R(x, s) of a network whose time input is s − 1 (protocol 1.1), in evaluation mode and without gradients.
 
     With `tile` the network always sees that many images at once, the last ones completed by repetition, and laid out in
-    one way: a convolution may sum in another order for another batch size or memory format, so only then do an image's
-    bits not depend on its neighbours. precision: fp32 or bf16 (autocast); what is returned has the dtype of x.
+    one way: a convolution may sum in another order for another batch size or memory format, or at another place in the
+    batch. An image's bits then depend on itself and its place in the tile. precision: fp32 or bf16 (autocast); what is
+    returned has the dtype of x.
     """
     network.eval()
 

@@ -189,6 +189,8 @@ def load_table(path: Path | None) -> list[dict[str, Any]]:
         return []
     try:
         frame = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise ColdbenchError(f"{path} does not exist; `coldbench calibrate` makes it") from None
     except (OSError, ValueError) as error:
         raise ColdbenchError(f"{path} is not a readable calibration: {error}") from error
     lines = [{str(key): value for key, value in line.items()} for line in frame.to_dict("records")]

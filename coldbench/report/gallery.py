@@ -201,7 +201,7 @@ class Run:
 
     def _forward(self) -> Drawing:
         """Test images at growing severities, each with its own mask, snow, noise or partner."""
-        from coldbench.sample import SHOWN
+        from coldbench.trajectory import SHOWN
 
         T = self.experiment.degradation["T"]
         severities = np.unique(np.linspace(0, T, min(FRAMES, T + 1)).round().astype(int)).tolist()

@@ -7,7 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import pandas as pd
 from coldbench.errors import ColdbenchError, unknown
 from coldbench.files import atomic
 
+WORDS = ("cell", "table", "row", "task", "column", "metric", "erratum", "note")
+"""What a line of the paper's numbers holds beside numbers."""
 ERRATA = ("misprint", "swapped", "unresolved")
 
 
@@ -63,7 +65,10 @@ Scores = tuple[Score, ...]
 
 @dataclass(frozen=True)
 class PaperCell:
-    """One number as the paper prints it, with the tolerance of a comparison and an erratum kind ("" for none)."""
+    """One number as the paper prints it, with the tolerance of a comparison and an erratum kind ("" for none).
+
+    `meant` is what seems to be meant where two numbers look exchanged: the other one.
+    """
 
     cell: str
     table: str
@@ -76,6 +81,7 @@ class PaperCell:
     tolerance: float
     erratum: str
     note: str
+    meant: float | None = None
 
 
 @dataclass(frozen=True)
@@ -167,19 +173,17 @@ def load_paper(path: Path) -> list[PaperCell]:
             return _cells(path, list(csv.DictReader(stream)))
     except FileNotFoundError as error:
         raise ColdbenchError(f"{path} does not exist") from error
+    except OSError as error:
+        raise ColdbenchError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _cells(path: Path, lines: Sequence[dict[str, str]]) -> list[PaperCell]:
     cells: list[PaperCell] = []
     for number, line in enumerate(lines, start=2):
         try:
-            printed = line["value"]
-            cell = PaperCell(
-                **{key: line[key] for key in ("cell", "table", "row", "task", "column", "metric", "erratum", "note")},
-                printed=printed,
-                value=float(printed),
-                tolerance=float(line["tolerance"]),
-            )
+            words: dict[str, Any] = {key: line[key] for key in WORDS}
+            numbers: dict[str, Any] = {key: float(line[key]) for key in ("value", "tolerance")}
+            cell = PaperCell(**words, **numbers, printed=line["value"])
         except (KeyError, TypeError, ValueError) as error:
             raise ColdbenchError(f"{path}, line {number}: {error}") from error
         if cell.erratum and cell.erratum not in ERRATA:
@@ -187,4 +191,13 @@ def _cells(path: Path, lines: Sequence[dict[str, str]]) -> list[PaperCell]:
         cells.append(cell)
     if twice := [cell for cell, count in Counter(c.cell for c in cells).items() if count > 1]:
         raise ColdbenchError(f"{path}: cell {twice[0]} stands there twice")
-    return cells
+    return [_exchanged(cell, cells, path) if cell.erratum == "swapped" else cell for cell in cells]
+
+
+def _exchanged(cell: PaperCell, cells: Iterable[PaperCell], path: Path) -> PaperCell:
+    """A swapped cell with the number that it was swapped with."""
+    place = (cell.table, cell.row, cell.column, cell.erratum)
+    others = [c for c in cells if (c.table, c.row, c.column, c.erratum) == place and c != cell]
+    if len(others) != 1:
+        raise ColdbenchError(f"{path}: cell {cell.cell} is swapped with {len(others)} others, not with one")
+    return replace(cell, meant=others[0].value)

@@ -57,11 +57,14 @@ def signed(gap: float) -> str:
     return text.replace("-", "−")
 
 
-def judge(ours: Score | None, cell: PaperCell | None, absent: str) -> Verdict:
+def judge(ours: Score | None, cell: PaperCell | None, absent: str, whole: int = 0) -> Verdict:
     """The verdict on `ours` beside the paper's `cell`; `absent` says why there is no value where `ours` is None.
 
+    `whole` is the number of images of the whole test set, as far as it is known: distances depend on their number.
+
     What rules a comparison out comes first (no value, no counterpart, other images, another feature extractor, a
-    shorter training), then the number itself. A flagged misprint is believed only if our value disagrees with it.
+    shorter training), then the number itself. A flagged misprint is believed only if our value disagrees with it, and,
+    where two numbers look exchanged, agrees with the other one.
     """
     if ours is None:
         return Verdict("missing", absent)
@@ -78,6 +81,8 @@ def judge(ours: Score | None, cell: PaperCell | None, absent: str) -> Verdict:
         return Verdict("not comparable", f"{named(ours)}: fewer images than the features have dimensions")
     if ours.method != "degraded" and ours.budget != "paper":
         return Verdict("not comparable", f"trained at the {ours.budget} budget, not at the paper's")
+    if ours.reference and ours.method == "degraded" and ours.n < whole:
+        return Verdict("not comparable", f"{named(ours)}: the paper's is of all images, here {whole:,}")
     return _compare(ours, cell)
 
 
@@ -87,6 +92,8 @@ def _compare(ours: Score, cell: PaperCell) -> Verdict:
     limit = f"the tolerance of {cell.tolerance:g} (n = {ours.n:,})"
     if abs(gap) <= cell.tolerance + 1e-12:
         return Verdict("reproduced", f"{measured}: {signed(gap)}, within {limit}")
+    if cell.meant is not None and abs(ours.value - cell.meant) > cell.tolerance + 1e-12:
+        return Verdict("differs", f"{measured}, beyond {limit}, and from {cell.meant:g} as well; {cell.note}")
     if cell.erratum in ("misprint", "swapped"):
         return Verdict("misprint suspected", f"{measured}, beyond {limit}; {cell.note}")
     doubt = f"; {cell.note}" if cell.erratum else ""

@@ -136,7 +136,7 @@ def partner(wildcards):
 
 
 def partner_option(wildcards, input):
-    return f"--partner {Path(input.partner[0]).parent}" if input.partner else ""
+    return f"--partner {shlex.quote(str(Path(input.partner[0]).parent))}" if input.partner else ""
 
 
 def weights(wildcards):
@@ -144,7 +144,7 @@ def weights(wildcards):
     return [f"{RESULTS}/inception/fetched"] if FID and not GRID.config.inception else []
 
 
-FID_OPTIONS = f"--inception {INCEPTION} " + " ".join(f"--fid {protocol}" for protocol in FID) if FID else ""
+FID_OPTIONS = f"--inception {shlex.quote(INCEPTION)} " + " ".join(f"--fid {protocol}" for protocol in FID) if FID else ""
 
 
 def sampling(wildcards):

@@ -67,7 +67,7 @@ rule discrepancies:
     conda:
         "../../environment.yml"
     params:
-        calibration=lambda w, input: f"--calibration {input.calibration}" if input.calibration else "",
+        calibration=lambda w, input: f"--calibration {shlex.quote(str(input.calibration))}" if input.calibration else "",
         links=links,
     shell:
         "coldbench discrepancies {input.questions:q} {input.scores:q} --grid {input.grid:q} --readings {input.readings:q}"
