@@ -35,7 +35,10 @@ NUMBERED = re.compile(r"update-\d{9}\.pt")
 
 
 def save_state(folder: Path, done: int, state: dict[str, Any]) -> None:
-    """Write `state` after update `done` as the newest of `folder`, and delete those that are not to be kept."""
+    """Write `state` after update `done` as the newest of `folder`, and delete those that are not to be kept.
+
+    Those of later updates are not: a training that went on from before a damaged one has yet to come to them.
+    """
     path = folder / f"update-{done:09d}.pt"
     try:
         with atomic(path) as temporary:
@@ -45,8 +48,12 @@ def save_state(folder: Path, done: int, state: dict[str, Any]) -> None:
         full = shutil.disk_usage(folder).free < 1 << 24 if folder.is_dir() else False
         reason = "no space left on device" if full else str(error).splitlines()[0]
         raise ColdbenchError(f"cannot write a checkpoint in {folder}: {reason}") from error
-    for other in _states(folder)[KEPT:]:
-        if int(other.stem.removeprefix("update-")) % ARCHIVE_EVERY:
+    numbers = {other: int(other.stem.removeprefix("update-")) for other in _states(folder)}
+    for other in [other for other, number in numbers.items() if number > done]:
+        other.unlink(missing_ok=True)
+        del numbers[other]
+    for other in list(numbers)[KEPT:]:
+        if numbers[other] % ARCHIVE_EVERY:
             other.unlink(missing_ok=True)
 
 

@@ -77,6 +77,9 @@ def build(
                 if check_operators:
                     _check_operators(run)
     owners = _owners(config, runs.values())
+    for name in config.imports:
+        if name in owners and owners[name].about.run != name:
+            raise ColdbenchError(f"imports.{name}: it samples the model of {owners[name].about.run}; import that one")
     runs |= {owner.about.run: owner for owner in owners.values() if owner.about.run not in runs}
     shared = {name: replace(run, model=owners[name].about.run) for name, run in runs.items() if name in owners}
     return Grid(config, {name: shared[name] for name in made}, runs | shared, skipped)
@@ -167,7 +170,13 @@ def _with_data(config: Config, names: list[str]) -> tuple[list[str], dict[str, s
 def _check_imports(config: Config) -> None:
     """Raise ColdbenchError for an import that names no run, or a file that is not there."""
     own = {name: entry for name, entry in config.grid.items() if entry.model is None}
-    runs = [f"{name}-{protocol}" for name, entry in own.items() for protocol in entry.protocols]
+    budget = config.budget
+    runs = [
+        resolve(config, name, protocol, budget, seed).about.run
+        for name, entry in own.items()
+        for protocol in entry.protocols
+        for seed in config.seeds
+    ]
     for name, path in config.imports.items():
         if name not in runs:
             raise unknown("run in imports", name, runs)
@@ -202,8 +211,9 @@ def _check_images(run: Run) -> None:
         raise ColdbenchError(
             f"{name}: sampling.images is {wanted}, but the test set of {entry.name} has {entry.test} images"
         )
-    if not data.SMALLEST <= size <= data.LARGEST:
-        raise ColdbenchError(f"{name}: size {size} is out of range: {data.SMALLEST} to {data.LARGEST} pixels")
+    for what, side in (("size", size), ("images.resize", run.experiment.prepared_size)):
+        if not data.SMALLEST <= side <= data.LARGEST:
+            raise ColdbenchError(f"{name}: {what} {side} is out of range: {data.SMALLEST} to {data.LARGEST} pixels")
 
 
 def _check_operators(run: Run) -> None:

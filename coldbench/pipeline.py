@@ -16,6 +16,7 @@ from torch import Tensor
 
 from coldbench import data, degradations, seeds
 from coldbench.degradations import Degradation
+from coldbench.errors import ColdbenchError
 from coldbench.experiment import Experiment, Pipeline
 from coldbench.images import from_uint8
 
@@ -69,6 +70,18 @@ def middle(images: Images, size: int) -> Images:
 def test_images(images: Images, size: int, where: slice, device: torch.device) -> Tensor:
     """x0 for the test images `where`: float32 (N, C, size, size) in [-1, 1]."""
     return from_uint8(np.ascontiguousarray(middle(images[where], size)), device)
+
+
+def check_prepared(experiment: Experiment, prepared: Path, partner: Path | None) -> None:
+    """Raise ColdbenchError unless the prepared data sets are those that `experiment` names, at its size."""
+    wanted = [(prepared, experiment.dataset), *([(partner, experiment.partner)] if partner else [])]
+    for folder, name in wanted:
+        about = data.info(folder)
+        if (about["name"], about["size"]) != (name, experiment.prepared_size):
+            raise ColdbenchError(
+                f"{folder} holds {about['name']} at {about['size']} pixels, but the experiment is of {name} at "
+                f"{experiment.prepared_size}; make it with coldbench prepare"
+            )
 
 
 def degradation_of(experiment: Experiment, partner: Path | None) -> Degradation:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from coldbench import __version__
 from coldbench.errors import ColdbenchError
-from coldbench.files import atomic, sha256, write_json, write_text
+from coldbench.files import atomic, read_json, sha256, write_json, write_text
 from coldbench.report import gallery, inputs
 
 MARK = "published.json"
@@ -53,6 +53,11 @@ def _check(runs: Sequence[Path], calibration: Path | None, out: Path) -> None:
         raise ColdbenchError(f"{out} is a file; name a folder")
     if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
         raise ColdbenchError(f"{out} holds other files than published results; choose another folder")
+    if (out / MARK).exists():
+        known = {MARK, *read_json(out / MARK)["files"]}
+        strange = sorted({str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} - known)
+        if strange:
+            raise ColdbenchError(f"{out / strange[0]} is no published result; move it, or choose another folder")
     if not runs:
         raise ColdbenchError("name the runs to publish, as results/BUDGET/RUN")
     for run in runs:

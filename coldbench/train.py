@@ -111,10 +111,12 @@ def train(
     images.
     """
     training, seed = experiment.training, seeds.derive(experiment.seed, "training")
+    pipeline.check_prepared(experiment, prepared, partner)
     images = data.load(prepared, "train")
     degradation = pipeline.degradation_of(experiment, partner)
     cluster.refuse_second(work)
     belongs = {"experiment": experiment.science, "data": data.info(prepared)["hash"]}
+    belongs |= {"partner": data.info(partner)["hash"]} if partner else {}
 
     fabric = engine.fabric(device, training.precision)
     offset, count = engine.share(training.micro_batch, fabric)
@@ -172,6 +174,7 @@ def train(
     log_every = max(1, training.updates // LOG_LINES)
     bad = torch.full((), math.inf, device=fabric.device)  # the first update whose loss or gradient was not finite
     with stoppable(upkeep.stop_after) as stop, cluster.last_words(functools.partial(alive, "failed")):
+        alive("running")
         while done < training.updates:
             loss, norm = update(network, average, optimizer, batches(), training, done, fabric)
             done += 1

@@ -93,6 +93,46 @@ def test_the_hour_on_a_gpu_has_inpainting_as_the_paper_states_it() -> None:
         assert each.sampling.methods == ["direct", "naive", "tacos"]
 
 
+def test_numbers_and_flags_may_be_text() -> None:
+    """As Snakemake's --config leaves them within lists and mappings."""
+    typed = {
+        "seeds": ["0", "1"],
+        "compile": "true",
+        "checkpoint_every": "1e1",
+        "threads": {"train": "3"},
+        "results": "elsewhere/",
+        "grid": {
+            "E01": {
+                "degradation": {"T": "24", "std": "2.5"},
+                "sampling": {"images": "7"},
+                "training": {"updates": "40"},
+            }
+        },
+    }
+    found = grid({**typed, "experiments": "E01"})
+    told, run = found.config, found.made["E01-fitted-s1"]
+    assert (told.seeds, told.compile, told.threads["train"], told.results) == ([0, 1], True, 3, "elsewhere")
+    assert (run.experiment.degradation["T"], run.experiment.degradation["std"]) == (24, 2.5)
+    assert (run.experiment.seed, run.sampling.images) == (1, 500)  # the budget has the last word
+    assert grid({"seeds": 1}).config.seeds == grid({"seeds": "1"}).config.seeds == [1]
+    assert (
+        found.made["E01-fitted"].experiment
+        == grid({"grid": {"E01": {"degradation": {"T": 24, "std": 2.5}}}}).made["E01-fitted"].experiment
+    )
+
+
+def test_a_checkpoint_is_not_passed_over(tmp_path: Path) -> None:
+    """For a run that samples another's model it would be: the name of the owner is asked for."""
+    source = tmp_path / "model.pt"
+    source.touch()
+    assert whole({"imports": {"E11-fitted": str(source)}}).runs["E11-released"].model == "E11-fitted"
+    with pytest.raises(
+        ColdbenchError, match=r"^imports\.E11-released: it samples the model of E11-fitted; import that"
+    ):
+        whole({"imports": {"E11-released": str(source)}})
+    assert whole({"imports": {"E11-released": str(source)}, "protocol": "released"}).made["E11-released"].trains
+
+
 def test_one_protocol_of_each_experiment_is_made() -> None:
     for found in (whole(), grid(base="smoke")):
         assert {run.about.name for run in found.made.values()} == set(found.config.grid)
@@ -271,7 +311,18 @@ BAD = {
     "empty protocol": ("grid: {E01: {protocols: {fitted: null}}}", "grid.E01.protocols.fitted"),
     "number for a degradation": ("grid: {E01: {degradation: 5}}", "grid.E01.degradation", "5"),
     "number for a reason": ("grid: {E01: {protocols: {fitted: {because: 5}}}}", "grid.E01", "fitted", "because"),
-    "quoted T": ("grid: {E01: {degradation: {T: '20'}}}", "E01", "T must be a whole number", "'20'"),
+    "T in words": ("grid: {E01: {degradation: {T: many}}}", "E01", "T must be a whole number", "'many'"),
+    "two runs of one name": (
+        "grid: {E01-fitted: {title: a, dataset: mnist, degradation: {name: decolorization, T: 2}, protocol: b,"
+        " protocols: {b: {}}}, E01: {protocols: {fitted-b: {}}}}",
+        "E01-fitted-b", "rename one of them",
+    ),
+    "protocol like a seed": ("{seeds: [0, 1], grid: {E01: {protocols: {fitted-s1: {}}}}}", "E01-fitted-s1", "seed 1"),
+    "import of another seed": ("{seeds: [1], imports: {E01-fitted: x}}", "run in imports", "E01-fitted-s1"),
+    "large before the crop": ("grid: {E01: {images: {resize: 300}}}", "images.resize 300", "16 to 256"),
+    "widths that begin elsewhere": ("grid: {E01: {network: {dim_mults: [2, 4]}}}", "dim_mults", "begin with 1"),
+    "angle brackets in a folder": ("reports: a<b>c", "reports", "'a<b>c'"),
+    "number for a partner": ("grid: {E18: {degradation: {partner: 5}}}", "'5'"),
     "threads in words": ("threads: {train: two}", "threads.train", "'two'"),
     "missing title": ("grid: {X: {cell: {table: 1, row: ''}}}", "grid.X.title", "missing"),
     # values that make no sense

@@ -78,6 +78,25 @@ def test_nothing_is_lost_by_publishing(runs: list[Path], tmp_path: Path) -> None
     assert (runs[0] / "model.safetensors").exists()
     with pytest.raises(ColdbenchError, match="name the runs to publish"):
         publish([], None, out)
+    with pytest.raises(ColdbenchError, match=r"nope.parquet does not exist; `coldbench calibrate` makes it"):
+        publish(runs[:1], tmp_path / "nope.parquet", out)
+    (tmp_path / "file").touch()
+    with pytest.raises(ColdbenchError, match="is a file; name a folder"):
+        publish(runs[:1], None, tmp_path / "file")
+    assert files(out) == before
+    (out / "notes").mkdir()
+    (out / "notes/mine.md").write_text("mine")
+    with pytest.raises(ColdbenchError, match=r"notes/mine.md is no published result"):
+        publish(runs[:1], None, out)
+    assert (out / "notes/mine.md").read_text() == "mine"
+
+
+def test_a_run_may_be_named_from_where_it_lies(
+    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(runs[0].parent)
+    publish([Path(runs[0].name)], None, tmp_path / "out")
+    assert (tmp_path / "out" / runs[0].parent.name / runs[0].name / "scores.parquet").exists()
 
 
 def test_a_report_is_rendered_from_published_results_alone(tmp_path: Path) -> None:

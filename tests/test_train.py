@@ -426,6 +426,17 @@ def test_a_flipped_bit_in_a_checkpoint_is_noticed(two_states):
     assert used.count(1) > len(inside)
 
 
+def test_a_damaged_future_is_no_past(tmp_path):
+    """After a damaged newest checkpoint the training goes on from the one before, which must outlive the next one."""
+    for done in (5, 10):
+        checkpoint.save_state(tmp_path, done, {"belongs": {}, "done": done})
+    (tmp_path / "update-000000010.pt").write_bytes(b"damaged")
+    assert checkpoint.load_state(tmp_path, CPU, {})["done"] == 5
+    checkpoint.save_state(tmp_path, 7, {"belongs": {}, "done": 7})
+    (tmp_path / "update-000000007.pt").write_bytes(b"damaged")
+    assert checkpoint.load_state(tmp_path, CPU, {})["done"] == 5
+
+
 def test_two_damaged_checkpoints_begin_anew(two_states, caplog):
     folder, belongs = two_states
     for path in folder.glob("*.pt"):
@@ -557,6 +568,45 @@ def test_a_file_in_the_way(experiment, digits, tmp_path):
     (tmp_path / "work").write_text("")
     with pytest.raises(ColdbenchError, match=re.escape(f"cannot write {tmp_path / 'work'}")):
         run(experiment, digits, tmp_path)
+
+
+def test_data_of_another_name_or_size_are_refused(experiment, digits, larger, tmp_path):
+    """Also those of a partner, whose images decide the weights as well."""
+    mixing = {"name": "animorphosis", "T": 4, "partner": "digits"}
+    mixed = experiment.model_copy(update={"degradation": mixing})
+    other = experiment.model_copy(update={"dataset": "photos"})
+    for wanted, prepared, partner in [(experiment, larger, None), (other, digits, None), (mixed, digits, larger)]:
+        with pytest.raises(ColdbenchError, match=r"holds digits at (16|19) pixels, but the experiment is of \w+ at 16"):
+            run(wanted, prepared, tmp_path, partner=partner)
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_another_partner_is_refused_by_these_checkpoints(experiment, digits, tmp_path, stop_at):
+    mixed = experiment.model_copy(update={"degradation": {"name": "animorphosis", "T": 4, "partner": "digits"}})
+    other = tmp_path / "other"
+    shutil.copytree(digits, other)
+    about = json.loads((other / "info.json").read_text())
+    (other / "info.json").write_text(json.dumps({**about, "hash": "0" * 64}))
+    stop_at(5, signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        run(mixed, digits, tmp_path, partner=digits)
+    with pytest.raises(ColdbenchError, match="belongs to another training: partner is"):
+        run(mixed, digits, tmp_path, partner=other)
+    run(mixed, digits, tmp_path, partner=digits)
+
+
+def test_a_training_is_alive_from_its_first_moment(experiment, digits, tmp_path, monkeypatch):
+    """A second process must be refused while the first is still at its first update."""
+    signs = []
+    original = train.update
+
+    def update(*args, **kwargs):
+        signs.append(json.loads((tmp_path / "work" / cluster.SIGN_OF_LIFE).read_text()))
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(train, "update", update)
+    run(experiment, digits, tmp_path)
+    assert (signs[0]["state"], signs[0]["update"], signs[0]["pid"]) == ("running", 0, os.getpid())
 
 
 def test_other_data_are_refused_by_these_checkpoints(experiment, digits, tmp_path, stop_at):

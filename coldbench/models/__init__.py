@@ -24,6 +24,8 @@ def _convnext(network: Network, channels: int, size: int) -> nn.Module:
     if network.dropout:
         raise ColdbenchError(f"network unet_convnext has no dropout, but dropout is {network.dropout:g}")
     mults = tuple(network.dim_mults)
+    if mults[0] != 1:
+        raise ColdbenchError(f"network unet_convnext needs dim_mults that begin with 1, not {mults[0]}")
     return UnetConvNext(channels, network.dim, mults, time=network.time, residual=network.residual)
 
 
