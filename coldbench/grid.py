@@ -89,14 +89,16 @@ def _owners(config: Config, runs: Iterable[Run]) -> dict[str, Run]:
     """For each of `runs` the first run of the whole grid that trains the very same model: it is trained once.
 
     That are the experiments that name another's `model`, but also protocols that differ in nothing but the sampling.
+    Those that name none come first, wherever a file of one's own puts the others.
     """
+    entries = sorted(config.grid.items(), key=lambda item: item[1].model is not None)
     found: dict[tuple[str, int], dict[str, Run]] = {}
     owners = {}
     for run in runs:
         key = run.about.budget, run.experiment.seed
         if key not in found:
             first: dict[str, Run] = {}
-            for name, entry in config.grid.items():
+            for name, entry in entries:
                 for protocol in dict.fromkeys((chosen_protocol(config, name), *entry.protocols)):
                     candidate = resolve(config, name, protocol, *key)
                     first.setdefault(candidate.experiment.fingerprint, candidate)

@@ -105,6 +105,42 @@ def test_the_plan_of_the_slurm_profile(checkout: Checkout) -> None:
     assert "--fid paper-float --fid legacy_pytorch --fid clean" in plan.output
 
 
+def test_the_examples_of_the_readme_are_planned(checkout: Checkout) -> None:
+    """Both entries of one's own, by the commands beside them; the degradation of the second is not registered here."""
+    readme = (ROOT / "README.md").read_text()
+    ablation, fading = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
+    command = ("-n", "--configfile", "workflow/config/laptop.yaml", "mine.yaml", "--config")
+    for name in ("A5", "F1"):
+        assert f"`snakemake {' '.join(command[1:])} experiments={name}`" in readme
+    (checkout.folder / "mine.yaml").write_text(ablation)
+    plan = checkout.snakemake(*command, "experiments=A5")
+    assert plan.status == 0, plan.end
+    assert (trained(plan), plan.plan["sample"]) == ({"E01-fitted"}, 1)
+    assert "fetch_weights" not in plan.plan
+    (checkout.folder / "mine.yaml").write_text(fading)
+    (told,) = checkout.snakemake(*command, "experiments=F1").told
+    assert "unknown degradation 'fade'" in told
+    assert_nothing_made(checkout)
+
+
+def test_what_is_typed_after_config(checkout: Checkout) -> None:
+    """Lists, mappings and flags, whose numbers Snakemake leaves as text; folders with spaces; a row that is none."""
+    words = ("seeds=[0, 1]", "threads={train: 3}", "compile=true", "results=my results/", "fid=paper-float")
+    smoke = ("-n", "-p", "--configfile", "workflow/config/smoke.yaml", "--config")
+    plan = checkout.snakemake(*smoke, *words, "experiments=E18", "inception=my weights")
+    assert plan.status == 0, plan.end
+    for found in (
+        "my results/smoke/E18-released-s1/model.safetensors",
+        "--compile",
+        "--partner 'my results/data/photos-128'",
+        "--inception 'my weights'",
+    ):
+        assert found in plan.output
+    (told,) = checkout.snakemake(*smoke, "grid={E01: {cell: {table: 1, row: MNITS}}}").told
+    assert "unknown row of table 1 in grid.E01.cell 'MNITS': did you mean 'MNIST'" in told
+    assert_nothing_made(checkout)
+
+
 @pytest.mark.slow
 def test_the_plan_of_the_whole_paper(tmp_path: Path) -> None:
     """With all data at hand every model is planned, in seconds. Of the images, planning reads the names alone."""

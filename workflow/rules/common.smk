@@ -1,4 +1,5 @@
 # The resolved grid, where things lie, and wildcards that only match what exists. No science here.
+import csv
 import json
 import re
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
 from coldbench.data import dataset
-from coldbench.errors import ColdbenchError
+from coldbench.errors import ColdbenchError, unknown
 from coldbench.grid import build, refuse_on_cpu, was_imported
 
 PAPER = "workflow/paper/tables.csv"
@@ -33,6 +34,14 @@ try:
     GRID = build(config, finished, check_operators=workflow.is_main_process)
 except ColdbenchError as error:
     stop(error)
+
+
+with open(PAPER, encoding="utf-8", newline="") as stream:
+    PRINTED = {(line["table"], line["row"]) for line in csv.DictReader(stream)}
+for name, entry in GRID.config.grid.items():
+    if entry.cell.row and (entry.cell.table, entry.cell.row) not in PRINTED:
+        rows = [row for table, row in PRINTED if table == entry.cell.table]
+        stop(unknown(f"row of table {entry.cell.table} in grid.{name}.cell", entry.cell.row, rows))
 
 
 # Jobs run the code of this checkout, the same that plans them, by workflow/bin/coldbench: with the Python that runs
@@ -144,7 +153,9 @@ def weights(wildcards):
     return [f"{RESULTS}/inception/fetched"] if FID and not GRID.config.inception else []
 
 
-FID_OPTIONS = f"--inception {shlex.quote(INCEPTION)} " + " ".join(f"--fid {protocol}" for protocol in FID) if FID else ""
+FID_OPTIONS = (
+    f"--inception {shlex.quote(INCEPTION)} " + " ".join(f"--fid {protocol}" for protocol in FID) if FID else ""
+)
 
 
 def sampling(wildcards):
