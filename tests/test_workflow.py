@@ -132,7 +132,7 @@ def test_what_is_typed_after_config(checkout: Checkout) -> None:
     for found in (
         "my results/smoke/E18-released-s1/model.safetensors",
         "--compile",
-        "--partner 'my results/data/photos-128'",
+        "--partner 'my results/data/photos-35'",
         "--inception 'my weights'",
     ):
         assert found in plan.output
