@@ -41,7 +41,7 @@ class Run:
     @property
     def devices(self) -> str:
         """What trained, sampled and scored it, each once."""
-        names = [self.fact(name) for name in ("trained_on", "device")]
+        names = [self.fact(name).replace(", 1 threads,", ", 1 thread,") for name in ("trained_on", "device")]  # as once
         return "; ".join(dict.fromkeys(name for name in names if name != "–")) or "–"
 
 
