@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import subprocess
 import sys
 import zipfile
@@ -17,12 +18,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from coldbench import checkpoint, cli, data, grid, manifest, models, official, sample
+from coldbench import checkpoint, cli, data, degradations, grid, manifest, models, official, sample
 from coldbench.config import Sampling
 from coldbench.errors import ColdbenchError
 from coldbench.experiment import Experiment, Network
 
 CPU = torch.device("cpu")
+GOLDEN = Path(__file__).parent / "golden"
 T = 4
 Weights = dict[str, Tensor]
 LAYOUTS = {  # folder of the released code: the prefix of its keys (protocol 1.6)
@@ -35,15 +37,59 @@ LAYOUTS = {  # folder of the released code: the prefix of its keys (protocol 1.6
     "both wrapped": "module.denoise_fn.module.",
     "the network alone": "",
 }
-BESIDE: dict[str, Callable[[], Weights]] = {
-    "nothing": dict,
-    "kernels": lambda: {f"module.gaussian_kernels.{i}.weight": torch.ones(1, 1, 3, 3) for i in range(T)},
-    "kernels, one GPU": lambda: {f"gaussian_kernels.{i}.weight": torch.ones(1, 1, 3, 3) for i in range(T)},
-    "noise": lambda: {
-        f"module.{name}": torch.linspace(1, 0, T)
-        for name in ("alphas_cumprod", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod")
-    },
-    "colour fade": lambda: {f"module.{name}": torch.ones(T, 1, 16, 16) for name in ("alphas", "one_minus_alphas")},
+BLUR = {"name": "blur", "T": T, "kernel": 3, "kernel_rate": 2, "std": 1.0, "schedule": "linear", "rate": 0.5}
+NOISE = {"name": "noise", "T": T}
+ANIMALS = {"name": "animorphosis", "T": T, "partner": "photos"}
+COLOUR = {"name": "inpainting_generation", "T": T, "std": 0.5, "rate": 0.6}
+
+
+def kernels(channels: int = 1) -> Weights:
+    """The kernels of BLUR, by the formula of protocol 2.1."""
+    found = {}
+    for i in range(T):
+        axis = torch.exp(-((torch.arange(3 + 2 * i) - 1 - i) ** 2) / (2 * (1 + i / 2) ** 2))
+        axis /= axis.sum()
+        found[f"module.gaussian_kernels.{i}.weight"] = (axis[:, None] * axis).repeat(channels, 1, 1, 1)
+    return found
+
+
+def mixed() -> Weights:
+    """ᾱ of NOISE, by the formula of protocol 2.7."""
+    f = torch.cos((torch.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2) ** 2
+    alphas = torch.cumprod(1 - torch.clamp(1 - f[1:] / f[:-1], max=0.999), dim=0)
+    found = {"alphas_cumprod": alphas, "sqrt_alphas_cumprod": alphas**0.5}
+    return {
+        f"module.{key}": value
+        for key, value in (found | {"sqrt_one_minus_alphas_cumprod": (1 - alphas) ** 0.5}).items()
+    }
+
+
+def colours() -> Weights:
+    """The weights of COLOUR, by the formula of protocol 2.3: the centre of a picture of 16 px is 7."""
+    axis = (torch.arange(16) - 7) ** 2
+    masks = [1 - torch.exp(-(axis[:, None] + axis) / (2 * (0.5 + 0.6 * i) ** 2)) for i in range(T - 1)]
+    one = torch.ones(16, 16)
+    colour = torch.stack([masks[0] * masks[1] * masks[2], masks[0] * masks[1], masks[0], one])[:, None]
+    return {"module.alphas": 1 - colour, "module.one_minus_alphas": colour}
+
+
+def schedule(spec: dict[str, object], size: int) -> Weights:
+    return official.schedule(degradations.build(spec, size), 3)
+
+
+def one_gpu(entries: Weights) -> Weights:
+    return {key.removeprefix("module."): value for key, value in entries.items()}
+
+
+BESIDE: dict[str, tuple[dict[str, object] | None, Callable[[], Weights]]] = {  # the degradation, and its schedule
+    "nothing": (None, dict),
+    "kernels": (BLUR, kernels),
+    "kernels, one GPU": (BLUR, lambda: one_gpu(kernels())),
+    "a blur's network": (BLUR, dict),
+    "noise": (NOISE, mixed),
+    "half precision": (NOISE, lambda: {key: value.half() for key, value in mixed().items()}),
+    "animals": (ANIMALS, mixed),
+    "colour fade": (COLOUR, colours),
 }
 
 
@@ -51,6 +97,11 @@ def fresh(network: Network, seed: int) -> Weights:
     """Weights of a network with values of their own."""
     torch.manual_seed(seed)
     return models.build(network, 1, 16).state_dict()
+
+
+def under(experiment: Experiment, degradation: dict[str, object] | None) -> Experiment:
+    """The experiment with another degradation, unless that is None."""
+    return experiment.model_copy(update={"degradation": degradation}) if degradation else experiment
 
 
 @pytest.fixture
@@ -87,7 +138,9 @@ def refused(source: Path, experiment: Experiment, out: Path) -> str:
 @pytest.mark.parametrize("layout", list(LAYOUTS))
 def test_every_layout_gives_the_averaged_weights(experiment, weights, tmp_path, layout, beside) -> None:
     """Key for key the `ema` entry, under each prefix, with or without kernels and schedules beside it."""
-    source = released(tmp_path / "model.pt", weights, LAYOUTS[layout], BESIDE[beside]())
+    degradation, entries = BESIDE[beside]
+    experiment = under(experiment, degradation)
+    source = released(tmp_path / "model.pt", weights, LAYOUTS[layout], entries())
     out = tmp_path / "model.safetensors"
     official.import_model(source, out, experiment)
     assert equal(safetensors.torch.load_file(out), weights)
@@ -116,20 +169,114 @@ def test_half_and_double_precision_become_single(experiment, weights, tmp_path) 
 
 
 @pytest.mark.parametrize(
-    ("beside", "length"),
+    ("degradation", "beside", "length"),
     [
-        ({f"module.gaussian_kernels.{i}.weight": torch.ones(1, 1, 3, 3) for i in range(12)}, 12),
-        ({f"module.gaussian_kernels.{i}.weight": torch.ones(1, 1, 3, 3) for i in range(T - 1)}, T - 1),
-        ({"module.alphas_cumprod": torch.ones(200)}, 200),
-        ({"module.sqrt_one_minus_alphas_cumprod": torch.ones(T - 1)}, T - 1),
-        ({"module.alphas": torch.ones(750, 1, 2, 2)}, 750),
-        ({"one_minus_alphas": torch.ones(5, 1, 2, 2)}, 5),
+        (BLUR, {f"module.gaussian_kernels.{i}.weight": torch.ones(1, 1, 3, 3) for i in range(12)}, 12),
+        (BLUR, {f"module.gaussian_kernels.{i}.weight": torch.ones(1, 1, 3, 3) for i in range(T - 1)}, T - 1),
+        (NOISE, {"module.alphas_cumprod": torch.ones(200)}, 200),
+        (ANIMALS, {"module.sqrt_one_minus_alphas_cumprod": torch.ones(T - 1)}, T - 1),
+        (COLOUR, {"module.alphas": torch.ones(750, 1, 2, 2)}, 750),
+        (COLOUR, {"one_minus_alphas": torch.ones(5, 1, 2, 2)}, 5),
     ],
 )
-def test_another_number_of_steps_is_told(experiment, weights, tmp_path, beside, length) -> None:
+def test_another_number_of_steps_is_told(experiment, weights, tmp_path, degradation, beside, length) -> None:
     source = released(tmp_path / "model.pt", weights, beside=beside)
-    told = refused(source, experiment, tmp_path / "out.safetensors")
+    told = refused(source, under(experiment, degradation), tmp_path / "out.safetensors")
     assert f"was trained with T = {length}, but tiny-test-s3 has T = {T}" in told
+
+
+FIRST, LAST = "module.gaussian_kernels.0.weight", f"module.gaussian_kernels.{T - 1}.weight"
+OWN: dict[str, tuple[dict[str, object], Callable[[], Weights]]] = {
+    "blur": (BLUR, kernels),
+    "noise": (NOISE, mixed),
+    "animorphosis": (ANIMALS, mixed),
+    "inpainting_generation": (COLOUR, colours),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        ("blur", {FIRST: None}, "schedule of blur with T = 4: keys 1 missing (gaussian_kernels.0.weight)"),
+        ("blur", {f"module.gaussian_kernels.{i}.weight": None for i in range(T - 1)}, "keys 3 missing (gaussian_ker"),
+        ("blur", {LAST: torch.ones(1, 1, 15, 15)}, "gaussian_kernels.3.weight: (1, 1, 15, 15), not (1, 1, 9, 9)"),
+        ("blur", {FIRST: torch.ones(3, 3, 3)}, "gaussian_kernels.0.weight: (3, 3, 3), not (1, 1, 3, 3)"),
+        ("blur", {FIRST: kernels(3)[FIRST]}, "gaussian_kernels.0.weight: (3, 1, 3, 3), not (1, 1, 3, 3)"),
+        ("blur", {FIRST: torch.full((1, 1, 3, 3), 1 / 9)}, "another schedule than tiny-test-s3: gaussian_kernels.0.w"),
+        ("blur", {FIRST: torch.full((1, 1, 3, 3), float("nan"))}, "not finite in gaussian_kernels.0.weight"),
+        ("blur", {FIRST: torch.ones(1, 1, 3, 3, dtype=torch.int64)}, "not floating point in gaussian_kernels.0.weight"),
+        ("blur", {FIRST: kernels()[FIRST] + 0j}, "not floating point in gaussian_kernels.0.weight"),
+        ("blur", {FIRST.removeprefix("module."): kernels()[FIRST]}, "gaussian_kernels.0.weight twice"),
+        ("blur", {"module.gaussian_kernels.00.weight": kernels()[FIRST]}, "1 extra (gaussian_kernels.00.weight)"),
+        ("blur", mixed(), "keys 3 extra (alphas_cumprod, sqrt_alphas_cumprod, sqrt_one_minus_alphas_cumprod)"),
+        ("noise", {"module.alphas_cumprod": torch.tensor(1.0)}, "alphas_cumprod: (), not (4,)"),
+        ("noise", {"module.sqrt_alphas_cumprod": None}, "keys 1 missing (sqrt_alphas_cumprod)"),
+        ("noise", {"module.alphas_cumprod": torch.linspace(1, 0, T)}, "alphas_cumprod differ"),
+        ("noise", kernels(), "keys 4 extra (gaussian_kernels.0.weight, "),
+        ("animorphosis", colours(), "keys 2 extra (alphas, one_minus_alphas)"),
+        (
+            "inpainting_generation",
+            {"module.alphas": torch.ones(T, 1, 128, 128)},
+            "(4, 1, 128, 128), not (4, 1, 16, 16)",
+        ),
+        (
+            "inpainting_generation",
+            {"module.alphas": colours()["module.one_minus_alphas"]},
+            "schedule than .*: alphas differ",
+        ),
+    ],
+)
+def test_another_schedule_is_refused(experiment, weights, tmp_path, name, change, told) -> None:
+    """Of a file that is right but for one change (None: without that key)."""
+    degradation, entries = OWN[name]
+    changed = {key: value for key, value in (entries() | change).items() if value is not None}
+    source = released(tmp_path / "model.pt", weights, beside=changed)
+    assert re.search(
+        re.escape(told).replace(r"\.\*", ".*"), refused(source, under(experiment, degradation), tmp_path / "o")
+    )
+
+
+@pytest.mark.parametrize("name", list(OWN))
+def test_schedules_of_other_degradations_are_refused(experiment, weights, tmp_path, name) -> None:
+    """Inpainting has none in its checkpoints."""
+    source = released(tmp_path / "model.pt", weights, beside=OWN[name][1]())
+    told = refused(source, experiment, tmp_path / "out.safetensors")
+    assert "does not fit the schedule of inpainting with T = 4: keys " in told
+    assert " extra (" in told
+
+
+def test_schedules_are_those_of_the_released_code() -> None:
+    """Against numbers that it computed itself, or that follow from its definitions."""
+    made = schedule({"name": "blur", "T": 50, "kernel": 11, "std": 0.35, "schedule": "linear", "rate": 0.01}, 32)
+    assert [list(value.shape) for value in made.values()] == [[3, 1, 11, 11]] * 50
+    for i, centre, end in ((0, 0.967343, 0.0), (49, 0.474930, 9.61e-9)):  # of one axis: protocol 8
+        kernel = made[f"gaussian_kernels.{i}.weight"]
+        np.testing.assert_allclose(kernel[:, 0, 5, 5], centre**2, atol=2e-6)
+        np.testing.assert_allclose(kernel[:, 0, 0, 5], centre * end, rtol=1e-3, atol=1e-12)
+    golden = np.load(GOLDEN / "sched_cosine.npz")
+    for steps in (10, 200, 1000):
+        for key, value in schedule({"name": "noise", "T": steps}, 32).items():
+            np.testing.assert_allclose(value, golden[f"{key}_T{steps}"], atol=4e-6)
+    made = schedule({"name": "inpainting_generation", "T": 750, "std": 0.05, "rate": 0.05}, 128)
+    golden = np.load(GOLDEN / "deg_colourfade_reverse_T750_init1.npz")
+    for weight in (made["alphas"][:, 0], 1 - made["one_minus_alphas"][:, 0]):
+        np.testing.assert_allclose(weight.mean(dim=(1, 2)), golden["alpha_mean_per_step"], atol=2e-6)
+        np.testing.assert_allclose(weight[:, 0, 0], golden["alpha_corner_per_step"], atol=2e-6)
+        np.testing.assert_allclose(weight[:, 63, 63], golden["alpha_centre_per_step"], atol=2e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.complex64, torch.bool])
+def test_weights_that_are_not_floating_point_are_refused(experiment, weights, tmp_path, dtype) -> None:
+    weights["final_conv.1.bias"] = torch.ones(1, dtype=dtype)
+    told = refused(released(tmp_path / "model.pt", weights), experiment, tmp_path / "out.safetensors")
+    assert "not floating point in final_conv.1.bias" in told
+
+
+def test_a_weight_under_two_prefixes_is_refused(experiment, weights, tmp_path) -> None:
+    """Rather than one of the two dropped."""
+    again = {"denoise_fn.final_conv.1.bias": weights["final_conv.1.bias"] + 1}
+    told = refused(released(tmp_path / "model.pt", weights, beside=again), experiment, tmp_path / "out.safetensors")
+    assert "holds final_conv.1.bias twice, under two prefixes; the second is denoise_fn.final_conv.1.bias" in told
 
 
 def test_keys_that_do_not_fit_are_counted_and_named(experiment, weights, tmp_path) -> None:
@@ -243,6 +390,8 @@ def test_files_from_before_torch_1_6_are_read(experiment, weights, tmp_path) -> 
         ({"ema": {}}, "missing"),
         ({"ema": {"module.denoise_fn.a": 3, "b": "text"}}, "module.denoise_fn.a, b in 'ema' is no tensor"),
         ({1: 2, "ema": {7: [1.0]}}, "7 in 'ema' is no tensor"),
+        ({"ema": {7: torch.ones(1)}}, "7 in 'ema' is no tensor, named and dense"),
+        ({"ema": {"a": torch.ones(1).to_sparse()}}, "a in 'ema' is no tensor, named and dense"),
     ],
 )
 def test_other_contents_are_refused(experiment, tmp_path, state, told) -> None:
@@ -288,9 +437,9 @@ def test_nothing_in_a_file_is_executed(experiment, weights, tmp_path, form, wher
         assert list((tmp_path / "trap").iterdir())
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
 def test_weights_that_are_not_finite_are_refused(experiment, weights, tmp_path, value) -> None:
-    weights["final_conv.1.bias"][0] = value
+    weights["final_conv.1.bias"] = torch.tensor([value], dtype=torch.float64)  # 1e300 is infinite in single precision
     told = refused(released(tmp_path / "model.pt", weights), experiment, tmp_path / "out.safetensors")
     assert "weights are not finite in final_conv.1.bias" in told
 
