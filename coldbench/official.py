@@ -22,7 +22,7 @@ from coldbench.degradations import Degradation, InpaintingGeneration
 from coldbench.degradations.blur import Blur, gaussian_weights
 from coldbench.degradations.mixing import Mixing
 from coldbench.errors import ColdbenchError
-from coldbench.experiment import Experiment
+from coldbench.experiment import Experiment, checked
 from coldbench.files import atomic
 from coldbench.progress import log
 
@@ -30,6 +30,16 @@ NETWORK = re.compile(r"^(?:module\.)?(?:denoise_fn|defade_fn)\.(?:module\.)?")
 SCHEDULE = re.compile(
     r"^(?:module\.)?(gaussian_kernels\.[0-9]{1,5}\.weight|alphas|one_minus_alphas|(?:sqrt_(?:one_minus_)?)?alphas_cumprod)$"
 )
+PREFIXES = {  # of the network's keys, by the folder of the released code that trains such a degradation (protocol 1.6)
+    "animorphosis": "module.denoise_fn.",
+    "blur": "module.denoise_fn.",
+    "decolorization": "denoise_fn.",
+    "inpainting": "module.defade_fn.",
+    "inpainting_generation": "module.denoise_fn.",
+    "noise": "module.denoise_fn.",
+    "snow": "denoise_fn.",
+    "superresolution": "module.denoise_fn.",
+}
 RELATIVE, ABSOLUTE = 1e-3, 1e-5
 """How exactly a schedule must be the experiment's: float32 sums err by 4e-6 (golden vectors), float16 by 5e-4 of it."""
 SHOWN = 4
@@ -80,11 +90,21 @@ def schedule(degradation: Degradation, channels: int) -> dict[str, Tensor]:
     return {key: value.to(torch.float32).contiguous() for key, value in found.items()}
 
 
-def save(path: Path, weights: dict[str, Tensor], step: int) -> None:
-    """Write weights as a released checkpoint: `step`, and the network under `module.denoise_fn.`, twice."""
-    module = {f"module.denoise_fn.{key}": value for key, value in weights.items()}
+def save(path: Path, weights: dict[str, Tensor], experiment: Experiment) -> None:
+    """Write weights as a released checkpoint: `step`, and as `model` and as `ema` every entry that protocol 1.6 names.
+
+    These are the network under its family's prefix, and `schedule`: kernels, ᾱ or the weights of image and colour,
+    computed anew. Covered are the names, shapes and numbers of all eight families, as that table and the golden vectors
+    have them, and that `load` takes them back; the released code itself was not run on such a file. Its MNIST and
+    CIFAR-10 scripts of inpainting and super-resolution leave out the wrapper that the table's `module.` stands for.
+    """
+    beside = schedule(pipeline.degradation_of(experiment, None), data.dataset(experiment.dataset).channels)
+    prefix = PREFIXES[experiment.degradation["name"]]
+    outer = "module." if prefix.startswith("module.") else ""
+    module = {f"{prefix}{key}": value for key, value in weights.items()}
+    module |= {f"{outer}{key}": value for key, value in beside.items()}
     with atomic(path) as temporary:
-        torch.save({"step": step, "model": module, "ema": module}, temporary)
+        torch.save({"step": experiment.training.updates, "model": module, "ema": module}, temporary)
 
 
 def import_model(source: Path, out: Path, experiment: Experiment) -> None:
@@ -100,9 +120,19 @@ def export_model(model: Path, out: Path) -> None:
     if out.suffix == ".safetensors":
         checkpoint.save_weights(out, weights, about)
     elif out.suffix == ".pt":
-        save(out, weights, int(json.loads(about["experiment"])["training"]["updates"]))
+        save(out, weights, _experiment(model, about["experiment"]))
     else:
         raise ColdbenchError(f"cannot export to {out}: its suffix must be .safetensors or .pt")
+
+
+def _experiment(model: Path, text: str) -> Experiment:
+    """The experiment in the metadata of `model`, without the origin that stands there beside it."""
+    try:
+        fields = json.loads(text)
+        fields.pop("origin", None)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ColdbenchError(f"the experiment in {model} is damaged: {error}") from error
+    return checked(Experiment, fields, f"the experiment in {model}")
 
 
 def _read(path: Path) -> dict[str, Tensor]:

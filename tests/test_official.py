@@ -444,24 +444,75 @@ def test_weights_that_are_not_finite_are_refused(experiment, weights, tmp_path, 
     assert "weights are not finite in final_conv.1.bias" in told
 
 
-def test_export_and_import_give_the_same_bits(experiment, weights, tmp_path) -> None:
-    """import(export(x)) is x; the exported files are plain safetensors, and a checkpoint with step, model and ema."""
+FAMILIES = [(name, spec) for name, kind in degradations.DEGRADATIONS.items() for spec in kind.examples]
+PREFIX_OF = {"inpainting": "module.defade_fn.", "snow": "denoise_fn.", "decolorization": "denoise_fn."}
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"), FAMILIES, ids=[f"{name}-{place}" for place, (name, _) in enumerate(FAMILIES)]
+)
+@pytest.mark.parametrize(("dataset", "channels"), [("digits", 1), ("photos", 3)])
+def test_export_and_import_give_the_same_bits(experiment, tmp_path, name, spec, dataset, channels) -> None:
+    """import(export(x)) is x for every family, and so is the checkpoint; it has step, model and ema."""
+    model, theirs = tmp_path / "model.safetensors", tmp_path / "theirs.pt"
+    experiment = experiment.model_copy(update={"degradation": {"name": name, **spec}, "dataset": dataset})
+    weights = models.build(experiment.network, channels, 16).state_dict()
+    checkpoint.save_model(model, weights, experiment, {"world_size": 1})
+    official.export_model(model, theirs)
+    state = torch.load(theirs, weights_only=True)
+    assert state.keys() == {"step", "model", "ema"}
+    assert state["step"] == experiment.training.updates
+    assert equal(state["model"], state["ema"])
+    prefix = PREFIX_OF.get(name, "module.denoise_fn.")
+    ema = dict(state["ema"])
+    assert equal({key: ema.pop(prefix + key) for key in weights}, weights)
+    steps, shapes = spec["T"], {key: list(value.shape) for key, value in ema.items()}
+    if name == "blur":
+        sides = [spec["kernel"] + i * spec.get("kernel_rate", 0) for i in range(steps)]
+        assert shapes == {f"module.gaussian_kernels.{i}.weight": [channels, 1, k, k] for i, k in enumerate(sides)}
+    elif name in ("noise", "animorphosis"):
+        assert shapes == {key: [steps] for key in mixed()}
+    elif name == "inpainting_generation":
+        assert shapes == {key: [steps, 1, 16, 16] for key in colours()}
+    else:
+        assert not shapes
+    official.import_model(theirs, tmp_path / "back.safetensors", experiment)
+    assert equal(safetensors.torch.load_file(tmp_path / "back.safetensors"), weights)
+    official.export_model(tmp_path / "back.safetensors", tmp_path / "again.pt")
+    assert equal(torch.load(tmp_path / "again.pt", weights_only=True)["ema"], state["ema"])
+
+
+@pytest.mark.parametrize("name", list(OWN))
+def test_what_is_exported_beside_the_network_follows_the_formula(experiment, weights, tmp_path, name) -> None:
+    degradation, entries = OWN[name]
+    model, theirs = tmp_path / "model.safetensors", tmp_path / "theirs.pt"
+    checkpoint.save_model(model, weights, under(experiment, degradation))
+    official.export_model(model, theirs)
+    ema = torch.load(theirs, weights_only=True)["ema"]
+    assert {key for key in ema if "denoise_fn" not in key} == set(entries())
+    for key, value in entries().items():
+        torch.testing.assert_close(ema[key], value, rtol=1e-4, atol=1e-6)
+
+
+def test_plain_export_is_the_model(experiment, weights, tmp_path) -> None:
     model = tmp_path / "model.safetensors"
     checkpoint.save_model(model, weights, experiment, {"world_size": 1})
     official.export_model(model, tmp_path / "plain.safetensors")
     assert equal(safetensors.torch.load_file(tmp_path / "plain.safetensors"), weights)
     assert (tmp_path / "plain.safetensors").read_bytes() == model.read_bytes()
-    official.export_model(model, tmp_path / "theirs.pt")
-    theirs = torch.load(tmp_path / "theirs.pt", weights_only=True)
-    assert theirs.keys() == {"step", "model", "ema"}
-    assert theirs["step"] == experiment.training.updates
-    assert equal(theirs["ema"], {f"module.denoise_fn.{key}": value for key, value in weights.items()})
-    assert equal(theirs["model"], theirs["ema"])
-    official.import_model(tmp_path / "theirs.pt", tmp_path / "back.safetensors", experiment)
-    assert equal(safetensors.torch.load_file(tmp_path / "back.safetensors"), weights)
-    official.export_model(tmp_path / "back.safetensors", tmp_path / "again.pt")
-    again = torch.load(tmp_path / "again.pt", weights_only=True)
-    assert equal(again["ema"], theirs["ema"])
+
+
+def test_every_family_has_a_prefix() -> None:
+    assert official.PREFIXES.keys() == degradations.DEGRADATIONS.keys()
+
+
+@pytest.mark.parametrize("about", ["{", "3", "{}"])
+def test_a_damaged_experiment_is_not_exported(weights, tmp_path, about) -> None:
+    model = tmp_path / "model.safetensors"
+    checkpoint.save_weights(model, weights, {"experiment": about})
+    with pytest.raises(ColdbenchError, match=r"the experiment in .*model\.safetensors"):
+        official.export_model(model, tmp_path / "out.pt")
+    assert not (tmp_path / "out.pt").exists()
 
 
 @pytest.mark.parametrize("name", ["model.bin", "model", "model.PT", "model.safetensors.gz"])
@@ -514,7 +565,8 @@ def test_the_command_line(experiment, weights, tmp_path, monkeypatch, capsys) ->
     assert command(monkeypatch, capsys, *words)[0] == 0
     assert again.read_bytes() == model.read_bytes()
     assert command(monkeypatch, capsys, "export", model, "--out", tmp_path / "out.pt")[0] == 0
-    assert equal(torch.load(tmp_path / "out.pt", weights_only=True)["ema"], torch.load(source)["ema"])
+    exported = torch.load(tmp_path / "out.pt", weights_only=True)["ema"]
+    assert equal(exported, {f"module.defade_fn.{key}": value for key, value in weights.items()})
     source.write_bytes(source.read_bytes()[:5000])
     none = tmp_path / "none.safetensors"
     status, told = command(monkeypatch, capsys, "import", source, "--experiment", science, "--out", none)

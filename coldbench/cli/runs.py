@@ -107,7 +107,7 @@ def train(
 
 
 def import_model(source: Path, experiment: Science, out: Out, log: Log = None) -> None:
-    """Turn a checkpoint of the released code (.pt) into a model, checking every key and shape."""
+    """Turn a checkpoint of the released code (.pt) into a model, checking every key, shape and schedule."""
     resolved = experiment_of(experiment)
     progress.log_to(log, f"[{resolved.run} import]")
     from coldbench import official
