@@ -27,15 +27,32 @@ def finished(out: Path, record: Record, wanted: Record) -> bool:
 
 
 def load(out: Path) -> dict[str, Record]:
-    """The journal of a folder by output, the newest entries; lines that a kill cut short are passed over."""
+    """The journal of a folder by output, the newest entries; lines that a kill cut short are passed over.
+
+    ColdbenchError if what stands there cannot be read, or is something else: a file that holds no entry at all.
+    """
     path, records = out / JOURNAL, dict[str, Record]()
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
+    if not os.path.lexists(path):
+        return records
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ColdbenchError(f"cannot read {path}: {error.strerror or error}") from error
+    for line in text.splitlines():
         try:
             record = json.loads(line)
-            records[record["output"]] = record
+            if "sha256" in record:
+                records[record["output"]] = record
         except (ValueError, KeyError, TypeError):
             continue
+    if text and not records:
+        raise foreign(path)
     return records
+
+
+def foreign(path: Path) -> ColdbenchError:
+    """The error for a file that stands where one is to be written, and is not known from a journal."""
+    return ColdbenchError(f"{path} exists and was not written by restore: move it or give another folder")
 
 
 def append(path: Path, records: Mapping[str, Record]) -> None:

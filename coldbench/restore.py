@@ -2,12 +2,14 @@
 
 What is random in the degradation cannot be seen in such an image: the user tells it, or it is drawn as for test images.
 Every output is entered into a journal in the folder, with its hash, before it is written. A run that was stopped or
-killed thus goes on where it was, makes a damaged file again, and never overwrites a file that it did not write.
+killed thus goes on where it was, and never overwrites a file that it did not write. An output that is not as it was
+written, damaged or changed by the user, is made again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from coldbench.data.images_on_disk import SUFFIXES, list_images
 from coldbench.degradations import Degradation, State
 from coldbench.errors import ColdbenchError, unknown
 from coldbench.experiment import fingerprint
-from coldbench.files import atomic, sha256, write_json, write_text
+from coldbench.files import atomic, sha256, write_text
 from coldbench.images import from_uint8
 from coldbench.journal import JOURNAL, Record
 from coldbench.pictures import encode, read
@@ -111,9 +113,10 @@ def restore(
 
     Writes for each image an 8-bit PNG, clipped and rounded to nearest, of the same relative path with the suffix .png;
     then, last, `out`/restored.json, which names settings and files. A run that was stopped goes on; an output of other
-    settings or of another image is made again. Raises ColdbenchError, before anything is written, for settings that do
-    not fit the model, an image that cannot be read or has another size, two images with one output, and an output that
-    exists but was not written here.
+    settings or of another image is made again, and so is one that was changed since: move what you edit. Raises
+    ColdbenchError, before anything is written, for settings that do not fit the model, an image that cannot be read or
+    has another size, two images with one output, an output that needs a folder where another output or a file stands,
+    and an output, a restored.json or a journal that exists but was not written here.
     """
     channels = _channels(model)
     loaded = checkpoint.load_model(model, channels, device)
@@ -156,7 +159,9 @@ def restore(
         if len(missing) < len(items):
             log.info("%d of %d images are there already", len(items) - len(missing), len(items))
         _warn(method, told, drawn)
-        write_text(out / JOURNAL, journal.lines(records))  # without a line cut short, to which the next would be joined
+        # Written anew, so that no line is cut short, to which the next would be joined; and never without an entry.
+        records.setdefault(RESULT, {"output": RESULT, "sha256": None})
+        write_text(out / JOURNAL, journal.lines(records))
         (out / RESULT).unlink(missing_ok=True)  # until the end the folder is not what it says
         ticker, seen = Ticker(max(1, way.length * len(missing)), "image·step", 1), 0
         for first in range(0, len(missing), batch):
@@ -184,7 +189,10 @@ def restore(
         | {key: records[item.output][key] for key in ("source", "sha256")}
         for item in items
     ]
-    write_json(out / RESULT, {**whole, "images": images})
+    text = json.dumps({**whole, "images": images}, indent=1, sort_keys=True) + "\n"
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    journal.append(out / JOURNAL, {RESULT: {"output": RESULT, "sha256": digest}})
+    write_text(out / RESULT, text)
     log.info("%s: %d images, restored by %s from severity %d", out, len(items), method, begin)
 
 
@@ -268,12 +276,25 @@ def _items(source: Path, out: Path) -> list[Item]:
         if output in found:
             raise ColdbenchError(f"{found[output]} and {path} would both become {out / output}: rename one of them")
         found[output] = path
+    for output, path in found.items():
+        for folder in Path(output).parents:
+            if (other := found.get(str(folder))) is not None:
+                raise ColdbenchError(f"{other} would become {out / folder}, the folder of {path}'s: rename one of them")
     return [Item(place, path, output) for place, (output, path) in enumerate(found.items())]
 
 
 def _check_foreign(out: Path, items: list[Item], records: Mapping[str, Record]) -> None:
-    """Raise ColdbenchError if a file that is to be written is there and not in the journal."""
-    results = [] if records else [RESULT]
-    for name in [item.output for item in items if item.output not in records] + results:
-        if os.path.lexists(path := out / name):
-            raise ColdbenchError(f"{path} exists and was not written by restore: move it or give another folder")
+    """Raise ColdbenchError if a file that is to be written is there and not in the journal, or cannot be there."""
+    result = out / RESULT
+    known = result.is_file() and sha256(result) == records.get(RESULT, {}).get("sha256")
+    if os.path.lexists(result) and not known:
+        raise journal.foreign(result)
+    for item in items:
+        path = out / item.output
+        if os.path.lexists(path) and (item.output not in records or path.is_dir()):
+            raise journal.foreign(path)
+        for folder in Path(item.output).parents:
+            if os.path.lexists(out / folder) and not (out / folder).is_dir():
+                raise ColdbenchError(
+                    f"{out / folder} is no folder, but {item.output} needs one: move it or give another folder"
+                )

@@ -477,6 +477,84 @@ def test_foreign_files_are_never_overwritten(model, source, tmp_path):
         run(model, source / "1.png", source)
 
 
+@pytest.mark.parametrize("content", [b"mine", b"[1]\n2\n", b'{"output": "a"}\n', bytes(range(256)), b"{}\n" * 9])
+def test_a_foreign_journal_is_never_replaced(model, source, tmp_path, content):
+    """A file of that name in which no line is an entry."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / restore.JOURNAL).write_bytes(content)
+    with pytest.raises(ColdbenchError, match=r"out/\.restored\.jsonl exists and was not written by restore: move it"):
+        run(model, source, out)
+    assert (out / restore.JOURNAL).read_bytes() == content
+    assert not pictures(out)
+    (out / restore.JOURNAL).unlink()
+    (out / restore.JOURNAL).mkdir()
+    with pytest.raises(ColdbenchError, match=r"cannot read .*out/\.restored\.jsonl: Is a directory"):
+        run(model, source, out)
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_journal_without_images_is_ones_own(model, source, tmp_path, monkeypatch, torn):
+    """Killed before the first entry of an image, or in the middle of it."""
+    out = tmp_path / "out"
+
+    def dying(path: Path, records: Any) -> None:
+        if torn:
+            path.open("a").write(journal.lines(records)[:9])
+        raise Killed
+
+    monkeypatch.setattr(journal, "append", dying)
+    with pytest.raises(Killed):
+        run(model, source, out)
+    monkeypatch.undo()
+    assert len(run(model, source, out)) == 9
+
+
+def test_a_foreign_result_is_never_replaced(model, source, tmp_path):
+    """Neither in a folder of ours, nor after a run that was stopped; nor is one's own that was changed."""
+    out = tmp_path / "out"
+    run(model, source, out)
+    own = (out / "restored.json").read_text()
+    for content in ("mine", own + "\n", ""):
+        (out / "restored.json").write_text(content)
+        with pytest.raises(ColdbenchError, match=r"out/restored\.json exists and was not written by restore: move it"):
+            run(model, source, out)
+        assert (out / "restored.json").read_text() == content
+    (out / "restored.json").write_text(own)
+    run(model, source, out, method="naive")
+    assert json.loads((out / "restored.json").read_text())["method"] == "naive"
+    (out / "restored.json").unlink()
+    (out / "restored.json").mkdir()
+    with pytest.raises(ColdbenchError, match=r"out/restored\.json exists and was not written by restore"):
+        run(model, source, out)
+
+
+def test_outputs_in_each_others_way(model, source, tmp_path):
+    """Told before anything is written."""
+    out = tmp_path / "out"
+    write(source / "x" / "c.jpg", EVEN)
+    write(source / "x" / "c.png" / "y" / "b.png", EVEN)
+    words = r"x/c\.jpg would become .*out/x/c\.png, the folder of .*x/c\.png/y/b\.png's: rename one of them"
+    with pytest.raises(ColdbenchError, match=words):
+        run(model, source, out)
+    assert not out.exists()
+    (source / "x" / "c.jpg").unlink()
+    for name in ("d", "x/c.png"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("mine")
+        with pytest.raises(ColdbenchError, match=rf"out/{name} is no folder, but {name}/.*\.png needs one: move it"):
+            run(model, source, out)
+        assert [path for path in out.rglob("*") if path.is_file()] == [out / name]
+        (out / name).unlink()
+    (source / "x" / "c.png").rename(source / "x" / "c")
+    run(model, source, out)
+    (out / "2.png").unlink()
+    (out / "2.png").mkdir()
+    with pytest.raises(ColdbenchError, match=r"out/2\.png exists and was not written by restore"):
+        run(model, source, out)
+    assert (out / "restored.json").exists()
+
+
 # Going on
 
 
@@ -518,7 +596,7 @@ def test_a_killed_run_goes_on(model, source, tmp_path, monkeypatch, torn):
     for name, image in found.items():
         assert np.abs(image.astype(int) - reference[name]).max() <= 1
     lines = (out / restore.JOURNAL).read_text().splitlines()
-    assert {json.loads(line)["output"] for line in lines} == set(reference)
+    assert {json.loads(line)["output"] for line in lines} == {*reference, "restored.json"}
     before = dates(out)
     (out / "restored.json").unlink()
     run(model, source, out)

@@ -66,7 +66,10 @@ def restore(
     threads: Threads = None,
     log: Log = None,
 ) -> None:
-    """Restore your own degraded images with MODEL; a stopped run goes on, and nothing foreign is overwritten."""
+    """Restore your own degraded images with MODEL; a stopped run goes on, and nothing foreign is overwritten.
+
+    An output of other settings or of another image is made again, and so is one that was changed: move what you edit.
+    """
     target = setup(log, "restore", device, threads)
     from coldbench import restore as restoring
 
