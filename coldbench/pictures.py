@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from coldbench.data.images_on_disk import FORMATS, fit
+from coldbench.data.images_on_disk import FORMATS, eight_bits, fit
 from coldbench.errors import ColdbenchError
 from coldbench.images import to_unit_interval
 
@@ -34,10 +34,7 @@ def read(path: Path, side: int, channels: int, resize: bool) -> tuple[Pixels, st
         raise ColdbenchError(f"{path} cannot be read: {error.strerror or error}") from error
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
-            picture = ImageOps.exif_transpose(opened)
-            if picture.mode.startswith("I"):  # Pillow itself would clip 16 bits, not scale them
-                wide = np.asarray(picture).astype(np.uint32)
-                picture = Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
+            picture = eight_bits(ImageOps.exif_transpose(opened))
             if picture.mode == "P":
                 picture = picture.convert("RGBA")  # a palette may be transparent
             picture = picture.convert("RGB" if channels == 3 else "L").convert("RGB")

@@ -405,6 +405,14 @@ def test_any_picture_is_fitted_as_by_torchvision(size: int, shape: tuple[int, ..
     np.testing.assert_array_equal(images_on_disk.decode(content, size, "x"), np.asarray(expected).transpose(2, 0, 1))
 
 
+def test_sixteen_bits_are_scaled_not_clipped() -> None:
+    """Grey pictures of 16 bits have the nearest 8; Pillow alone would make nearly all of them white."""
+    grey = noise(32, 32)
+    for wide in (grey.astype(np.uint16) * 257, np.clip(grey.astype(np.int64) * 257 + 128, 0, 65535).astype(np.uint16)):
+        decoded = images_on_disk.decode(encoded(wide), 32, "x")
+        np.testing.assert_array_equal(decoded, np.stack([grey] * 3))
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_every_data_set_builds_at_any_size(
     copies: Path,

@@ -60,18 +60,29 @@ def read_image(path: Path, size: int) -> NDArray[np.uint8]:
 def decode(content: bytes, size: int, origin: object) -> NDArray[np.uint8]:
     """A JPEG or PNG file's `content` as RGB, brought to `size` by `fit`: uint8 (3, size, size).
 
-    Grey pictures get three equal channels; transparency and orientation tags are ignored, as in the released loaders.
+    Grey pictures get three equal channels, those of 16 bits the nearest 8 (`eight_bits`); transparency and orientation
+    tags are ignored, as in the released loaders.
     ColdbenchError, beginning with `origin`, if the content is truncated or no such image.
     """
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
-            picture = opened.convert("RGB")
+            picture = eight_bits(opened).convert("RGB")
     except Exception as error:  # a damaged file makes Pillow's parsers raise nearly anything
         reason = " ".join(re.sub("<_io.BytesIO[^>]*>", "its content", str(error)).split())
         raise ColdbenchError(f"{origin} cannot be decoded as an image: {reason or type(error).__name__}") from error
     return fit(picture, size)
+
+
+def eight_bits(picture: Image.Image) -> Image.Image:
+    """A grey picture of 16 bits brought to the nearest 8, where Pillow itself would clip; any other as it is."""
+    from PIL import Image
+
+    if not picture.mode.startswith("I"):
+        return picture
+    wide = np.asarray(picture).astype(np.uint32)
+    return Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
 
 
 def fit(picture: Image.Image, size: int) -> NDArray[np.uint8]:
