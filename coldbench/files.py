@@ -55,12 +55,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in `path`; ColdbenchError if it is missing or damaged."""
+    """The JSON value in `path`; ColdbenchError if it is missing, cannot be read or is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ColdbenchError(f"{path} does not exist") from error
-    except ValueError as error:
+    except OSError as error:
+        raise ColdbenchError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
         raise ColdbenchError(f"{path} is damaged: {error}; delete it and run again") from error
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
+from coldbench.errors import ColdbenchError
+
 log = logging.getLogger("coldbench")
 
 RESUMABLE = 75
@@ -78,9 +80,12 @@ def log_to(path: Path | None, name: str) -> None:
 
 
 def also_to(path: Path) -> None:
-    """Append progress lines to one more file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, mode="a")
+    """Append progress lines to one more file; ColdbenchError if it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path, mode="a")
+    except OSError as error:
+        raise ColdbenchError(f"cannot write log {path}: {error.strerror or error}") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
 

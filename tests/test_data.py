@@ -197,7 +197,9 @@ def test_load_names_the_damaged_file(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(ColdbenchError, match=r"test\.npy does not exist"):
         data.load(tmp_path, "test")
-    for damaged in ({"name": "digits"}, []):
+    about = data.info(tmp_path)
+    counts = [None, 3, [360], {}, {"train": 1437}, {"train": None, "test": 360}, {"train": "1437", "test": 360}]
+    for damaged in ({"name": "digits"}, [], *({**about, "counts": each} for each in counts)):
         write_json(tmp_path / "info.json", damaged)
         with pytest.raises(ColdbenchError, match=r"info\.json is damaged"):
             data.load(tmp_path, "train")

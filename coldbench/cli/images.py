@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from coldbench import progress
-from coldbench.cli.options import CALIBRATED, PAPER, Device, Log, Out, Partner, Threads, setup
+from coldbench.cli.options import CALIBRATED, PAPER, Device, Log, Out, Partner, Threads, setup, text_of
 from coldbench.errors import ColdbenchError
 
 
@@ -101,11 +101,7 @@ def calibrate(
     from coldbench.report import calibration as view
     from coldbench.report import inputs
 
-    try:
-        text = readings.read_text()
-    except OSError as error:
-        raise ColdbenchError(f"cannot read {readings}: {error.strerror}") from error
-    plan, cells = reading.load(text, str(readings)), inputs.load_paper(paper)
+    plan, cells = reading.load(text_of(readings, "readings"), str(readings)), inputs.load_paper(paper)
     began = time.monotonic()
     records = calibration.run(plan, data, target, images)
     facts = calibration.facts(records, time.monotonic() - began, target)

@@ -50,10 +50,17 @@ def setup(log: Path | None, name: str, device: str, threads: int | None) -> torc
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def text_of(path: Path, what: str) -> str:
+    """The text of a user's file, `what` it should be; ColdbenchError if it cannot be read or is no UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ColdbenchError(f"cannot read {what} {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ColdbenchError(f"{what} {path} is no text in UTF-8 (byte {error.start})") from error
+
+
 def experiment_of(text: str) -> Experiment:
     """The experiment in `text`, JSON or the name of a file; ColdbenchError if it is neither."""
-    try:
-        content = text if text.lstrip().startswith("{") else Path(text).read_text()
-    except OSError as error:
-        raise ColdbenchError(f"cannot read experiment {text}: {error.strerror}") from error
+    content = text if text.lstrip().startswith("{") else text_of(Path(text), "experiment")
     return from_json(Experiment, content, "experiment")

@@ -93,7 +93,7 @@ def train(
     """Train one model; WORK keeps the checkpoints, from which a stopped training goes on."""
     resolved = experiment_of(experiment)
     target = setup(log, f"{resolved.run} train", device, threads)
-    with contextlib.suppress(OSError):  # Snakemake removes LOG when a job runs again: this keeps it all
+    with contextlib.suppress(ColdbenchError):  # Snakemake removes LOG when a job runs again: this keeps it all
         progress.also_to(work / "train.log")
     from coldbench import train as training
     from coldbench.grid import refuse_on_cpu

@@ -120,6 +120,9 @@ def info(out: Path) -> dict[str, Any]:
         raise ColdbenchError(
             f"{path} is damaged: it lacks some of {', '.join(sorted(keys))}; prepare the data set again"
         )
+    counts = found["counts"]
+    if not isinstance(counts, dict) or not all(isinstance(counts.get(split), int) for split in SPLITS):
+        raise ColdbenchError(f"{path} is damaged: counts must name train and test images; prepare the data set again")
     return found
 
 
