@@ -145,11 +145,33 @@ def find(view: TableView, label: str, method: str, metric: str) -> Cell:
             "misprint suspected",
             "0.907",
         ),
+        (  # neither the one number nor the other: a suspected exchange excuses nothing
+            score(metric="ssim", value=0.5, method="direct"),
+            "T4-CelebA-reconstruction-ssim",
+            "differs",
+            "and from 0.907 as well",
+        ),
     ],
 )
 def test_verdict(ours: Score, cell: str, kind: str, says: str) -> None:
     verdict = judge(ours, printed(cell), "")
     assert (verdict.kind, says in verdict.reason) == (kind, True), verdict
+
+
+def test_a_distance_of_fewer_images_is_not_compared() -> None:
+    """The Degraded cells need no network, but a Fréchet distance falls with the number of images."""
+    few = score(metric="fid_clean", reference="test", value=430.0, n=2500, budget="short")
+    assert judge(few, printed("T1-MNIST-degraded-fid"), "").kind == "reproduced"
+    found = judge(few, printed("T1-MNIST-degraded-fid"), "", whole=10_000)
+    assert (found.kind, "of all images, here 10,000" in found.reason) == ("not comparable", True)
+    assert judge(few, printed("T1-MNIST-degraded-fid"), "", whole=2500).kind == "reproduced"
+    (cell,) = [
+        cell
+        for row in table_view("1", (few, score(budget="short")), PAPER).rows
+        for cell in row.cells
+        if cell.ours == few
+    ]
+    assert cell.verdict == found
 
 
 def test_verdict_without_a_value_or_a_counterpart() -> None:
