@@ -160,7 +160,7 @@ def test_verdict(ours: Score, cell: str, kind: str, says: str) -> None:
 
 def test_a_distance_of_fewer_images_is_not_compared() -> None:
     """The Degraded cells need no network, but a Fréchet distance falls with the number of images."""
-    few = score(metric="fid_clean", reference="test", value=430.0, n=2500, budget="short")
+    few = score(metric="fid_paper-float", reference="test", value=430.0, n=2500, budget="short")
     assert judge(few, printed("T1-MNIST-degraded-fid"), "").kind == "reproduced"
     found = judge(few, printed("T1-MNIST-degraded-fid"), "", whole=10_000)
     assert (found.kind, "of all images, here 10,000" in found.reason) == ("not comparable", True)
