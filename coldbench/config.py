@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from coldbench.errors import ColdbenchError, unknown
-from coldbench.experiment import Count, Experiment, Flag, Name, Natural, Number, Strict, checked, merged
+from coldbench.experiment import Count, Experiment, Flag, Name, Natural, Plain, Strict, checked, merged
 
 Method = Literal["direct", "naive", "tacos", "estimated", "resampled", "naive_resampled", "ddpm"]
 Fid = Literal["paper-float", "legacy_pytorch", "legacy_tensorflow", "clean"]
@@ -43,7 +43,7 @@ class Start(Strict):
 
     kind: Literal["means", "grid", "colour", "partner", "noise"]
     components: Count = 1
-    noise_level: Annotated[float, Number, Field(ge=0)] = 0.0
+    noise_level: Annotated[float, Plain, Field(ge=0)] = 0.0
 
 
 class SampleSet(Strict):
@@ -210,7 +210,7 @@ class Config(Strict):
     compile: Flag = False
     channels_last: Flag = False
     preview_every: Natural = 0
-    checkpoint_every: Annotated[float, Number, Field(ge=0)] = 60.0
+    checkpoint_every: Annotated[float, Plain, Field(ge=0)] = 60.0
     imports: dict[Name, str] = {}
     fid: Annotated[list[Fid], BeforeValidator(_listed)] = []
     inception: str = ""
@@ -222,7 +222,7 @@ class Config(Strict):
     accept: Names = []
     stand_in: dict[str, str] = {}
     threads: dict[Literal["prepare", "train", "sample", "evaluate", "report"], Count] = {}
-    max_cpu_hours: Annotated[float, Number, Field(gt=0)] = 24.0
+    max_cpu_hours: Annotated[float, Plain, Field(gt=0)] = 24.0
     budgets: Annotated[dict[Name, Budget], Field(min_length=1)]
     grid: Annotated[dict[Name, Entry], BeforeValidator(_with_models), Field(min_length=1)]
 

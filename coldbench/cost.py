@@ -19,12 +19,12 @@ from pydantic import Field, model_validator
 from coldbench import data
 from coldbench.config import Run, SampleSet, Sampling
 from coldbench.errors import unknown
-from coldbench.experiment import Count, Experiment, Name, Network, Number, Strict, checked
+from coldbench.experiment import Count, Experiment, Name, Network, Plain, Strict, checked
 from coldbench.files import read_yaml
 
 Stage = Literal["train", "sample"]
 Precision = Literal["fp32", "tf32", "bf16"]
-Positive = Annotated[float, Number, Field(gt=0)]
+Positive = Annotated[float, Plain, Field(gt=0)]
 
 BACKWARD = 2
 """The backward pass takes this many times the forward pass: gradients of the inputs and of the weights. (PyTorch's own
@@ -60,7 +60,7 @@ class Device(Strict):
     kind: Literal["cpu", "cuda"] = "cuda"
     source: str = ""
     peak: dict[Precision, Positive] = {}  # noqa: RUF012
-    share: dict[Precision, Annotated[float, Number, Field(gt=0, le=1)]] = {}  # noqa: RUF012
+    share: dict[Precision, Annotated[float, Plain, Field(gt=0, le=1)]] = {}  # noqa: RUF012
     because: str
     measured: list[Measured] = []  # noqa: RUF012
 

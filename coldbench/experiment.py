@@ -22,7 +22,8 @@ SCIENCE_VERSION = 1
 
 
 def plain(value: Any) -> Any:
-    """What a text means that is a number or a flag: Snakemake's --config leaves them as text in lists and mappings."""
+    """What a text means that is a number or a flag: YAML reads 1e-3 as text, and Snakemake's --config leaves as text
+    whatever stands in lists and mappings."""
     if isinstance(value, Mapping):
         return {key: plain(each) for key, each in value.items()}
     if isinstance(value, list):
@@ -37,9 +38,8 @@ Plain = BeforeValidator(plain)
 Count = Annotated[int, Plain, Field(ge=1)]
 Natural = Annotated[int, Plain, Field(ge=0)]
 Flag = Annotated[bool, Plain]
-Number = Field(strict=False)  # YAML reads 1e-3 as text; it is a number all the same
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]  # names become folders
-Share = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Plain, Field(ge=0, lt=1)]
 
 
 class Strict(BaseModel):
@@ -57,7 +57,7 @@ class Network(Strict):
     name: str = "unet_convnext"
     dim: Annotated[int, Plain, Field(ge=8, multiple_of=2)] = 64
     dim_mults: Annotated[list[Count], Field(min_length=2)] = [1, 2, 4, 8]
-    dropout: Annotated[float, Number, Field(ge=0, lt=1)] = 0.0
+    dropout: Annotated[float, Plain, Field(ge=0, lt=1)] = 0.0
     attention: Count = 16
     time: Flag = True
     residual: Flag = False
@@ -82,7 +82,7 @@ class Training(Strict):
     total_batch: Count = 64  # images per update: the paper's 32 × 2
     accumulation: Count = 2
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    learning_rate: Annotated[float, Number, Field(gt=0, lt=1)] = 2e-5
+    learning_rate: Annotated[float, Plain, Field(gt=0, lt=1)] = 2e-5
     loss: Literal["l1", "l2"] = "l1"
     ema_decay: Share = 0.995
     ema_every: Count = 10

@@ -1,7 +1,7 @@
 """The plan: every job of the grid with its hours and bytes, per run and per table, before any of it is done.
 
-`jobs` lists what Snakemake would submit for `all`, in the order of its needs; `rows`, `tables` and `total` are sums
-over parts of that list, so they agree. A job whose output is there costs nothing. Wall hours are those of a list
+`jobs` lists what Snakemake would submit for `all`, in the order of its needs; `row` and `rows` are sums over
+parts of that list, so they agree. A job whose output is there costs nothing. Wall hours are those of a list
 schedule, the longest remaining chain first; they are no sums.
 """
 

@@ -54,7 +54,8 @@ def _check(runs: Sequence[Path], calibration: Path | None, out: Path) -> None:
     if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
         raise ColdbenchError(f"{out} holds other files than published results; choose another folder")
     if (out / MARK).exists():
-        known = {MARK, *read_json(out / MARK)["files"]}
+        told = read_json(out / MARK)
+        known = {MARK, *(told.get("files", ()) if isinstance(told, dict) else ())}
         strange = sorted({str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} - known)
         if strange:
             raise ColdbenchError(f"{out / strange[0]} is no published result; move it, or choose another folder")

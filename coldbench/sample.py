@@ -105,7 +105,7 @@ def run(
         "tile": tile,
         "precision": sampling.precision,
         "compile": sampling.compile,
-        "tiles": "from image 0",
+        "tiles": "from image 0",  # where they began with a batch, an image's last bits were others
     }
     sets = {
         name: origins.origin(wanted, degradation, prepared, experiment.seed, device, sampling.images)

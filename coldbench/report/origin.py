@@ -41,7 +41,8 @@ class Run:
     @property
     def devices(self) -> str:
         """What trained, sampled and scored it, each once."""
-        names = [self.fact(name).replace(", 1 threads,", ", 1 thread,") for name in ("trained_on", "device")]  # as once
+        # Older records say "1 threads": the same device.
+        names = [self.fact(name).replace(", 1 threads,", ", 1 thread,") for name in ("trained_on", "device")]
         return "; ".join(dict.fromkeys(name for name in names if name != "–")) or "–"
 
 
