@@ -19,8 +19,8 @@ Method = Literal["direct", "naive", "tacos", "estimated", "resampled", "naive_re
 Fid = Literal["paper-float", "legacy_pytorch", "legacy_tensorflow", "clean"]
 Folder = Annotated[
     str,
-    BeforeValidator(lambda value: value.rstrip("/") or value if isinstance(value, str) else value),
     Field(pattern=r"^[^{}<>*?\[\]]*[^{}<>*?\[\]/]$"),  # a part of Snakemake's patterns
+    BeforeValidator(lambda value: value.rstrip("/") or value if isinstance(value, str) else value),
 ]
 
 
@@ -43,7 +43,7 @@ class Start(Strict):
 
     kind: Literal["means", "grid", "colour", "partner", "noise"]
     components: Count = 1
-    noise_level: Annotated[float, Plain, Field(ge=0)] = 0.0
+    noise_level: Annotated[float, Field(ge=0), Plain] = 0.0
 
 
 class SampleSet(Strict):
@@ -210,19 +210,19 @@ class Config(Strict):
     compile: Flag = False
     channels_last: Flag = False
     preview_every: Natural = 0
-    checkpoint_every: Annotated[float, Plain, Field(ge=0)] = 60.0
+    checkpoint_every: Annotated[float, Field(ge=0), Plain] = 60.0
     imports: dict[Name, str] = {}
     fid: Annotated[list[Fid], BeforeValidator(_listed)] = []
     inception: str = ""
     container: str = ""
-    seeds: Annotated[list[Natural], BeforeValidator(_listed), Field(min_length=1)] = [0]
+    seeds: Annotated[list[Natural], Field(min_length=1), BeforeValidator(_listed)] = [0]
     datasets: Names = []
     experiments: Names = []
     absent: Literal["refuse", "skip"] = "refuse"
     accept: Names = []
     stand_in: dict[str, str] = {}
     threads: dict[Literal["prepare", "train", "sample", "evaluate", "report"], Count] = {}
-    max_cpu_hours: Annotated[float, Plain, Field(gt=0)] = 24.0
+    max_cpu_hours: Annotated[float, Field(gt=0), Plain] = 24.0
     budgets: Annotated[dict[Name, Budget], Field(min_length=1)]
     grid: Annotated[dict[Name, Entry], BeforeValidator(_with_models), Field(min_length=1)]
 

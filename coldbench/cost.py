@@ -24,7 +24,7 @@ from coldbench.files import read_yaml
 
 Stage = Literal["train", "sample"]
 Precision = Literal["fp32", "tf32", "bf16"]
-Positive = Annotated[float, Plain, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0), Plain]
 
 BACKWARD = 2
 """The backward pass takes this many times the forward pass: gradients of the inputs and of the weights. (PyTorch's own
@@ -60,7 +60,7 @@ class Device(Strict):
     kind: Literal["cpu", "cuda"] = "cuda"
     source: str = ""
     peak: dict[Precision, Positive] = {}  # noqa: RUF012
-    share: dict[Precision, Annotated[float, Plain, Field(gt=0, le=1)]] = {}  # noqa: RUF012
+    share: dict[Precision, Annotated[float, Field(gt=0, le=1), Plain]] = {}  # noqa: RUF012
     because: str
     measured: list[Measured] = []  # noqa: RUF012
 

@@ -34,12 +34,12 @@ def plain(value: Any) -> Any:
     return value
 
 
-Plain = BeforeValidator(plain)
-Count = Annotated[int, Plain, Field(ge=1)]
-Natural = Annotated[int, Plain, Field(ge=0)]
+Plain = BeforeValidator(plain)  # after the limits: before them it would hide them from the JSON schema
+Count = Annotated[int, Field(ge=1), Plain]
+Natural = Annotated[int, Field(ge=0), Plain]
 Flag = Annotated[bool, Plain]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]  # names become folders
-Share = Annotated[float, Plain, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, lt=1), Plain]
 
 
 class Strict(BaseModel):
@@ -55,9 +55,9 @@ class Network(Strict):
     """
 
     name: str = "unet_convnext"
-    dim: Annotated[int, Plain, Field(ge=8, multiple_of=2)] = 64
+    dim: Annotated[int, Field(ge=8, multiple_of=2), Plain] = 64
     dim_mults: Annotated[list[Count], Field(min_length=2)] = [1, 2, 4, 8]
-    dropout: Annotated[float, Plain, Field(ge=0, lt=1)] = 0.0
+    dropout: Annotated[float, Field(ge=0, lt=1), Plain] = 0.0
     attention: Count = 16
     time: Flag = True
     residual: Flag = False
@@ -82,7 +82,7 @@ class Training(Strict):
     total_batch: Count = 64  # images per update: the paper's 32 × 2
     accumulation: Count = 2
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    learning_rate: Annotated[float, Plain, Field(gt=0, lt=1)] = 2e-5
+    learning_rate: Annotated[float, Field(gt=0, lt=1), Plain] = 2e-5
     loss: Literal["l1", "l2"] = "l1"
     ema_decay: Share = 0.995
     ema_every: Count = 10

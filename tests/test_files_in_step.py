@@ -23,6 +23,16 @@ def test_schema_is_that_of_the_code():
     assert json.loads((ROOT / "workflow/schemas/config.schema.json").read_text()) == Config.model_json_schema()
 
 
+def test_the_schema_tells_editors_the_limits():
+    """A validator in the wrong place hides them: what is refused must be refused by the schema as well."""
+    told = Config.model_json_schema()["properties"]
+    assert told["checkpoint_every"]["minimum"] == 0
+    assert told["max_cpu_hours"]["exclusiveMinimum"] == 0
+    assert (told["seeds"]["items"]["minimum"], told["seeds"]["minItems"]) == (0, 1)
+    assert told["threads"]["additionalProperties"]["minimum"] == 1
+    assert all(re.search(told[name]["pattern"], "a{b}") is None for name in ("results", "reports"))
+
+
 def test_conda_pins_are_those_of_the_lock_file(tmp_path):
     out = tmp_path / "environment.yml"
     subprocess.run([sys.executable, ROOT / ".ci/environment_yml.py", ROOT / "requirements.lock", out], check=True)
