@@ -8,6 +8,7 @@ hand over; the sign of life, and what it protects from, are the same on one's ow
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -24,6 +25,7 @@ from coldbench.progress import Interrupted, log
 PATIENCE = 600.0
 """Seconds that a job which has saved its work waits to be ended by Slurm, before it ends by itself as failed."""
 SIGN_OF_LIFE = "progress.json"
+LOCK = ".lock"
 
 
 def job() -> str:
@@ -63,6 +65,24 @@ def hand_over(stop: Interrupted, patience: float = PATIENCE) -> None:
             return
         log.info("job %s is queued again", job())
     time.sleep(patience)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Within the block, no other process is in such a block for `folder`, on any machine that shares it.
+
+    Where the file system knows no locks, there is none. ColdbenchError if `folder` cannot be written into.
+    """
+    path = folder / LOCK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = path.open("w")
+    except OSError as error:
+        raise ColdbenchError(f"cannot write {path}: {error.strerror or error}") from error
+    with stream:
+        with contextlib.suppress(OSError):
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def refuse_second(folder: Path) -> None:

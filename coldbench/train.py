@@ -173,8 +173,11 @@ def train(
     ticker = Ticker(training.updates, "update", training.total_batch, start=done)
     log_every = max(1, training.updates // LOG_LINES)
     bad = torch.full((), math.inf, device=fabric.device)  # the first update whose loss or gradient was not finite
+    if fabric.is_global_zero:
+        with cluster.alone(work):  # of several that started in one instant, and were let in above, one goes on
+            cluster.refuse_second(work)
+            alive("running")
     with stoppable(upkeep.stop_after) as stop, cluster.last_words(functools.partial(alive, "failed")):
-        alive("running")
         while done < training.updates:
             loss, norm = update(network, average, optimizer, batches(), training, done, fabric)
             done += 1

@@ -5,6 +5,7 @@ A stand-in for Slurm's commands tells what was asked of it; test_slurm.py does t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -174,6 +175,49 @@ def test_no_model_is_trained_by_two_processes(tmp_path, monkeypatch):
         other.kill()
     write_json(tmp_path / cluster.SIGN_OF_LIFE, {**mine, "pid": other.pid})
     cluster.refuse_second(tmp_path)
+
+
+RUSH = """
+import sys, time
+from pathlib import Path
+from coldbench import cluster
+from coldbench.errors import ColdbenchError
+folder = Path(sys.argv[1])
+print(flush=True)
+sys.stdin.readline()
+try:
+    with cluster.alone(folder):
+        cluster.refuse_second(folder)
+        time.sleep(0.2)  # between the look and the sign another one would slip in
+        cluster.sign_of_life(folder, "running")
+    print("in", flush=True)
+except ColdbenchError as error:
+    print(error, flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_of_processes_that_start_in_one_instant_one_trains(tmp_path, monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    command = [sys.executable, "-c", RUSH, str(tmp_path / "work"), "coldbench"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with contextlib.ExitStack() as ended:
+        rushing = [ended.enter_context(subprocess.Popen(command, **pipes)) for _ in range(4)]
+        for process in rushing:
+            process.stdout.readline()  # they have their imports behind them
+        for process in rushing:
+            print(file=process.stdin, flush=True)
+        said = [process.stdout.readline().strip() for process in rushing]
+        first = rushing[said.index("in")].pid
+        for process in rushing:
+            process.communicate("\n")
+    assert sorted(said) == ["in", *[f"process {first} trains this model already; wait for it, or kill {first}"] * 3]
+
+
+def test_a_folder_that_cannot_be_written_into_is_no_place_to_train(tmp_path):
+    (tmp_path / "work").write_text("a file where a folder should be")
+    with pytest.raises(ColdbenchError, match=r"cannot write .*work"), cluster.alone(tmp_path / "work"):
+        pass
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"state": "running", "pid": "x", "job": "", "host": ""}'])
