@@ -54,7 +54,7 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def kept(folder: Path) -> list[int]:
     """The updates whose checkpoints are there; nothing else may be but what tells of them."""
-    others = {checkpoint.POINTER, cluster.SIGN_OF_LIFE, "train.log"}
+    others = {checkpoint.POINTER, cluster.SIGN_OF_LIFE, cluster.LOCK, "train.log"}
     names = {path.name for path in (folder / "work").iterdir()} - others
     assert all(name.startswith("update-") and name.endswith(".pt") for name in names), names
     return sorted(int(name[7:-3]) for name in names)
@@ -328,7 +328,7 @@ cli.main()
 @pytest.mark.slow
 def test_killed_at_random_moments_it_ends_as_an_undisturbed_one(full, larger, tmp_path):
     """`coldbench train` killed (SIGKILL) again and again, at moments of no importance: no bit differs at the end."""
-    longer = full.model_copy(update={"training": full.training.model_copy(update={"updates": 300})})
+    longer = full.model_copy(update={"training": full.training.model_copy(update={"updates": 150})})
 
     def command(folder: Path) -> subprocess.Popen:
         words = ["train", "--experiment", longer.model_dump_json(), "--data", str(larger), "--device", "cpu"]
@@ -369,15 +369,18 @@ def test_the_command_ends_with_status_75(experiment, digits, tmp_path, number):
     """A signal to the command: the status that means "run it again", one line, and a checkpoint."""
     longer = experiment.model_copy(update={"training": Training(updates=100_000, total_batch=2, accumulation=1)})
     words = ["train", "--experiment", longer.model_dump_json(), "--data", str(digits), "--device", "cpu"]
-    words += ["--out", str(tmp_path / "model.safetensors"), "--work", str(tmp_path / "work")]
+    words += ["--out", str(tmp_path / "model.safetensors"), "--work", str(tmp_path / "work"), "--checkpoint-every", "1"]
     with subprocess.Popen([sys.executable, "-c", DRIVER, *words], stderr=subprocess.PIPE, text=True) as process:
-        until = time.monotonic() + 120
-        while newest(tmp_path) < 1:
-            assert process.poll() is None
-            assert time.monotonic() < until
-            time.sleep(0.05)
-        process.send_signal(number)
-        assert process.wait(timeout=60) == RESUMABLE
+        try:
+            until = time.monotonic() + 120
+            while len(list((tmp_path / "work").glob("update-*.pt"))) < 2:
+                assert process.poll() is None
+                assert time.monotonic() < until
+                time.sleep(0.05)
+            process.send_signal(number)
+            assert process.wait(timeout=60) == RESUMABLE
+        finally:
+            process.kill()
         told = process.stderr.read()
     assert f"stopped by {number.name}; finished work is kept" in told.splitlines()[-1]
     assert "Traceback" not in told
