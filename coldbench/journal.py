@@ -55,6 +55,26 @@ def foreign(path: Path) -> ColdbenchError:
     return ColdbenchError(f"{path} exists and was not written by restore: move it or give another folder")
 
 
+def refuse_foreign(out: Path, outputs: list[str], result: str, records: Mapping[str, Record]) -> None:
+    """Raise ColdbenchError if a file that is to be written is there and not in the journal, or cannot be there.
+
+    `outputs` are known by their names, `result` by its content as well.
+    """
+    path = out / result
+    known = path.is_file() and sha256(path) == records.get(result, {}).get("sha256")
+    if os.path.lexists(path) and not known:
+        raise foreign(path)
+    for output in outputs:
+        path = out / output
+        if os.path.lexists(path) and (output not in records or path.is_dir()):
+            raise foreign(path)
+        for folder in Path(output).parents:
+            if os.path.lexists(out / folder) and not (out / folder).is_dir():
+                raise ColdbenchError(
+                    f"{out / folder} is no folder, but {output} needs one: move it or give another folder"
+                )
+
+
 def append(path: Path, records: Mapping[str, Record]) -> None:
     """Enter `records` into the journal, down to the disk."""
     try:

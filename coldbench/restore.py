@@ -3,14 +3,13 @@
 What is random in the degradation cannot be seen in such an image: the user tells it, or it is drawn as for test images.
 Every output is entered into a journal in the folder, with its hash, before it is written. A run that was stopped or
 killed thus goes on where it was, and never overwrites a file that it did not write. An output that is not as it was
-written, damaged or changed by the user, is made again.
+written, damaged or changed by the user, is made again, and comes out as it would have with all the others.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +128,8 @@ def restore(
     drawn = degradation.draw(torch.zeros(1, dtype=torch.int64), seed)
     told = parse_state(degradation, drawn, state or {})
     begin = _start(degradation, method, severity, every, batch)
-    network = models.restorer(loaded.network, models.TILE[device.type])
+    tile = models.TILE[device.type]
+    network = models.restorer(loaded.network, tile)
     way = Way(network, degradation, told, method, begin, every, seed, official_shift)
     about = {
         "model": sha256(model),
@@ -149,13 +149,13 @@ def restore(
         return {"output": item.output, "settings": settings, "place": place, "source": content}
 
     with stoppable() as stop, torch.inference_mode():
-        items, records, missing = _items(source, out), journal.load(out), list[Item]()
-        _check_foreign(out, items, records)
+        items, records, missing = _items(source, out), journal.load(out), set[Item]()
+        journal.refuse_foreign(out, [item.output for item in items], RESULT, records)
         for item in items:
             stop.check()
             _, content = read(item.path, side, channels, resize)
             if not journal.finished(out, records.get(item.output, {}), entry(item, content)):
-                missing.append(item)
+                missing.add(item)
         if len(missing) < len(items):
             log.info("%d of %d images are there already", len(items) - len(missing), len(items))
         _warn(method, told, drawn)
@@ -163,9 +163,9 @@ def restore(
         records.setdefault(RESULT, {"output": RESULT, "sha256": None})
         write_text(out / JOURNAL, journal.lines(records))
         (out / RESULT).unlink(missing_ok=True)  # until the end the folder is not what it says
-        ticker, seen = Ticker(max(1, way.length * len(missing)), "image·step", 1), 0
-        for first in range(0, len(missing), batch):
-            chunk = missing[first : first + batch]
+        batches = _batches(items, missing, batch, tile)
+        ticker, seen = Ticker(max(1, way.length * sum(map(len, batches))), "image·step", 1), 0
+        for chunk in batches:
             pixels, contents = zip(*(read(item.path, side, channels, resize) for item in chunk), strict=True)
             x = from_uint8(np.stack(pixels), device)
             for step in way.steps(x, torch.tensor([item.place for item in chunk], device=device)):
@@ -177,11 +177,13 @@ def restore(
             made = {
                 item.output: {**entry(item, content), "sha256": hashlib.sha256(file).hexdigest()}
                 for item, content, file in zip(chunk, contents, files, strict=True)
+                if item in missing
             }
             journal.append(out / JOURNAL, made)
             for item, file in zip(chunk, files, strict=True):
-                with atomic(out / item.output) as temporary:
-                    temporary.write_bytes(file)
+                if item in missing:
+                    with atomic(out / item.output) as temporary:
+                        temporary.write_bytes(file)
             records |= made
     whole = {**about, "experiment": experiment.model_dump(), "origin": loaded.origin, "device": str(device)}
     images = [
@@ -194,6 +196,17 @@ def restore(
     journal.append(out / JOURNAL, {RESULT: {"output": RESULT, "sha256": digest}})
     write_text(out / RESULT, text)
     log.info("%s: %d images, restored by %s from severity %d", out, len(items), method, begin)
+
+
+def _batches(items: list[Item], missing: set[Item], size: int, tile: int) -> list[list[Item]]:
+    """Batches of whole tiles, counted from the first image, of the tiles in which one is missing.
+
+    A convolution may sum in another order at another place in the tile: so an image keeps its own, whatever is missing.
+    """
+    tiles = [items[i : i + tile] for i in range(0, len(items), tile)]
+    wanted = [each for each in tiles if not missing.isdisjoint(each)]
+    step = max(size // tile, 1)
+    return [[item for each in wanted[i : i + step] for item in each] for i in range(0, len(wanted), step)]
 
 
 def parse_state(degradation: Degradation, drawn: State, words: Mapping[str, str]) -> State:
@@ -281,20 +294,3 @@ def _items(source: Path, out: Path) -> list[Item]:
             if (other := found.get(str(folder))) is not None:
                 raise ColdbenchError(f"{other} would become {out / folder}, the folder of {path}'s: rename one of them")
     return [Item(place, path, output) for place, (output, path) in enumerate(found.items())]
-
-
-def _check_foreign(out: Path, items: list[Item], records: Mapping[str, Record]) -> None:
-    """Raise ColdbenchError if a file that is to be written is there and not in the journal, or cannot be there."""
-    result = out / RESULT
-    known = result.is_file() and sha256(result) == records.get(RESULT, {}).get("sha256")
-    if os.path.lexists(result) and not known:
-        raise journal.foreign(result)
-    for item in items:
-        path = out / item.output
-        if os.path.lexists(path) and (item.output not in records or path.is_dir()):
-            raise journal.foreign(path)
-        for folder in Path(item.output).parents:
-            if os.path.lexists(out / folder) and not (out / folder).is_dir():
-                raise ColdbenchError(
-                    f"{out / folder} is no folder, but {item.output} needs one: move it or give another folder"
-                )

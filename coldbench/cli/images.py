@@ -61,7 +61,7 @@ def restore(
     ] = False,
     partner: Partner = None,
     seed: Annotated[int, typer.Option(min=0, help="of what is not known")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="images in memory at once")] = 64,
+    batch: Annotated[int, typer.Option(min=1, help="images in memory at once, in whole tiles")] = 64,
     device: Device = "auto",
     threads: Threads = None,
     log: Log = None,
