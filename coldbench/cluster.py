@@ -26,6 +26,8 @@ PATIENCE = 600.0
 """Seconds that a job which has saved its work waits to be ended by Slurm, before it ends by itself as failed."""
 SIGN_OF_LIFE = "progress.json"
 LOCK = ".lock"
+HELD = 60.0
+"""Seconds that a lock is waited for: it is held for a moment, but a file system may not know of its holder's death."""
 
 
 def job() -> str:
@@ -71,7 +73,8 @@ def hand_over(stop: Interrupted, patience: float = PATIENCE) -> None:
 def alone(folder: Path) -> Iterator[None]:
     """Within the block, no other process is in such a block for `folder`, on any machine that shares it.
 
-    Where the file system knows no locks, there is none. ColdbenchError if `folder` cannot be written into.
+    Where the file system knows no locks, there is none; one that is held for a minute is passed over. ColdbenchError if
+    `folder` cannot be written into.
     """
     path = folder / LOCK
     try:
@@ -79,9 +82,18 @@ def alone(folder: Path) -> Iterator[None]:
         stream = path.open("w")
     except OSError as error:
         raise ColdbenchError(f"cannot write {path}: {error.strerror or error}") from error
+    until = time.monotonic() + HELD
     with stream:
-        with contextlib.suppress(OSError):
-            fcntl.flock(stream, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() < until:
+                    time.sleep(0.05)
+                    continue
+            except OSError:
+                pass
+            break
         yield
 
 

@@ -214,6 +214,17 @@ def test_of_processes_that_start_in_one_instant_one_trains(tmp_path, monkeypatch
     assert sorted(said) == ["in", *[f"process {first} trains this model already; wait for it, or kill {first}"] * 3]
 
 
+@pytest.mark.parametrize("error", [BlockingIOError, OSError])
+def test_a_lock_that_nobody_lets_go_of_or_that_is_not_to_be_had_stops_nobody(tmp_path, monkeypatch, error):
+    def flock(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cluster.fcntl, "flock", flock)
+    monkeypatch.setattr(cluster, "HELD", 0.2)
+    with cluster.alone(tmp_path / "work"):
+        assert (tmp_path / "work").is_dir()
+
+
 def test_a_folder_that_cannot_be_written_into_is_no_place_to_train(tmp_path):
     (tmp_path / "work").write_text("a file where a folder should be")
     with pytest.raises(ColdbenchError, match=r"cannot write .*work"), cluster.alone(tmp_path / "work"):
