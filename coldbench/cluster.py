@@ -8,7 +8,6 @@ hand over; the sign of life, and what it protects from, are the same on one's ow
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 import socket
@@ -17,6 +16,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import filelock
 
 from coldbench.errors import ColdbenchError
 from coldbench.files import read_json, write_json
@@ -73,27 +74,12 @@ def hand_over(stop: Interrupted, patience: float = PATIENCE) -> None:
 def alone(folder: Path) -> Iterator[None]:
     """Within the block, no other process is in such a block for `folder`, on any machine that shares it.
 
-    Where the file system knows no locks, there is none; one that is held for a minute is passed over. ColdbenchError if
-    `folder` cannot be written into.
+    Best effort: where no lock is to be had, or one is held for a minute, the block is entered without.
     """
-    path = folder / LOCK
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        stream = path.open("w")
-    except OSError as error:
-        raise ColdbenchError(f"cannot write {path}: {error.strerror or error}") from error
-    until = time.monotonic() + HELD
-    with stream:
-        while True:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() < until:
-                    time.sleep(0.05)
-                    continue
-            except OSError:
-                pass
-            break
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(filelock.Timeout, OSError, NotImplementedError):
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(filelock.FileLock(folder / LOCK, timeout=HELD))
         yield
 
 

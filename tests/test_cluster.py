@@ -12,13 +12,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coldbench import cluster, train
+from coldbench import cluster, engine, train
 from coldbench.errors import ColdbenchError
 from coldbench.files import read_json, write_json
 from coldbench.progress import RESUMABLE, Interrupted, stoppable
@@ -214,21 +215,37 @@ def test_of_processes_that_start_in_one_instant_one_trains(tmp_path, monkeypatch
     assert sorted(said) == ["in", *[f"process {first} trains this model already; wait for it, or kill {first}"] * 3]
 
 
-@pytest.mark.parametrize("error", [BlockingIOError, OSError])
-def test_a_lock_that_nobody_lets_go_of_or_that_is_not_to_be_had_stops_nobody(tmp_path, monkeypatch, error):
-    def flock(*_: object) -> None:
-        raise error
-
-    monkeypatch.setattr(cluster.fcntl, "flock", flock)
+def test_a_lock_that_nobody_lets_go_of_or_that_is_not_to_be_had_stops_nobody(tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, "HELD", 0.2)
-    with cluster.alone(tmp_path / "work"):
-        assert (tmp_path / "work").is_dir()
-
-
-def test_a_folder_that_cannot_be_written_into_is_no_place_to_train(tmp_path):
-    (tmp_path / "work").write_text("a file where a folder should be")
-    with pytest.raises(ColdbenchError, match=r"cannot write .*work"), cluster.alone(tmp_path / "work"):
+    with cluster.alone(tmp_path / "work"), cluster.alone(tmp_path / "work"):
         pass
+    (tmp_path / "file").write_text("where a folder should be")
+    with cluster.alone(tmp_path / "file"):
+        pass
+
+
+def test_another_that_began_in_the_meantime_is_left_in_peace(experiment, digits, tmp_path, monkeypatch):
+    """Between the first look and the first sign of life, a training builds its network: time for another to begin."""
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    command = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)", "coldbench"]
+    sign, original = tmp_path / "work" / cluster.SIGN_OF_LIFE, engine.fabric
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+
+        def fabric(*arguments: Any) -> Any:
+            cluster.sign_of_life(tmp_path / "work", "running")
+            write_json(sign, {**read_json(sign), "pid": other.pid})
+            return original(*arguments)
+
+        monkeypatch.setattr(engine, "fabric", fabric)
+        try:
+            with pytest.raises(ColdbenchError, match=f"process {other.pid} trains this model already"):
+                train.train(experiment, digits, tmp_path / "model.safetensors", tmp_path / "work", CPU)
+        finally:
+            other.kill()
+    assert read_json(sign)["pid"] == other.pid
+    assert read_json(sign)["state"] == "running"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"state": "running", "pid": "x", "job": "", "host": ""}'])
