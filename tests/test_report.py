@@ -201,7 +201,7 @@ def test_shown_keeps_a_cell_short() -> None:
         "0.2866",
         "31.23",
         "1.00e+12",
-        "-3.00e-09",
+        "−3.00e−09",
     ]
 
 

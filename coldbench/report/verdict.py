@@ -45,9 +45,9 @@ def shown(value: float) -> str:
     if not math.isfinite(value):
         return "not a number" if math.isnan(value) else "infinite"
     size = abs(value)
-    if size and not 1e-4 <= size < 1e4:
-        return f"{value:.2e}"
-    return f"{value:.2f}" if size >= 10 else f"{value:.4f}"
+    far = size and not 1e-4 <= size < 1e4
+    text = f"{value:.2e}" if far else f"{value:.2f}" if size >= 10 else f"{value:.4f}"
+    return text.replace("-", "−")
 
 
 def signed(gap: float) -> str:
