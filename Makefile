@@ -40,16 +40,16 @@ test-slurm: $(READY) ## the workflow on a real Slurm of one node, which the test
 	pytest -m slurm
 
 bench: $(READY) ## degradations, training, sampling and scoring against plain readings of the released algorithm, about half an hour
-	$(BIN)/python tests/bench_degradations.py
-	$(BIN)/python tests/bench_training.py
-	$(BIN)/python tests/bench_sampling.py
+	$(BIN)/python benchmarks/bench_degradations.py
+	$(BIN)/python benchmarks/bench_training.py
+	$(BIN)/python benchmarks/bench_sampling.py
 
 lint: $(READY) ## style, types, workflow
-	ruff check . && ruff format --check . && mypy
+	ruff check . && ruff format --check . && mypy && lint-imports
 	snakefmt --check Snakefile workflow/rules
 	snakemake --lint --workflow-profile smoke
 
-schema: $(READY) ## the configuration's JSON schema, for editors, from coldbench/experiment.py
+schema: $(READY) ## the configuration's JSON schema, for editors, from coldbench/core/config.py
 	$(BIN)/python .ci/config_schema.py workflow/schemas/config.schema.json
 
 format: $(READY) ## rewrite the sources in the agreed style

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from coldbench.config import Config
+from coldbench.core.config import Config
 
 if __name__ == "__main__":
     Path(sys.argv[1]).write_text(json.dumps(Config.model_json_schema(), indent=1) + "\n")

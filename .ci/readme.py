@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from coldbench import cost, plan
-from coldbench.report import inputs, origin, tables
+from coldbench.planning import cost, plan
+from coldbench.report import inputs, provenance, tables
 from coldbench.report.inputs import Folders, PaperCell, Scores
 from coldbench.report.layout import ALSO, heading
 from coldbench.report.verdict import LABELS, quantity, signed
@@ -82,8 +82,8 @@ def results() -> str:
     """The published runs with what they took, and every table's lines that have a value of ours."""
     found, scores, folders = views()
     lines = ["| run | on | what it took |", "|---|---|---|"]
-    for run in origin.runs_of(scores, folders):
-        lines.append(f"| {run.score.run}, {run.score.budget} budget | {run.devices} | {origin.spent(run.work)} |")
+    for run in provenance.runs_of(scores, folders):
+        lines.append(f"| {run.score.run}, {run.score.budget} budget | {run.devices} | {provenance.spent(run.work)} |")
     for view in found:
         rows = [row for row in (*view.rows, *view.extra) if row.run]
         if rows:

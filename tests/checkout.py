@@ -18,7 +18,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from coldbench.experiment import merged
+from coldbench.core.validation import merged
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from coldbench import data
-from coldbench.experiment import Experiment, Network, Training
+from coldbench.core.experiment import Experiment, Network, Training
 
 torch.set_num_threads(1)  # the tests run in parallel
 

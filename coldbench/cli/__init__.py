@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
-from coldbench import __version__, cluster, progress
+from coldbench import __version__
 from coldbench.cli import images, runs, views
-from coldbench.errors import ColdbenchError
+from coldbench.core import interrupts, logs
+from coldbench.core.errors import ColdbenchError
+from coldbench.training import slurm
 
 app = typer.Typer(
     add_completion=False,
@@ -48,10 +50,10 @@ def main() -> None:
     try:
         app()
     except ColdbenchError as error:
-        progress.log_end(f"error: {error}")
+        logs.log_end(f"error: {error}")
         sys.exit(f"coldbench: error: {error}")
-    except progress.Interrupted as stop:
-        progress.log_end(str(stop))
+    except interrupts.Interrupted as stop:
+        logs.log_end(str(stop))
         print(f"coldbench: {stop}", file=sys.stderr)
-        cluster.hand_over(stop)
+        slurm.hand_over(stop)
         sys.exit(stop.status)

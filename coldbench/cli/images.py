@@ -8,16 +8,16 @@ from typing import Annotated
 
 import typer
 
-from coldbench import progress
 from coldbench.cli.options import CALIBRATED, PAPER, Device, Log, Out, Partner, Threads, setup, text_of
-from coldbench.errors import ColdbenchError
+from coldbench.core import logs
+from coldbench.core.errors import ColdbenchError
 
 
 def fetch(name: str, folder: Path, log: Log = None) -> None:
     """Download data set NAME into FOLDER and check it; nothing to do if it is there."""
     from coldbench import data
 
-    progress.log_to(log, f"[fetch {name}]")
+    logs.log_to(log, f"[fetch {name}]")
     data.fetch(name, folder)
 
 
@@ -25,9 +25,9 @@ def fetch_weights(
     folder: Path, fid: Annotated[list[str], typer.Argument(help="FID protocols")], log: Log = None
 ) -> None:
     """Download the Inception weights that FID needs into FOLDER, verified; nothing to do if they are there."""
-    from coldbench.metrics import weights
+    from coldbench.evaluation.metrics import weights
 
-    progress.log_to(log, "[fetch weights]")
+    logs.log_to(log, "[fetch weights]")
     for protocol in fid:
         weights.fetch(protocol, folder)
 
@@ -42,9 +42,9 @@ def prepare(
     """Decode data set NAME once into memory-mapped arrays of uint8 images."""
     from coldbench import data
 
-    progress.log_to(log, f"[prepare {name}]")
+    logs.log_to(log, f"[prepare {name}]")
     data.prepare(name, folder, size, out)
-    progress.log.info("%s", data.info(out)["source"])
+    logs.log.info("%s", data.info(out)["source"])
 
 
 def restore(
@@ -71,7 +71,7 @@ def restore(
     An output of other settings or of another image is made again, and so is one that was changed: move what you edit.
     """
     target = setup(log, "restore", device, threads)
-    from coldbench import restore as restoring
+    from coldbench.sampling import restore as restoring
 
     told = {}
     for text in state or []:
@@ -96,8 +96,8 @@ def calibrate(
 ) -> None:
     """Find the reading of the paper that gives its Degraded cells; needs no trained model. Beside OUT, a CSV file."""
     target = setup(log, "calibrate", device, threads)
-    from coldbench import calibrate as calibration
-    from coldbench import readings as reading
+    from coldbench.evaluation import calibration
+    from coldbench.evaluation import interpretations as reading
     from coldbench.report import calibration as view
     from coldbench.report import inputs
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coldbench import progress
-from coldbench.errors import ColdbenchError
-from coldbench.experiment import Experiment, from_json
+from coldbench.core import logs
+from coldbench.core.errors import ColdbenchError
+from coldbench.core.experiment import Experiment
+from coldbench.core.validation import from_json
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +40,7 @@ def setup(log: Path | None, name: str, device: str, threads: int | None) -> torc
     """Progress lines to `log`, torch's threads, and the device; torch is imported only by the verbs that need it."""
     import torch
 
-    progress.log_to(log, f"[{name}]")
+    logs.log_to(log, f"[{name}]")
     if threads:
         torch.set_num_threads(threads)
     if device not in ("auto", "cpu", "cuda"):

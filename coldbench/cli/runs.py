@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from coldbench import cluster, progress
 from coldbench.cli.options import (
     SPEEDS,
     Cache,
@@ -28,9 +27,12 @@ from coldbench.cli.options import (
     experiment_of,
     setup,
 )
-from coldbench.config import About, Sampling
-from coldbench.errors import ColdbenchError
-from coldbench.experiment import Experiment, from_json
+from coldbench.core import logs
+from coldbench.core.config import About, Sampling
+from coldbench.core.errors import ColdbenchError
+from coldbench.core.experiment import Experiment
+from coldbench.core.validation import from_json
+from coldbench.training import slurm
 
 
 def plan(
@@ -45,8 +47,8 @@ def plan(
     devices: Devices = SPEEDS,
 ) -> None:
     """Print what the grid costs before it is run: jobs, GPU-hours, wall hours and disk, per run and table."""
-    from coldbench import cost
-    from coldbench import plan as planning
+    from coldbench.planning import cost
+    from coldbench.planning import plan as planning
 
     on = cost.device(devices, device)
     jobs = planning.jobs(planning.resolved(planning.read([grid, *(overlays or [])])), on)
@@ -61,8 +63,8 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="the same for programs")] = False,
 ) -> None:
     """Tell of every run whether its model is missing, being trained or done, and whether it was sampled and scored."""
-    from coldbench import plan
-    from coldbench import status as view
+    from coldbench.planning import plan
+    from coldbench.planning import status as view
 
     grid = view.grid_of(plan.read([Path("workflow/config/paper.yaml"), *(config or [])]))
     lines = view.states(grid, Path(grid.config.results), time.time())
@@ -94,32 +96,32 @@ def train(
     resolved = experiment_of(experiment)
     target = setup(log, f"{resolved.run} train", device, threads)
     with contextlib.suppress(ColdbenchError):  # Snakemake removes LOG when a job runs again: this keeps it all
-        progress.also_to(work / "train.log")
-    from coldbench import train as training
-    from coldbench.grid import refuse_on_cpu
+        logs.also_to(work / "train.log")
+    from coldbench.planning.grid import refuse_on_cpu
+    from coldbench.training import loop as training
 
     if target.type == "cpu" and max_cpu_hours is not None:
         refuse_on_cpu(resolved, max_cpu_hours, devices)
-    from coldbench.engine import Options
+    from coldbench.training.distributed import Options
 
-    upkeep = training.Upkeep(checkpoint_every, preview_every, cluster.working_seconds(time_limit))
+    upkeep = training.Upkeep(checkpoint_every, preview_every, slurm.working_seconds(time_limit))
     training.train(resolved, data, out, work, target, partner, Options(compile, channels_last), upkeep)
 
 
 def import_model(source: Path, experiment: Science, out: Out, log: Log = None) -> None:
     """Turn a checkpoint of the released code (.pt) into a model, checking every key, shape and schedule."""
     resolved = experiment_of(experiment)
-    progress.log_to(log, f"[{resolved.run} import]")
-    from coldbench import official
+    logs.log_to(log, f"[{resolved.run} import]")
+    from coldbench.models import released
 
-    official.import_model(source, out, resolved)
+    released.import_model(source, out, resolved)
 
 
 def export(model: Path, out: Out) -> None:
     """Write MODEL's weights for other code: .safetensors (plain names), or .pt in the released code's layout."""
-    from coldbench import official
+    from coldbench.models import released
 
-    official.export_model(model, out)
+    released.export_model(model, out)
 
 
 def sample(
@@ -138,7 +140,7 @@ def sample(
 ) -> None:
     """Sample MODEL: restore test images or generate new ones by every method; WORK keeps the finished shards."""
     target = setup(log, f"{model.parent.name} sample", device, threads)
-    from coldbench import sample as sampler
+    from coldbench.sampling import shards as sampler
 
     k, slash, n = part.partition("/")
     if not (slash and k.isdecimal() and n.isdecimal() and 1 <= int(k) <= int(n)):
@@ -162,9 +164,9 @@ def evaluate(
 ) -> None:
     """Score the sampled images that MANIFEST names, and the degraded ones they were made from."""
     target = setup(log, f"{manifest.parent.name} evaluate", device, threads)
-    from coldbench import evaluate as evaluation
-    from coldbench import manifest as sampled
-    from coldbench.experiment import checked
+    from coldbench.core.validation import checked
+    from coldbench.evaluation import evaluate as evaluation
+    from coldbench.sampling import manifest as sampled
 
     science = checked(Experiment, sampled.facts(manifest)["experiment"], f"the experiment in {manifest}")
     found = evaluation.extractors(fid or [], inception, target)

@@ -7,17 +7,17 @@ from typing import Annotated
 
 import typer
 
-from coldbench import progress
 from coldbench.cli.options import CALIBRATED, PAPER, Cache, Log, Out, Pages, Partner, Prepared, Words, setup
-from coldbench.config import About
-from coldbench.experiment import from_json
+from coldbench.core import logs
+from coldbench.core.config import About
+from coldbench.core.validation import from_json
 
 
 def collect(out: Out, scores: Annotated[list[Path], typer.Argument(help="scores (.parquet)")], log: Log = None) -> None:
     """Join SCORES into one tidy table, OUT (.parquet), and beside it the same as CSV."""
     from coldbench.report import inputs
 
-    progress.log_to(log, "[collect]")
+    logs.log_to(log, "[collect]")
     inputs.collect(scores, out)
 
 
@@ -51,12 +51,12 @@ def gallery(
     from coldbench.report import inputs as reading
     from coldbench.report import runs
 
-    progress.log_to(log, "[gallery]")
+    logs.log_to(log, "[gallery]")
     files = inputs or []
     scores = reading.load_scores([path for path in files if path.suffix == ".parquet"])
     pictures = drawn.load([path for path in files if path.suffix == ".json"])
     written = runs.write(paper.load_plan(plan), scores, pictures, out, page or [])
-    progress.log.info("%s, and pages of %d runs", out, len(written) - 1)
+    logs.log.info("%s, and pages of %d runs", out, len(written) - 1)
 
 
 def table(
@@ -69,17 +69,17 @@ def table(
     log: Log = None,
 ) -> None:
     """Render table NUMBER from SCORES as a page, and beside it as CSV, LaTeX and JSON."""
-    from coldbench.files import write_text
-    from coldbench.report import inputs, latex, tables, twins
+    from coldbench.core.files import write_text
+    from coldbench.report import exports, inputs, latex, tables
     from coldbench.report import page as pages
 
-    progress.log_to(log, f"[table {number}]")
+    logs.log_to(log, f"[table {number}]")
     rows, folders = inputs.load_scores(scores or []), inputs.folders_of(scores or [])
     view = tables.table_view(number, rows, inputs.load_paper(paper), inputs.plan_of(plan))
     for end, text in (
-        (".csv", twins.table_csv(view)),
+        (".csv", exports.table_csv(view)),
         (".tex", latex.table_tex(view)),
-        (".json", twins.table_json(view, folders)),
+        (".json", exports.table_json(view, folders)),
     ):
         write_text(out.with_name(f"{out.stem}{end}"), text)
     write_text(out, pages.table_page(view, rows, pages.Site(frozenset(page or []), folders)))
@@ -97,13 +97,13 @@ def discrepancies(
     log: Log = None,
 ) -> None:
     """Render what paper, README and code say differently, what we chose, and the evidence."""
-    from coldbench.files import write_text
+    from coldbench.core.files import write_text
     from coldbench.report import calibration as calibrated
     from coldbench.report import discrepancies as view
     from coldbench.report import inputs, tables
     from coldbench.report.page import banner
 
-    progress.log_to(log, "[discrepancies]")
+    logs.log_to(log, "[discrepancies]")
     rows, cells = inputs.load_scores(scores or []), inputs.load_paper(paper)
     views = [tables.table_view(number, rows, cells) for number in tables.tables_of(cells)]
     lines = calibrated.load_table(calibration)
@@ -123,7 +123,7 @@ def calibration(
     from coldbench.report import calibration as view
     from coldbench.report import inputs
 
-    progress.log_to(log, "[calibration]")
+    logs.log_to(log, "[calibration]")
     pages = page or [path.name for path in out.parent.glob("*.html")]
     view.write_page(view.load_table(table), inputs.load_paper(paper), out, pages)
 
@@ -138,19 +138,19 @@ def report(
     log: Log = None,
 ) -> None:
     """Render the front page: scorecard, claims, all tables, runs and hours."""
-    from coldbench.files import write_text
+    from coldbench.core.files import write_text
     from coldbench.report import claims as claiming
     from coldbench.report import inputs, tables
     from coldbench.report import page as pages
 
-    progress.log_to(log, "[report]")
+    logs.log_to(log, "[report]")
     rows, cells = inputs.load_scores(scores or []), inputs.load_paper(paper)
     planned = inputs.plan_of(plan)
     views = [tables.table_view(number, rows, cells, planned) for number in tables.tables_of(cells)]
     judged = claiming.judged(claiming.load(claims), rows, cells)
     site = pages.Site(frozenset(page or []), inputs.folders_of(scores or []))
     write_text(out, pages.index_page(views, rows, judged, site, out.parent))
-    progress.log.info("%s", out)
+    logs.log.info("%s", out)
 
 
 def publish(
@@ -159,7 +159,7 @@ def publish(
     calibration: Annotated[Path | None, typer.Option(help="the calibration's table (.parquet)")] = None,
 ) -> None:
     """Copy what the report shows of RUNS, small enough for a repository; `--config results=OUT` renders it alone."""
-    from coldbench import publish as publishing
+    from coldbench.report import publish as publishing
 
     for name in publishing.publish(runs, calibration, out):
         typer.echo(f"{name} in {out}")

@@ -15,9 +15,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from coldbench.core.errors import ColdbenchError, unknown
+from coldbench.core.files import atomic, read_json, sha256, write_json
 from coldbench.data.registry import DATASETS, Dataset, dataset
-from coldbench.errors import ColdbenchError, unknown
-from coldbench.files import atomic, read_json, sha256, write_json
 
 __all__ = [
     "DATASETS",

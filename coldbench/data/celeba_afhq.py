@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from coldbench.data.images_on_disk import list_images, read_image
-from coldbench.errors import ColdbenchError, NotThere
+from coldbench.core.errors import ColdbenchError, NotThere
+from coldbench.data.image_files import list_images, read_image
 
 # The paper trained on 90 % of a directory listing in the order of its file system, which nobody can recover. The split
 # by sorted name is frozen here: changing it would mix training and test images of earlier models.

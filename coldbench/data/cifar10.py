@@ -20,9 +20,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coldbench.data.images_on_disk import fit
-from coldbench.errors import ColdbenchError, NotThere
-from coldbench.files import atomic
+from coldbench.core.errors import ColdbenchError, NotThere
+from coldbench.core.files import atomic
+from coldbench.data.image_files import fit
 
 
 @dataclass(frozen=True)

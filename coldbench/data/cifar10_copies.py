@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from coldbench.data.images_on_disk import decode, fit
-from coldbench.errors import ColdbenchError, NotThere
+from coldbench.core.errors import ColdbenchError, NotThere
+from coldbench.data.image_files import decode, fit
 
 JPEG, PART = "cifar10-jpeg", "cifar10-raw-part"
 IMAGES = {"train": 50000, "test": 10000}  # in the zips

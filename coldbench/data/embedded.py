@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from coldbench.errors import ColdbenchError
+from coldbench.core.errors import ColdbenchError
 
 # Split by photograph: crops overlap, so one photograph on both sides would let a network be tested on what it has seen.
 PHOTOS = {

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from coldbench.data.images_on_disk import list_images, read_image
-from coldbench.errors import ColdbenchError, NotThere
+from coldbench.core.errors import ColdbenchError, NotThere
+from coldbench.data.image_files import list_images, read_image
 
 PREFIX = "folder-"
 EVERY = 10

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from coldbench.errors import ColdbenchError, NotThere
-from coldbench.files import atomic
+from coldbench.core.errors import ColdbenchError, NotThere
+from coldbench.core.files import atomic
 
 
 @dataclass(frozen=True)

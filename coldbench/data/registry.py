@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from coldbench.core.errors import unknown
 from coldbench.data import celeba_afhq, cifar10, cifar10_copies, embedded, folders, mnist
-from coldbench.errors import unknown
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,23 @@
 """D(x, t): the registry of degradations by name.
 
 To add one, write a frozen dataclass that fulfils `base.Degradation` in a file of its own and enter it here; the tests
-of the laws (`tests/test_degradations.py`) then cover it.
+of the laws (`tests/degradations/test_degradations.py`) then cover it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from coldbench import data
+from coldbench.core.errors import ColdbenchError, unknown
+from coldbench.core.experiment import Experiment
+from coldbench.data.preprocessing import middle
 from coldbench.degradations.base import Degradation, State, observe, start
 from coldbench.degradations.blur import Blur
 from coldbench.degradations.decolorization import Decolorization
@@ -20,7 +25,6 @@ from coldbench.degradations.inpainting import Inpainting, InpaintingGeneration
 from coldbench.degradations.mixing import Animorphosis, Noise
 from coldbench.degradations.snow import Snow
 from coldbench.degradations.superresolution import SuperResolution
-from coldbench.errors import ColdbenchError, unknown
 
 DEGRADATIONS: dict[str, type[Degradation]] = {
     "animorphosis": Animorphosis,
@@ -33,7 +37,16 @@ DEGRADATIONS: dict[str, type[Degradation]] = {
     "superresolution": SuperResolution,
 }
 
-__all__ = ["DEGRADATIONS", "Degradation", "InpaintingGeneration", "State", "build", "observe", "start"]
+__all__ = [
+    "DEGRADATIONS",
+    "Degradation",
+    "InpaintingGeneration",
+    "State",
+    "build",
+    "degradation_of",
+    "observe",
+    "start",
+]
 
 
 def build(spec: Mapping[str, Any], size: int, partners: npt.NDArray[np.uint8] | None = None) -> Degradation:
@@ -58,3 +71,9 @@ def build(spec: Mapping[str, Any], size: int, partners: npt.NDArray[np.uint8] | 
         parameters["images"] = partners
     built: Degradation = kind(size=size, **parameters)
     return built
+
+
+def degradation_of(experiment: Experiment, partner: Path | None) -> Degradation:
+    """An experiment's degradation; `partner` is the prepared data set whose training images it mixes in, if it does."""
+    others = middle(data.load(partner, "train"), experiment.size) if partner else None
+    return build(experiment.degradation, experiment.size, others)

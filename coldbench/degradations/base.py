@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from coldbench.errors import ColdbenchError, unknown
+from coldbench.core.errors import ColdbenchError, unknown
 
 State = dict[str, Tensor]
 """What was drawn for a batch: tensors whose first axis is the image."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from coldbench.core.errors import ColdbenchError
 from coldbench.degradations.base import Matrix, SeparableLinear, check_numbers, choose
-from coldbench.errors import ColdbenchError
 
 LARGEST_STD = 10_000.0
 TAIL = 8  # standard deviations after which a Gaussian is nothing in float64

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from coldbench.core.errors import ColdbenchError
+from coldbench.core.rng import integers, uniform
 from coldbench.degradations.base import Matrix, State, Tabled, check_numbers, choose
-from coldbench.errors import ColdbenchError
-from coldbench.seeds import integers, uniform
 
 
 def cumulative_masks(offsets: Matrix, stds: Matrix) -> Matrix:

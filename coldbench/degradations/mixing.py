@@ -13,10 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from coldbench.core.errors import ColdbenchError
+from coldbench.core.images import from_uint8
+from coldbench.core.rng import integers, normal
 from coldbench.degradations.base import Matrix, State, Tabled, check_numbers
-from coldbench.errors import ColdbenchError
-from coldbench.images import from_uint8
-from coldbench.seeds import integers, normal
 
 OFFSET = 0.008  # keeps the first steps from being vanishingly small
 LARGEST_BETA = 0.999  # only the last step of the cosine schedule meets this limit

@@ -15,10 +15,10 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from coldbench.core.errors import ColdbenchError
+from coldbench.core.rng import normal, uniform
 from coldbench.degradations.base import Matrix, State, Tabled, check_numbers, choose
 from coldbench.degradations.blur import gaussian_weights
-from coldbench.errors import ColdbenchError
-from coldbench.seeds import normal, uniform
 
 LUMA = (0.299, 0.587, 0.114)
 ORDERS = {"linear": 1, "spline": 3}

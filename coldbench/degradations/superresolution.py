@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from coldbench.core.errors import ColdbenchError
 from coldbench.degradations.base import Matrix, SeparableLinear, check_numbers, choose
-from coldbench.errors import ColdbenchError
 
 REDUCE = {"average": "area", "bicubic": "bicubic", "bilinear": "bilinear"}  # our word: torch's, none with antialiasing
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from coldbench.errors import ColdbenchError, unknown
-from coldbench.experiment import Network
+from coldbench.core.errors import ColdbenchError, unknown
+from coldbench.core.experiment import Network
 from coldbench.models.unet_convnext import UnetConvNext
 from coldbench.models.unet_ddpm import UnetDDPM
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from coldbench.errors import ColdbenchError
-from coldbench.files import atomic, write_text
-from coldbench.progress import log
+from coldbench.core.errors import ColdbenchError
+from coldbench.core.files import atomic, write_text
+from coldbench.core.logs import log
 from coldbench.report.inputs import PaperCell
-from coldbench.report.site import CALIBRATION, render
+from coldbench.report.navigation import CALIBRATION, render
 
 FIRMNESS = ("exact", "within sampling error", "close", "not reproduced", "not judged")
 MEANS = {

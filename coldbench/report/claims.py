@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from coldbench.errors import unknown
-from coldbench.experiment import Strict, checked
-from coldbench.files import read_yaml
+from coldbench.core.errors import unknown
+from coldbench.core.files import read_yaml
+from coldbench.core.validation import Strict, checked
 from coldbench.report.inputs import PaperCell, Score, Scores
 from coldbench.report.layout import BUDGETS
 from coldbench.report.verdict import LABELS, quantity, shown, signed

@@ -12,11 +12,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from coldbench.experiment import Strict, checked
-from coldbench.files import read_yaml
+from coldbench.core.files import read_yaml
+from coldbench.core.validation import Strict, checked
 from coldbench.report.inputs import Score, Scores
+from coldbench.report.navigation import DISCREPANCIES, render
 from coldbench.report.page import Banner
-from coldbench.report.site import DISCREPANCIES, render
 from coldbench.report.tables import TableView
 from coldbench.report.verdict import KINDS, named, shown
 

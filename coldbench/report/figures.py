@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from coldbench.experiment import Strict, checked
-from coldbench.files import read_yaml
+from coldbench.core.files import read_yaml
+from coldbench.core.validation import Strict, checked
 from coldbench.report.gallery import METHODS, Pictures
 from coldbench.report.layout import BUDGETS
 from coldbench.report.sprites import Sprite, Tile

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from coldbench import manifest as sampled
-from coldbench.config import About
-from coldbench.errors import ColdbenchError
-from coldbench.experiment import Experiment, checked
-from coldbench.files import read_json, write_json
+from coldbench.core.config import About
+from coldbench.core.errors import ColdbenchError
+from coldbench.core.experiment import Experiment
+from coldbench.core.files import read_json, write_json
+from coldbench.core.validation import checked
 from coldbench.report.sprites import Images, Sprite, rows_that_fit, write
+from coldbench.sampling import manifest as sampled
 
 METHODS = {
     "direct": "Direct",
@@ -201,7 +202,7 @@ class Run:
 
     def _forward(self) -> Drawing:
         """Test images at growing severities, each with its own mask, snow, noise or partner."""
-        from coldbench.trajectory import SHOWN
+        from coldbench.sampling.trajectories import SHOWN
 
         T = self.experiment.degradation["T"]
         severities = np.unique(np.linspace(0, T, min(FRAMES, T + 1)).round().astype(int)).tolist()
@@ -215,21 +216,22 @@ class Run:
         """The first test images at one severity (None: T), and the originals, in [0, 1]."""
         import torch
 
-        from coldbench import data, origins, pipeline
-        from coldbench.images import to_unit_interval
+        from coldbench import data, degradations
+        from coldbench.core.images import to_unit_interval
+        from coldbench.sampling import starts
 
         tests, cpu = data.load(self.prepared, "test"), torch.device("cpu")
-        degradation = pipeline.degradation_of(self.experiment, self.partner)
+        degradation = degradations.degradation_of(self.experiment, self.partner)
         where = range(min(images, len(tests)))
-        x0, x, _ = origins.degraded(degradation, tests, where, self.experiment.seed, cpu, severity or None)
+        x0, x, _ = starts.degraded(degradation, tests, where, self.experiment.seed, cpu, severity or None)
         return to_unit_interval(x).numpy(), to_unit_interval(x0).numpy()
 
     def distances(self, statistics: Path) -> list[dict[str, Any]]:
         """FD-Gabor of parts of every set's images, by its direct and its best method."""
         import torch
 
-        from coldbench import scoring
-        from coldbench.metrics import intervals
+        from coldbench.evaluation import scoring
+        from coldbench.evaluation.metrics import intervals
 
         cpu, rows = torch.device("cpu"), []
         (gabor,) = extractors = scoring.extractors([], None, cpu)

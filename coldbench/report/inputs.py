@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from coldbench.errors import ColdbenchError, unknown
-from coldbench.files import atomic
+from coldbench.core.errors import ColdbenchError, unknown
+from coldbench.core.files import atomic
 
 WORDS = ("cell", "table", "row", "task", "column", "metric", "erratum", "note")
 """What a line of the paper's numbers holds beside numbers."""

@@ -11,8 +11,8 @@ from coldbench.report.ablations import METHODS, ablations
 from coldbench.report.claims import Claim
 from coldbench.report.inputs import Folders, Scores
 from coldbench.report.layout import ALSO
-from coldbench.report.origin import Run, duration, facts_of, runs_of, spent
-from coldbench.report.site import INDEX, first_up, render, run_file, size_of, table_file
+from coldbench.report.navigation import INDEX, first_up, render, run_file, size_of, table_file
+from coldbench.report.provenance import Run, duration, facts_of, runs_of, spent
 from coldbench.report.tables import TableView
 from coldbench.report.verdict import KINDS
 

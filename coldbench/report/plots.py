@@ -12,7 +12,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from coldbench.report.series import Axes, Chart, Line
+from coldbench.report.chart_data import Axes, Chart, Line
 
 SIZE = (3.6, 2.7)
 INK, PALE, RULE = "#1c2126", "#5d6670", "#d9dcdf"

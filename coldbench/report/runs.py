@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from coldbench.errors import ColdbenchError
-from coldbench.files import write_text
-from coldbench.report import figures, plots, series
+from coldbench.core.errors import ColdbenchError
+from coldbench.core.files import write_text
+from coldbench.report import chart_data, figures, plots
 from coldbench.report.figures import Panel, Plan, Strip, View, Wanted
 from coldbench.report.gallery import METHODS, Pictures
 from coldbench.report.inputs import Score, Scores
 from coldbench.report.layout import BUDGETS
+from coldbench.report.navigation import FIGURES, render, run_file, table_file
 from coldbench.report.page import banner, runs_of
-from coldbench.report.site import FIGURES, render, run_file, table_file
 from coldbench.report.sprites import Sprite
 from coldbench.report.verdict import named, shown
 
@@ -63,7 +63,7 @@ def write(plan: Plan, scores: Scores, runs: Sequence[Pictures], out: Path, pages
     folder, runs = out.parent, _once(runs)
     there = {*pages, FIGURES, *(run_file(run.about.run) for run in runs)}
     shown = [_placed(run, folder) for run in runs]
-    charts = [_drawn(chart, folder, _marks(shown)) for chart in series.charts(scores, shown)]
+    charts = [_drawn(chart, folder, _marks(shown)) for chart in chart_data.charts(scores, shown)]
     values = {
         "figures": figures.figures(plan, shown),
         "charts": charts,
@@ -119,14 +119,14 @@ def _placed(run: Pictures, folder: Path) -> Pictures:
     return replace(run, sprites=tuple(sprites))
 
 
-def _drawn(chart: series.Chart, folder: Path, marks: Mapping[str, str]) -> dict[str, Any]:
+def _drawn(chart: chart_data.Chart, folder: Path, marks: Mapping[str, str]) -> dict[str, Any]:
     """A chart with the files of its plots."""
     mark = next((mark for mark in marks.values() if mark), "")
     panels = [(axes, _plot(chart, axes, mark, folder)) for axes in chart.panels]
     return {"chart": chart, "panels": panels}
 
 
-def _plot(chart: series.Chart, axes: series.Axes, mark: str, folder: Path) -> tuple[str, int, int]:
+def _plot(chart: chart_data.Chart, axes: chart_data.Axes, mark: str, folder: Path) -> tuple[str, int, int]:
     """Draw one plot; its path in the folder, its width and its height."""
     path = f"images/plots/{axes.name}.svg"
     text, width, height = plots.svg(chart, axes, mark)
@@ -137,7 +137,7 @@ def _plot(chart: series.Chart, axes: series.Axes, mark: str, folder: Path) -> tu
 def _run_page(run: Pictures, scores: Scores, folder: Path, here: str, there: Iterable[str]) -> str:
     mine = tuple(s for s in scores if (s.run, s.budget) == (run.about.run, run.about.budget))
     forward = run.find("forward")
-    chart = series.training([run])
+    chart = chart_data.training([run])
     number = run.about.cell.table
     tables = {n: table_file(n) for n in ([number, "A.7"] if number == "5" else [number]) if table_file(n) in set(there)}
     return render(

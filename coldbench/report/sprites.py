@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from coldbench.errors import ColdbenchError
-from coldbench.files import atomic
+from coldbench.core.errors import ColdbenchError
+from coldbench.core.files import atomic
 
 Images = NDArray[np.floating[Any]]
 

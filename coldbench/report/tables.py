@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from coldbench.errors import unknown
+from coldbench.core.errors import unknown
 from coldbench.report.inputs import PaperCell, Planned, Score, Scores
 from coldbench.report.layout import ALSO, BUDGETS, COLUMNS, RESTORED, Column, Measure, heading, measures
 from coldbench.report.verdict import LABELS, Verdict, judge, named, quantity, shown, signed

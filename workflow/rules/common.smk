@@ -11,8 +11,8 @@ from pathlib import Path
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
 from coldbench.data import dataset
-from coldbench.errors import ColdbenchError, unknown
-from coldbench.grid import build, refuse_on_cpu, was_imported
+from coldbench.core.errors import ColdbenchError, unknown
+from coldbench.planning.grid import build, refuse_on_cpu, was_imported
 
 PAPER = "workflow/paper/tables.csv"
 READINGS = "workflow/config/calibration.yaml"

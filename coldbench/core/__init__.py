@@ -1,0 +1,1 @@
+"""What three packages or more use: errors, files, random numbers, logs, the experiment and its configuration."""

@@ -1,0 +1,73 @@
+"""Progress lines that a person can follow."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from coldbench.core.errors import ColdbenchError
+
+log = logging.getLogger("coldbench")
+
+
+def log_to(path: Path | None, name: str) -> None:
+    """Send progress lines to the terminal and, with a path, to that log file as well; each line begins with `name`."""
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.handlers = [logging.StreamHandler()]
+    log.handlers[0].setFormatter(logging.Formatter(f"{name} %(message)s"))
+    if path is not None:
+        also_to(path)
+
+
+def also_to(path: Path) -> None:
+    """Append progress lines to one more file; ColdbenchError if it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path, mode="a")
+    except OSError as error:
+        raise ColdbenchError(f"cannot write log {path}: {error.strerror or error}") from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log.addHandler(handler)
+
+
+def log_end(message: str) -> None:
+    """Write a job's last words to its log file; the terminal has them already."""
+    for handler in log.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.emit(logging.LogRecord(log.name, logging.ERROR, __file__, 0, message, None, None))
+
+
+def clock(seconds: float) -> str:
+    """A duration for people: 0:09, 12:05, 3:00:00."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class Ticker:
+    """One status line every few seconds: share done, facts, rate and time left."""
+
+    def __init__(self, total: int, unit: str, images_each: float, start: int = 0, every: float = 5.0) -> None:
+        self.total, self.unit, self.images_each, self.every = total, unit, images_each, every
+        self.start, self.began, self.shown = start, time.monotonic(), 0.0
+
+    def rate(self, done: int) -> float:
+        """Images per second since this process began."""
+        return (done - self.start) * self.images_each / max(time.monotonic() - self.began, 1e-9)
+
+    def due(self, done: int) -> bool:
+        """Whether it is time for a line: every few seconds, and when the work is done."""
+        return done >= self.total or time.monotonic() - self.shown >= self.every
+
+    def tick(self, done: int, facts: str = "") -> None:
+        """Show the line if it is due."""
+        if not self.due(done):
+            return
+        self.shown = now = time.monotonic()
+        rate = self.rate(done)
+        left = clock((self.total - done) * self.images_each / rate) if rate > 0 else "?"
+        ahead = f"{left} left" if done < self.total else f"took {clock(now - self.began)}"
+        parts = [f"{done / self.total:4.0%}", f"{self.unit} {done}/{self.total}", facts, f"{rate:.0f} images/s", ahead]
+        log.info(" · ".join(part for part in parts if part))

@@ -1,0 +1,67 @@
+"""SSIM and RMSE as the paper's evaluation computes them (protocol 4.2), per image and pooled, with intervals."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from coldbench.evaluation.metrics import intervals, ssim
+from coldbench.evaluation.metrics.intervals import Estimate, Values
+
+__all__ = [
+    "Estimate",
+    "Values",
+    "batches",
+    "mean_rmse",
+    "mse_per_image",
+    "pooled_rmse",
+    "pooled_ssim",
+    "scores_per_image",
+    "ssim_per_image",
+]
+
+
+def ssim_per_image(original: Tensor, other: Tensor, window: ssim.Window = ssim.PAPER) -> Values:
+    """SSIM of each pair, float64 (N,): 11 × 11 Gaussian window, σ 1.5, no padding, mean over positions and channels.
+
+    Images are float (N, C, H, W), nominally in [0, 1] and not clamped; H and W at least the window's width.
+    """
+    return ssim.ssim_per_image(original, other, window).double().cpu().numpy()
+
+
+def mse_per_image(original: Tensor, other: Tensor) -> Values:
+    """Mean squared difference of each pair over its channels and pixels, float64 (N,)."""
+    return (original.double() - other.double()).square_().mean(dim=(1, 2, 3)).cpu().numpy()
+
+
+def pooled_ssim(ssims: Values, seed: int) -> Estimate:
+    """The mean over images."""
+    return intervals.mean(ssims, seed)
+
+
+def pooled_rmse(mses: Values, seed: int) -> Estimate:
+    """Root of the mean squared difference over all images together: what the paper reports."""
+    pooled = intervals.mean(mses, seed)
+    value, low, high = np.sqrt([pooled.value, pooled.low, pooled.high]).tolist()
+    return Estimate(value, low, high, pooled.n)
+
+
+def mean_rmse(mses: Values, seed: int) -> Estimate:
+    """Mean of the per-image roots; always at most the pooled value."""
+    return intervals.mean(np.sqrt(mses), seed)
+
+
+def batches(n: int, size: int = 500) -> list[slice]:
+    """Slices that cover 0…n−1."""
+    return [slice(i, min(i + size, n)) for i in range(0, n, size)]
+
+
+def scores_per_image(original: Tensor, other: Tensor) -> tuple[Values, Values]:
+    """SSIM and mean squared difference per image, in batches so that memory stays small."""
+    with torch.inference_mode():
+        pairs = [
+            (ssim_per_image(original[b], other[b]), mse_per_image(original[b], other[b]))
+            for b in batches(len(original))
+        ]
+    return np.concatenate([p[0] for p in pairs]), np.concatenate([p[1] for p in pairs])

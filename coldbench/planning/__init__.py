@@ -1,0 +1,1 @@
+"""The grid of runs, what it costs, and what of it is done; imports no torch."""

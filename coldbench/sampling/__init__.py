@@ -1,0 +1,1 @@
+"""Samplers, where they start, and the images that they make: shards, trajectories, restored files."""

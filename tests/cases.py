@@ -1,0 +1,158 @@
+"""What tests of several packages are made of: places, scores, pictures of a run, and untrained models."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from coldbench import models
+from coldbench.core.config import About, Cell
+from coldbench.core.experiment import Experiment
+from coldbench.models import model_file
+from coldbench.report import sprites
+from coldbench.report.gallery import Pictures
+from coldbench.report.inputs import Score, Scores, load_paper
+from coldbench.report.sprites import Sprite
+
+ROOT = Path(__file__).parents[1]
+CONFIG = ROOT / "workflow" / "config"
+DEVICES = CONFIG / "devices.yaml"
+GOLDEN = Path(__file__).parent / "golden"
+SHARED = ROOT.parent / "shared"
+"""Golden vectors and data beside the checkout; tests that need them are skipped without."""
+REAL = Path(os.environ.get("COLDBENCH_TEST_DATA", SHARED / "data"))
+
+PAPER = load_paper(ROOT / "workflow" / "paper" / "tables.csv")
+TABLES = ["1", "2", "3", "4", "5", "5.3", "6", "A.7"]
+SCORE = Score(
+    run="E01-fitted",
+    experiment="E01",
+    title="Deblurring, MNIST",
+    table="1",
+    row="MNIST",
+    protocol="fitted",
+    default=True,
+    because="20 blur steps",
+    budget="paper",
+    dataset="mnist",
+    dataset_title="MNIST",
+    embedded=False,
+    set="test",
+    method="degraded",
+    metric="rmse",
+    reference="",
+    value=0.2866,
+    low=0.2861,
+    high=0.2871,
+    n=10_000,
+    singular=False,
+    seed=0,
+    provenance=json.dumps({"commit": "0123456789abcdef", "device": "cpu"}),
+)
+PLAN = ROOT / "workflow" / "paper" / "figures.yaml"
+MARK = "smoke budget: not a replication"
+PLAIN: dict[str, Any] = {
+    "start": None, "severity": None, "assumed": None, "state": "true", "every": 1, "official_shift": False,
+    "images": 20, "methods": ["direct", "naive", "tacos"],
+}  # fmt: skip
+ABOUT = About(
+    name="tiny", protocol="test", budget="smoke", run="tiny-test-s3", title="Tiny", cell=Cell(table=2, row=""),
+    default=True, because="a test",
+)  # fmt: skip
+
+
+def score(**changes: Any) -> Score:
+    return replace(SCORE, **changes)
+
+
+def synthetic() -> Scores:
+    """A laptop run on MNIST in two readings, and an embedded one: all verdicts of a real page."""
+    laptop = {"budget": "laptop"}
+    values = {"frechet_gabor": 3.25, "ssim": 0.0145, "rmse": 0.2866}
+    split = {"frechet_gabor": "test"}
+    fitted = [score(**laptop, metric=m, reference=split.get(m, ""), value=value) for m, value in values.items()]
+    fitted += [
+        score(**laptop, method=method, metric=metric, reference=split.get(metric, ""), value=value + 0.5, n=512)
+        for method in ("tacos", "direct", "naive")
+        for metric, value in values.items()
+    ]
+    other = {**laptop, "run": "E01-paper", "protocol": "paper", "default": False, "because": "40 blur steps"}
+    reading = [score(**other, metric="ssim", value=0.0130), score(**other, metric="rmse", value=0.2885)]
+    digits = {"run": "E01-digits", "row": "", "dataset": "digits", "dataset_title": "digits", "embedded": True}
+    extra = [score(**laptop, **digits, method=method, n=360) for method in ("degraded", "tacos")]
+    return tuple(fitted + reading + extra)
+
+
+def generated() -> Scores:
+    """Every generation that the paper prints a number of, at its budget, with the printed number as our own."""
+    ways = {"fixed_noise": ("noise", "tacos"), "estimated_noise": ("noise", "estimated")}
+    ways |= {"perfect_symmetry": ("perfect", "tacos"), "broken_symmetry": ("broken", "tacos")}
+    ways |= {"direct": ("broken", "direct"), "generated": ("generated", "tacos")}
+    found = []
+    for cell in PAPER:
+        if cell.table in ("5", "5.3", "A.7"):
+            kind, run = ways[cell.column], cell.row.replace(", ", "-")
+            where = {"run": run, "table": "5" if cell.table == "A.7" else cell.table, "row": cell.row}
+            where |= {"set": kind[0], "method": kind[1], "n": 6400}
+            found.append(score(**where, metric="fid_legacy_pytorch", reference="train", value=cell.value))
+            found.append(score(**where, metric="fid_legacy_pytorch", reference="test", value=cell.value + 9))
+            found.append(score(**where, metric="fid_clean", reference="train", value=cell.value + 7))
+            found.append(score(**where, metric="kid_clean", reference="train", value=0.01))
+    return tuple(found)
+
+
+def untrained(path: Path, experiment: Experiment, channels: int = 1, seed: int = 0) -> Path:
+    """A model with random weights: sampling does not care."""
+    torch.manual_seed(seed)
+    network = models.build(experiment.network, channels, experiment.size)
+    model_file.save_model(path, network.state_dict(), experiment)
+    return path
+
+
+def pictures(folder: Path, name: str, T: int = 6, channels: int = 1, sets: Any = None, **changes: Any) -> Pictures:
+    """A run of small random pictures, restoring if no `sets` are given."""
+    sets = sets or {"test": PLAIN}
+    about = About(
+        **{"name": name, "protocol": "a", "budget": "smoke", "run": f"{name}-a", "title": f"Title {name}",
+           "cell": Cell(table=1, row="MNIST"), "default": True, "because": "a test", **changes}
+    )  # fmt: skip
+    random = np.random.default_rng(7)
+    severities = tuple(map(str, range(T, -1, -1)))
+    made: list[Sprite] = []
+
+    def add(file: str, kind: str, columns: tuple[str, ...], rows: int, part: str = "", method: str = "") -> None:
+        images = random.random((rows * len(columns), channels, 8, 8))
+        made.append(sprites.write(images, folder / about.run / f"{file}.png", kind, columns, MARK, part, method))
+
+    for part, told in sets.items():
+        generated = told["start"] is not None
+        columns = ("degraded", "direct", *(m for m in told["methods"] if m != "direct"))
+        add(
+            f"{part}-methods",
+            "methods",
+            (*columns, *(() if generated else ("original",))),
+            6 if generated else 12,
+            part,
+        )
+        add(f"{part}-trajectory", "trajectory", severities, 6, part, "tacos")
+        if "naive" in told["methods"]:
+            add(f"{part}-naive", "naive", severities, 6, part, "naive")
+        if generated:
+            add(f"{part}-gallery", "gallery", ("",) * 8, 2, part, "tacos")
+    add("forward", "forward", tuple(reversed(severities)), 6)
+    science = {"dataset": "digits", "size": 8, "seed": 0, "network": {"dim": 8}, "training": {"updates": 40}}
+    science |= {"degradation": {"name": "blur", "T": T}}
+    training = tuple((float(k), 1 / k, 9.0, float(k)) for k in range(1, 9))
+    return Pictures(about, True, MARK, science, {}, f"model of {name}", sets, tuple(made), training, ())
+
+
+GENERATED = {
+    "perfect": {**PLAIN, "start": {"kind": "means", "noise_level": 0.0}, "methods": ["tacos"]},
+    "broken": {**PLAIN, "start": {"kind": "means", "noise_level": 0.002}},
+}

@@ -1,0 +1,674 @@
+"""The configuration: what is refused and in which words, what a fingerprint depends on, how layers merge.
+
+Everything here runs in this process on the shipped files of workflow/config, with overlays as a user would write them.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cases import CONFIG
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from coldbench.core.config import Sampling, resolve
+from coldbench.core.errors import ColdbenchError
+from coldbench.core.experiment import Experiment, Network, Training
+from coldbench.core.validation import checked, fingerprint, from_json, merged
+from coldbench.planning.grid import Grid, build, refuse_on_cpu
+
+SHIPPED = ("paper", "gpu-hour", "short", "laptop", "smoke")
+EMBEDDED = {"stand_in": {"celeba": "photos", "afhq": "photos"}}
+"""Over the paper's grid: nothing in it lacks its data."""
+
+
+def load(name: str) -> dict[str, Any]:
+    return yaml.safe_load((CONFIG / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def config(overlay: str | Mapping[str, Any] = "", base: str = "laptop") -> dict[str, Any]:
+    """The shipped grid with a shipped overlay and one of our own (YAML text), as Snakemake would hand it over."""
+    own = yaml.safe_load(overlay) if isinstance(overlay, str) else overlay
+    return merged(load("paper"), {} if base == "paper" else load(base), own or {})
+
+
+def whole(overlay: str | Mapping[str, Any] = "") -> Grid:
+    """The paper's grid with every experiment, as on a machine that has all data."""
+    own = yaml.safe_load(overlay) if isinstance(overlay, str) else overlay
+    return grid(merged(EMBEDDED, own or {}), "paper")
+
+
+def grid(overlay: str | Mapping[str, Any] = "", base: str = "laptop", done: tuple[str, ...] = ()) -> Grid:
+    return build(config(overlay, base), lambda budget, run: f"{budget}/{run}" in done)
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No data lie in the working directory, so the default data folder is one to download into."""
+    monkeypatch.chdir(tmp_path)
+
+
+# The shipped configurations
+
+
+@pytest.mark.parametrize("base", SHIPPED)
+def test_shipped_configurations_are_valid(base: str) -> None:
+    found = whole() if base == "paper" else grid(base=base)
+    assert found.made
+    assert found.made.items() <= found.runs.items()
+    assert {run.about.budget for run in found.runs.values()} == {base}
+    assert len(found.made) == len({run.about.name for run in found.made.values()})
+    wanted = set(found.config.experiments or found.config.grid)
+    assert {run.about.name for run in found.made.values()} | found.skipped.keys() == wanted
+
+
+@pytest.mark.parametrize("base", SHIPPED)
+def test_names_that_stand_in_paths_are_safe(base: str) -> None:
+    for name, run in (whole() if base == "paper" else grid(base=base)).runs.items():
+        assert name == run.experiment.run == run.about.run
+        for part in (name, run.about.budget, *run.sampling.sets):
+            assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", part)
+
+
+def test_the_hour_on_a_gpu_has_inpainting_as_the_paper_states_it() -> None:
+    """Its two commands: E04 at the paper's budget, then the others, beside which E04 is shown."""
+    stated = grid({"budget": "paper", "experiments": ["E04"]}, "gpu-hour").made
+    (run,) = stated.values()
+    training, masks = run.experiment.training, run.experiment.degradation
+    assert (run.about.run, training.updates, training.total_batch) == ("E04-stated", 60_000, 128)
+    assert (training.learning_rate, training.ema_decay, training.precision) == (2e-5, 0.995, "bf16")
+    assert (masks["std"], masks["centre_low"], masks.get("width", "std")) == (1.0, 1, "std")
+    rest = grid(base="gpu-hour", done=("paper/E04-stated",)).made
+    budgets = {name: run.about.budget for name, run in rest.items()}
+    assert budgets == {"E01-fitted": "gpu-hour", "E04-stated": "paper", "E07-fitted": "gpu-hour"}
+    assert rest["E04-stated"].experiment == run.experiment
+    for each in rest.values():
+        assert each.sampling.images is None
+        assert each.sampling.methods == ["direct", "naive", "tacos"]
+
+
+def test_numbers_and_flags_may_be_text() -> None:
+    """As Snakemake's --config leaves them within lists and mappings."""
+    typed = {
+        "seeds": ["0", "1"],
+        "compile": "true",
+        "checkpoint_every": "1e1",
+        "threads": {"train": "3"},
+        "results": "elsewhere/",
+        "grid": {
+            "E01": {
+                "degradation": {"T": "24", "std": "2.5"},
+                "sampling": {"images": "7"},
+                "training": {"updates": "40"},
+            }
+        },
+    }
+    found = grid({**typed, "experiments": "E01"})
+    told, run = found.config, found.made["E01-fitted-s1"]
+    assert (told.seeds, told.compile, told.threads["train"], told.results) == ([0, 1], True, 3, "elsewhere")
+    assert (run.experiment.degradation["T"], run.experiment.degradation["std"]) == (24, 2.5)
+    assert (run.experiment.seed, run.sampling.images) == (1, 500)  # the budget has the last word
+    assert grid({"seeds": 1}).config.seeds == grid({"seeds": "1"}).config.seeds == [1]
+    assert (
+        found.made["E01-fitted"].experiment
+        == grid({"grid": {"E01": {"degradation": {"T": 24, "std": 2.5}}}}).made["E01-fitted"].experiment
+    )
+
+
+def test_a_checkpoint_is_not_passed_over(tmp_path: Path) -> None:
+    """For a run that samples another's model it would be: the name of the owner is asked for."""
+    source = tmp_path / "model.pt"
+    source.touch()
+    assert whole({"imports": {"E11-fitted": str(source)}}).runs["E11-released"].model == "E11-fitted"
+    with pytest.raises(
+        ColdbenchError, match=r"^imports\.E11-released: it samples the model of E11-fitted; import that"
+    ):
+        whole({"imports": {"E11-released": str(source)}})
+    assert whole({"imports": {"E11-released": str(source)}, "protocol": "released"}).made["E11-released"].trains
+
+
+def test_one_protocol_of_each_experiment_is_made() -> None:
+    for found in (whole(), grid(base="smoke")):
+        assert {run.about.name for run in found.made.values()} == set(found.config.grid)
+        assert len(found.made) == len(found.config.grid)
+        assert all(run.about.default == (name in found.made) for name, run in found.runs.items())
+
+
+def test_every_experiment_of_the_paper_has_its_table() -> None:
+    """E01 to E13 restore, E14 to E18 generate, and nothing else claims a place in the paper's tables."""
+    cells: dict[str, set[str]] = {}
+    for run in whole().made.values():
+        if run.about.cell.table:
+            cells.setdefault(run.about.cell.table, set()).add(run.about.cell.row)
+            assert run.sampling.restores == (run.about.cell.table in {"1", "2", "3", "4", "6"})
+    three, two = {"MNIST", "CIFAR-10", "CelebA"}, {"CIFAR-10", "CelebA"}
+    generated = {f"{data}, {kind}" for data in ("CelebA", "AFHQ") for kind in ("noise", "blur")}
+    animals = {f"CelebA, {kind}" for kind in ("inpainting", "super-resolution", "animorphosis")}
+    assert cells == {"1": three, "2": three, "3": three, "4": two, "6": two, "5": generated, "5.3": animals}
+
+
+def test_variants_lie_beside_the_grid() -> None:
+    """Other people's settings: they can be chosen at any budget, and claim no place in the paper's tables."""
+    ours = set(grid().made)
+    found = grid(load("variants"))
+    added = {name: run for name, run in found.made.items() if name not in ours}
+    assert {run.about.name for run in added.values()} == set(load("variants")["grid"])
+    assert all(run.trains and not run.about.cell.table and run.about.because for run in added.values())
+
+
+# What is lent: models, data, seeds
+
+
+def test_what_is_sampled_is_trained_once() -> None:
+    """Every run knows the run whose model it samples; that one is there, trains, and is the very same model."""
+    for found in (whole(), grid(base="smoke")):
+        for name, run in found.runs.items():
+            owner = found.runs[run.model]
+            assert owner.trains, (name, run.model)
+            assert owner.experiment.fingerprint == run.experiment.fingerprint
+            assert owner.about.budget == run.about.budget
+        trained = [run.experiment.fingerprint for run in found.runs.values() if run.trains]
+        assert len(set(trained)) == len(trained)
+
+
+def test_an_experiment_takes_all_but_its_own_words_from_its_model() -> None:
+    runs = whole().runs
+    lender, borrower = runs["E09-fitted"], runs["E17-fitted"]
+    assert borrower.model == "E09-fitted"
+    assert borrower.experiment == lender.experiment.model_copy(update={"name": "E17"})
+    assert borrower.about.title == "Generation from 2 x 2 pixels, CelebA"
+    assert borrower.about.cell.table == "5.3"
+    assert set(borrower.sampling.sets) == {"generated"}
+    assert runs["A1-fitted"].model == "E04-fitted"
+
+
+def test_a_model_asked_for_alone_brings_its_owner() -> None:
+    """`--config experiments=A1` needs E04's training, which the filter does not name."""
+    found = grid("experiments: [A1]")
+    assert set(found.made) == {"A1-released"}
+    assert found.runs["E04-released"].trains
+    assert not {name for name, run in found.runs.items() if run.about.name not in ("A1", "E04")}
+
+
+@pytest.mark.parametrize("base", ["short", "laptop"])
+def test_experiments_without_data_are_skipped_with_the_reason(base: str) -> None:
+    """MNIST and CIFAR-10 can be downloaded; faces and animals cannot, and each reason says what is needed."""
+    found = grid(base=base)
+    assert set(found.datasets) == {"mnist", "cifar10"}
+    absent = {name for name, run in whole({"stand_in": {}}).made.items() if run.experiment.dataset == "photos"}
+    assert found.skipped.keys() == {name.partition("-")[0] for name in absent}
+    for name, why in found.skipped.items():
+        assert "AFHQ" in why or "CelebA-HQ" in why, name
+        assert "\n" not in why
+
+
+def test_absent_data_are_refused_by_the_paper_and_where_they_are_asked_for() -> None:
+    with pytest.raises(ColdbenchError, match=r"^E03: .*CelebA-HQ.* without it: --config absent=skip$"):
+        grid(base="paper")
+    with pytest.raises(ColdbenchError, match=r"^E18: .*AFHQ"):
+        grid("experiments: [E01, E18]")  # also where others are skipped
+    with pytest.raises(ColdbenchError, match=r"no experiment has its data: .*CelebA-HQ"):
+        grid("datasets: [celeba]")
+
+
+def test_damaged_data_are_not_skipped(tmp_path: Path) -> None:
+    raw = tmp_path / "own" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "t10k-images-idx3-ubyte").write_bytes(b"x")
+    (raw / "train-images-idx3-ubyte").write_bytes(b"x")
+    with pytest.raises(ColdbenchError, match="truncated or damaged"):
+        grid({"data": str(tmp_path / "own"), "absent": "skip"})
+
+
+def test_every_seed_is_a_run_of_its_own() -> None:
+    """All seeds of the chosen protocol, the first of the others; only seed 0 has the plain name."""
+    found = grid("{experiments: [E04, A1], seeds: [0, 3]}")
+    assert set(found.made) == {"E04-released", "E04-released-s3", "A1-released", "A1-released-s3"}
+    assert found.made["A1-released-s3"].model == "E04-released-s3"
+    assert {found.runs[name].experiment.seed for name in ("E04-released-s3", "A1-released-s3")} == {3}
+    assert "E04-fitted-s3" not in found.runs
+    only = grid("{experiments: [E04], seeds: [3]}")
+    assert set(only.made) == {"E04-released-s3"}
+    assert all(run.experiment.seed == 3 for run in only.runs.values())
+
+
+# What is refused: (overlay, words of the one line)
+
+
+def named(experiment: str, protocol: str) -> str:
+    """An overlay with a new experiment of this name, sound in all else."""
+    entry = {"title": "New", "cell": {"table": 3, "row": ""}, "dataset": "digits", "protocol": protocol}
+    entry |= {"degradation": {"name": "superresolution", "T": 3}, "protocols": {protocol: {}}}
+    return yaml.safe_dump({"grid": {experiment: entry}})
+
+
+BAD = {
+    # keys
+    "top-level key": ("bugdet: laptop", "'bugdet'", "did you mean 'budget'?"),
+    "nested key": ("grid: {E01: {training: {learning_rat: 0.1}}}", "training.learning_rat'", "learning_rate'?"),
+    "entry key": ("grid: {E01: {titel: x}}", "'grid.E01.titel'", "did you mean 'grid.E01.title'?"),
+    "cell key": ("grid: {E01: {cell: {tabel: 1}}}", "'grid.E01.cell.tabel'", "did you mean 'grid.E01.cell.table'?"),
+    "budget part": ("budgets: {laptop: {trainnig: {updates: 5}}}", "trainnig", "'budgets.laptop.training'?"),
+    "budget key": ("budgets: {laptop: {training: {updats: 5}}}", "'training.updats'", "'training.updates'?"),
+    "network key": ("grid: {E01: {network: {dmi: 8}}}", "'network.dmi'", "did you mean 'network.dim'?"),
+    "protocol key": ("grid: {E01: {protocols: {fitted: {becuase: x}}}}", "'becuase'", "did you mean 'because'?"),
+    "threads key": ("threads: {trian: 2}", "threads.trian", "'train'"),
+    # names
+    "budget": ("budget: laptpo", "'laptpo'", "did you mean 'laptop'?"),
+    "accepted budget": ("accept: [papr]", "'papr'", "did you mean 'paper'?"),
+    "protocol": ("protocol: relased", "'relased'", "did you mean 'released'?"),
+    "protocol of an entry": ("grid: {E01: {protocol: fited}}", "E01 'fited'", "did you mean 'fitted'?"),
+    "experiment": ("experiments: [E19]", "experiment 'E19'", "E01"),
+    "experiment in lower case": ("experiments: [e01]", "'e01'", "did you mean 'E01'?"),
+    "data set": ("grid: {E01: {dataset: mnits}}", "'mnits'", "did you mean 'mnist'?"),
+    "filtered data set": ("datasets: [mnits]", "'mnits'", "did you mean 'mnist'?"),
+    "data set standing in": ("stand_in: {mnist: digts}", "'digts'", "did you mean 'digits'?"),
+    "data set stood in for": ("stand_in: {mnits: digits}", "'mnits'", "did you mean 'mnist'?"),
+    "degradation": ("grid: {E01: {degradation: {name: blurr}}}", "E01", "'blurr'", "did you mean 'blur'?"),
+    "parameter": ("grid: {E01: {degradation: {kernal: 5}}}", "E01", "'kernal'", "did you mean 'kernel'?"),
+    "schedule": ("grid: {E01: {degradation: {schedule: constnat}}}", "'constnat'", "did you mean 'constant'?"),
+    "network": ("budgets: {laptop: {network: {name: unet_convnxt}}}", "'unet_convnxt'", "'unet_convnext'?"),
+    "method": ("budgets: {laptop: {sampling: {methods: [direkt]}}}", "sampling.methods", "'direkt'", "'direct'"),
+    "device": ("device: gpu", "device", "'gpu'", "'cuda'"),
+    "filter that fits nothing": ("datasets: [photos]", "photos", "mnist"),
+    # models of others
+    "model that is none": ("grid: {A1: {model: E99}}", "model of A1 'E99'", "E01"),
+    "model of a borrower": ("grid: {A1: {model: A2}}", "model of A1 'A2'"),
+    "borrower with a degradation": ("grid: {A1: {degradation: {T: 5}}}", "grid.A1.degradation", "model of E04"),
+    "borrower with a protocol": ("grid: {A1: {protocols: {fitted: {}}}}", "grid.A1.protocols", "title, cell, sampling"),
+    # sets of samples
+    "start that is none": ("grid: {A1: {sampling: {sets: {x: {start: {kind: mean}}}}}}", "sets.x.start.kind", "'mean'"),
+    "start that does not fit": (
+        "grid: {A1: {sampling: {images: 5, sets: {x: {start: {kind: noise}}}}}}", "A1", "'noise'", "means",
+    ),
+    "start of a degraded image": (
+        "grid: {A1: {sampling: {images: 5, sets: {x: {start: {kind: means}, severity: 3}}}}}", "sets.x", "no image",
+    ),
+    "generations without a number": ("grid: {E17: {sampling: {images: null}}}", "sampling", "how many images"),
+    "severity above T": ("grid: {A3: {sampling: {sets: {half: {severity: 70}}}}}", "set half: severity", "1…20", "70"),
+    "assumed above T": ("grid: {A3: {sampling: {sets: {half: {assumed: 70}}}}}", "set half: assumed", "1…20", "70"),
+    "method without noise": ("grid: {A4: {sampling: {methods: [ddpm]}}}", "A4", "ddpm needs noise"),
+    "key of a set": ("grid: {A4: {sampling: {sets: {every_2: {evry: 2}}}}}", "'sampling.sets.every_2.evry'", "every'?"),
+    "method of a set twice": ("grid: {A4: {sampling: {sets: {x: {methods: [naive, naive]}}}}}", "sets.x", "naive"),
+    "no every": ("grid: {A4: {sampling: {sets: {x: {every: 0}}}}}", "sets.x.every", "0"),
+    "slash in a set": ("grid: {A4: {sampling: {sets: {a/b: {every: 2}}}}}", "a/b"),
+    "no seed": ("seeds: []", "seeds"),
+    "negative seed": ("seeds: [-1]", "seeds.0", "-1"),
+    "fid": ("fid: [cleen]", "fid.0", "'cleen'", "'clean'"),
+    "absent": ("absent: ignore", "absent", "'ignore'", "'skip'"),
+    # types
+    "word for a number": ("seeds: [abc]", "seeds.0", "integer", "'abc'"),
+    "word for a rate": ("budgets: {laptop: {training: {learning_rate: fast}}}", "training.learning_rate", "'fast'"),
+    "list for a mapping": ("grid: [E01]", "grid", "E01"),
+    "word for an entry": ("grid: {E01: hello}", "grid.E01", "'hello'"),
+    "empty entry": ("grid: {E01: null}", "grid.E01", "None"),
+    "empty protocol": ("grid: {E01: {protocols: {fitted: null}}}", "grid.E01.protocols.fitted"),
+    "number for a degradation": ("grid: {E01: {degradation: 5}}", "grid.E01.degradation", "5"),
+    "number for a reason": ("grid: {E01: {protocols: {fitted: {because: 5}}}}", "grid.E01", "fitted", "because"),
+    "T in words": ("grid: {E01: {degradation: {T: many}}}", "E01", "T must be a whole number", "'many'"),
+    "two runs of one name": (
+        "grid: {E01-fitted: {title: a, dataset: mnist, degradation: {name: decolorization, T: 2}, protocol: b,"
+        " protocols: {b: {}}}, E01: {protocols: {fitted-b: {}}}}",
+        "E01-fitted-b", "rename one of them",
+    ),
+    "protocol like a seed": ("{seeds: [0, 1], grid: {E01: {protocols: {fitted-s1: {}}}}}", "E01-fitted-s1", "seed 1"),
+    "import of another seed": ("{seeds: [1], imports: {E01-fitted: x}}", "run in imports", "E01-fitted-s1"),
+    "large before the crop": ("grid: {E01: {images: {resize: 300}}}", "images.resize 300", "16 to 256"),
+    "widths that begin elsewhere": ("grid: {E01: {network: {dim_mults: [2, 4]}}}", "dim_mults", "begin with 1"),
+    "angle brackets in a folder": ("reports: a<b>c", "reports", "'a<b>c'"),
+    "number for a partner": ("grid: {E18: {degradation: {partner: 5}}}", "'5'"),
+    "threads in words": ("threads: {train: two}", "threads.train", "'two'"),
+    "missing title": ("grid: {X: {cell: {table: 1, row: ''}}}", "grid.X.title", "missing"),
+    # values that make no sense
+    "no update": ("budgets: {laptop: {training: {updates: 0}}}", "training.updates", "1", "0"),
+    "negative updates": ("budgets: {laptop: {training: {updates: -5}}}", "training.updates", "-5"),
+    "half an update": ("budgets: {laptop: {training: {updates: 1.5}}}", "training.updates", "1.5"),
+    "updates in words": ("budgets: {laptop: {training: {updates: many}}}", "training.updates", "'many'"),
+    "odd accumulation": ("budgets: {laptop: {training: {accumulation: 3}}}", "total_batch 32", "accumulation 3"),
+    "learning rate 5": ("budgets: {laptop: {training: {learning_rate: 5}}}", "training.learning_rate", "less than 1"),
+    "learning rate nan": ("budgets: {laptop: {training: {learning_rate: .nan}}}", "training.learning_rate", "nan"),
+    "average never taken": ("budgets: {laptop: {training: {updates: 5, ema_every: 10}}}", "ema_every", "10", "5"),
+    "more images than there are": ("budgets: {laptop: {sampling: {images: 20000}}}", "images", "20000", "10000"),
+    "no method": ("budgets: {laptop: {sampling: {methods: []}}}", "sampling.methods"),
+    "a method twice": ("budgets: {laptop: {sampling: {methods: [direct, direct]}}}", "sampling.methods", "direct"),
+    "no threads": ("threads: {train: 0}", "threads.train", "1"),
+    "no such table": ("grid: {E01: {cell: {table: 7}}}", "cell.table", "'7'", "'5.3'"),
+    "T = 9 halvings": ("grid: {E07: {degradation: {T: 9}}}", "E07", "reduced 5 times", "T ≤ 5"),
+    "fractional T": ("grid: {E01: {degradation: {T: 2.5}}}", "E01", "T must be a whole number", "2.5"),
+    "negative std": ("grid: {E01: {degradation: {std: -1.0}}}", "E01", "std", "-1.0"),
+    "even kernel": ("grid: {E01: {degradation: {kernel: 10}}}", "E01", "kernel must be odd", "10"),
+    "odd width": ("budgets: {laptop: {network: {dim: 15}}}", "network.dim", "multiple of 2", "15"),
+    "side that does not halve": ("grid: {E01: {size: 30}}", "E01", "multiple of 8", "30"),
+    "too many stages": ("budgets: {laptop: {network: {dim_mults: [1,1,1,1,1,1,1]}}}", "7 stages", "64", "32"),
+    "side out of range": ("grid: {E04: {size: 264}}", "E04", "264", "256"),
+    # mistakes that the chosen budget hides
+    "value a budget hides": ("grid: {E01: {training: {learning_rate: fast}}}", "training.learning_rate", "'fast'"),
+    "budget not chosen": ("budgets: {mine: {training: {updates: -3}}}", "mine", "training.updates", "-3"),
+    # names become folders and patterns
+    "slash in a name": (named("E/9", "a"), "E/9"),
+    "space in a name": (named("E 9", "a"), "E 9"),
+    "dots for a protocol": (named("E9", ".."), "E9", "'..'"),
+    "slash in a budget": ("{budget: a/b, budgets: {a/b: {training: {updates: 3}}}}", "a/b"),
+    # folders
+    "no results folder": ("results: ''", "results"),
+    "braces in a folder": ("results: 'a{b}'", "results", "a{b}"),
+    "missing data folder": ("data: /no/such/folder", "'/no/such/folder'", "mnist needs", "train-images-idx3-ubyte"),
+    "number for a folder": ("data: 5", "data", "5"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_configuration_is_refused_in_one_line(case: str) -> None:
+    overlay, *words = BAD[case]
+    with pytest.raises(ColdbenchError) as caught:
+        grid(overlay)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert not [word for word in words if word not in message], message
+
+
+@pytest.mark.parametrize(("key", "word"), [("datasets", "mnist"), ("experiments", "E01"), ("accept", "paper")])
+def test_one_word_is_a_list_of_one(key: str, word: str) -> None:
+    """`--config experiments=E01` arrives as a string."""
+    done = ("paper/E01-fitted",)
+    assert grid({key: word}, done=done).runs == grid({key: [word]}, done=done).runs
+    assert grid({"fid": "clean"}).config.fid == ["clean"]
+
+
+def test_tables_are_words() -> None:
+    """YAML reads 5.3 as a number; both spellings name the same table."""
+    for table in (2, "2", 5.3, "5.3", "A.7", ""):
+        run = grid({"grid": {"E01": {"cell": {"table": table}}}}).made["E01-fitted"]
+        assert run.about.cell.table == str(table)
+
+
+def test_an_experiment_named_twice_is_one() -> None:
+    assert list(grid("experiments: [E01, E01]").made) == ["E01-fitted"]
+
+
+def test_damaged_data_are_refused_before_any_job(tmp_path: Path) -> None:
+    raw = tmp_path / "own" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, size in (("train-images-idx3-ubyte", 47040016), ("t10k-images-idx3-ubyte", 5_000_000)):
+        with (raw / name).open("wb") as stream:
+            stream.truncate(size)  # sparse: no bytes are written
+    with pytest.raises(
+        ColdbenchError, match=r"t10k-images-idx3-ubyte is truncated or damaged: 5000000 bytes"
+    ) as caught:
+        grid({"data": str(tmp_path / "own")})
+    assert "\n" not in str(caught.value)
+
+
+def test_embedded_data_need_no_folder() -> None:
+    assert set(grid({"data": "/no/such/folder"}, base="smoke").datasets) == {"digits", "photos"}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"name": 1}', '{"nmae": "x"}'])
+def test_an_experiment_that_is_none_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(ColdbenchError) as caught:
+        from_json(Experiment, text, "experiment")
+    assert str(caught.value).startswith("experiment")
+    assert "\n" not in str(caught.value)
+
+
+# Fingerprints
+
+
+def prints(overlay: str = "") -> dict[str, str]:
+    return {name: run.experiment.fingerprint for name, run in grid(overlay).runs.items()}
+
+
+@pytest.mark.parametrize(
+    "overlay",
+    [
+        "grid: {E01: {title: Another}}",
+        "grid: {E01: {cell: {table: 2, row: Other}}}",
+        "grid: {E01: {protocols: {fitted: {because: other words}}}}",
+        "grid: {E01: {sampling: {batch: 7}}}",
+        "budgets: {laptop: {sampling: {images: 5, batch: 2, shard: 2, methods: [direct]}}}",
+        "threads: {train: 16}",
+        "max_cpu_hours: 1",
+        "device: cpu",
+        "{results: elsewhere, reports: nowhere}",
+        "protocol: released",
+        "{absent: refuse, experiments: [E01, E02, E04, E05, E07, E08, E10, E12, A1, A2, A3, A4]}",
+        "grid: {A4: {sampling: {sets: {every_2: {every: 3, official_shift: true}}}}}",
+        "{budgets: {laptop: {sampling: {tile: 5, precision: bf16, jobs: 3, frames: 4, compile: true}}}}",
+        "{fid: [clean], inception: somewhere}",
+    ],
+)
+def test_words_sampling_and_machine_leave_fingerprints_alone(overlay: str) -> None:
+    assert prints(overlay) == prints()
+
+
+def test_the_name_of_a_budget_leaves_fingerprints_alone() -> None:
+    same = {"budget": "mine", "budgets": {"mine": load("paper")["budgets"]["laptop"]}}
+    assert {n: r.experiment.fingerprint for n, r in grid(same).runs.items()} == prints()
+
+
+@pytest.mark.parametrize("field", ["name", "protocol", "budget"])
+def test_names_are_no_science(experiment: Experiment, field: str) -> None:
+    assert experiment.model_copy(update={field: "other"}).fingerprint == experiment.fingerprint
+
+
+def other(value: Any) -> Any:
+    """A value of the same type that is not the same."""
+    match value:
+        case bool():
+            return not value
+        case int():
+            return value + 1
+        case float():
+            return value * 0.5 or 0.5
+        case None:
+            return 99
+        case str():
+            return value + "x"
+        case list():
+            return [*value, 1]
+    raise TypeError(type(value))
+
+
+@pytest.mark.parametrize("field", ["dataset", "size", "seed"])
+def test_every_field_of_an_experiment_is_science(experiment: Experiment, field: str) -> None:
+    changed = experiment.model_copy(update={field: other(getattr(experiment, field))})
+    assert changed.fingerprint != experiment.fingerprint
+
+
+def test_no_field_of_an_experiment_is_forgotten_here() -> None:
+    tested = {"dataset", "size", "seed", "degradation", "images", "network", "training"}
+    assert set(Experiment.model_fields) == tested | {"name", "protocol", "budget"}
+
+
+@pytest.mark.parametrize("part", ["images", "network", "training"])
+def test_every_field_of_the_parts_is_science(experiment: Experiment, part: str) -> None:
+    below: BaseModel = getattr(experiment, part)
+    found = {experiment.fingerprint}
+    for field in type(below).model_fields:
+        changed = below.model_copy(update={field: other(getattr(below, field))})
+        found.add(experiment.model_copy(update={part: changed}).fingerprint)
+    assert len(found) == 1 + len(type(below).model_fields)
+
+
+def test_every_parameter_of_a_degradation_is_science(experiment: Experiment) -> None:
+    found = {experiment.fingerprint}
+    for key, value in experiment.degradation.items():
+        changed = {**experiment.degradation, key: other(value)}
+        found.add(experiment.model_copy(update={"degradation": changed}).fingerprint)
+    assert len(found) == 1 + len(experiment.degradation)
+
+
+def test_the_order_of_keys_and_a_trip_through_json_change_nothing(experiment: Experiment) -> None:
+    assert fingerprint({"a": 1, "b": {"c": 2, "d": 3}}) == fingerprint({"b": {"d": 3, "c": 2}, "a": 1})
+    again = from_json(Experiment, experiment.model_dump_json(), "experiment")
+    assert again == experiment
+    assert again.fingerprint == experiment.fingerprint
+
+
+def test_models_of_the_grid_are_distinct() -> None:
+    """But for models that are borrowed, which are the same on purpose."""
+    config = whole({"stand_in": {"afhq": "digits"}}).config  # as for animals, another data set than for faces
+    seen: dict[str, str] = {}
+    for name, entry in config.grid.items():
+        for protocol in entry.protocols if entry.model is None else ():
+            if name in ("E10", "E11", "E13") and protocol == "released":
+                continue  # the released sampler for the model of the fitted protocol
+            found = resolve(config, name, protocol, "paper").experiment.fingerprint
+            assert found not in seen, (name, protocol, seen[found])
+            seen[found] = f"{name}-{protocol}"
+    assert len(seen) > 25
+
+
+# Layers
+
+Trees = st.recursive(
+    st.integers(0, 9) | st.none() | st.sampled_from("xyz") | st.lists(st.integers(0, 9), max_size=2),
+    lambda below: st.dictionaries(st.sampled_from("abc"), below, max_size=3),
+    max_leaves=8,
+)
+Layers = st.dictionaries(st.sampled_from("abc"), Trees, max_size=3)
+
+
+@settings(deadline=None)
+@given(Layers)
+def test_merging_with_nothing_or_itself_changes_nothing(layer: dict[str, Any]) -> None:
+    assert merged() == {}
+    assert merged(layer) == merged({}, layer) == merged(layer, {}) == merged(layer, layer) == layer
+
+
+@settings(deadline=None)
+@given(Layers, Layers, Layers)
+def test_layers_are_merged_from_below(a: dict[str, Any], b: dict[str, Any], c: dict[str, Any]) -> None:
+    assert merged(a, b, c) == merged(merged(a, b), c)
+
+
+@settings(deadline=None)
+@given(Layers, Layers)
+def test_the_upper_layer_wins_key_by_key(below: dict[str, Any], above: dict[str, Any]) -> None:
+    before = copy.deepcopy((below, above))
+    result = merged(below, above)
+    assert (below, above) == before  # layers themselves are left alone
+
+    def check(result: Any, below: Any, above: Any) -> None:
+        assert result.keys() == below.keys() | above.keys()
+        for key in result:
+            if key not in above:
+                assert result[key] == below[key]
+            elif isinstance(above[key], dict) and isinstance(below.get(key), dict):
+                check(result[key], below[key], above[key])
+            else:
+                assert result[key] == above[key]
+
+    check(result, below, above)
+
+
+def test_an_overlay_changes_only_what_it_names() -> None:
+    before = whole().runs
+    after = whole("grid: {E01: {degradation: {std: 6.0}}}").runs
+    assert after["E01-fitted"].experiment.degradation == {**before["E01-fitted"].experiment.degradation, "std": 6.0}
+    borrowed = {name for name in before if before[name].model.startswith("E01-")}
+    assert {n for n in before if before[n] != after[n]} == borrowed
+    assert borrowed == {
+        f"{name}-{protocol}" for name in ("E01", "A3", "A4") for protocol in ("fitted", "paper", "released")
+    }
+
+
+def test_protocol_lies_over_the_entry_and_budget_over_both() -> None:
+    text = """
+    budget: mine
+    budgets: {mine: {training: {updates: 70}, network: {dim: 8}}}
+    grid:
+      E07:
+        training: {updates: 50, total_batch: 6}
+        network: {dim: 32}
+        protocols: {fitted: {training: {total_batch: 10}, degradation: {T: 2}}}
+    """
+    run = grid(text).runs["E07-fitted"]
+    assert run.experiment.training.updates == 70
+    assert run.experiment.training.total_batch == 10
+    assert run.experiment.training.learning_rate == Training().learning_rate
+    assert run.experiment.network == Network(dim=8)
+    assert run.experiment.degradation == {"name": "superresolution", "T": 2, "reduce": "average"}
+
+
+def test_the_chosen_protocol_is_trained_where_an_experiment_has_it() -> None:
+    only = {"experiments": ["E01", "E04", "E07", "A1", "A3"]}
+    names = {"E01-released", "E04-released", "E07-released", "A1-released", "A3-released"}
+    assert set(grid({"protocol": "released", **only}).made) == names
+    names = {"E01-paper", "E04-paper", "E07-fitted", "A1-paper", "A3-paper"}
+    assert set(grid({"protocol": "paper", **only}).made) == names
+
+
+def test_a_stand_in_replaces_the_data_set_everywhere() -> None:
+    assert grid("datasets: [digits]", base="smoke").datasets == {"digits": {32, 35}}
+    animals = grid("experiments: [E18]", base="smoke").made["E18-released"].experiment
+    assert (animals.dataset, animals.partner) == ("photos", "photos")
+
+
+def test_filters_select_experiments_and_data_sets() -> None:
+    assert set(grid("experiments: [E04]").runs) == {"E04-released", "E04-fitted", "E04-paper", "E04-stated"}
+    photos = grid("datasets: [photos]", base="smoke").made
+    assert {run.experiment.dataset for run in photos.values()} == {"photos"}
+    digits = grid("datasets: [digits]", base="smoke").made
+    assert {run.about.name for run in digits.values()} == {"E01", "E04", "E07", "A1", "A3", "A4"}
+    assert len(photos) + len(digits) == len(grid(base="smoke").made)
+
+
+def test_accepted_results_are_taken_where_they_exist() -> None:
+    found = grid(done=("paper/E01-fitted", "smoke/E04-released", "short/E07-fitted", "paper/E07-fitted"))
+    assert found.config.accept == ["paper", "gpu-hour", "short"]
+    budgets = {name: run.about.budget for name, run in found.runs.items()}
+    assert budgets["E01-fitted"] == budgets["E07-fitted"] == "paper"  # the first that is accepted and there
+    assert budgets["E01-paper"] == budgets["E04-released"] == "laptop"
+    assert budgets["A3-fitted"] == "paper"  # it samples a model that is there
+    assert budgets["A3-paper"] == "laptop"
+    assert found.runs["A3-fitted"].experiment.network == Network()
+
+
+def test_resolving_names_the_place_of_a_mistake() -> None:
+    bad = grid().config.model_copy(update={"seeds": ["x"]})
+    with pytest.raises(ColdbenchError, match=r"^grid\.E01, protocol fitted, budget laptop: seed"):
+        resolve(bad, "E01", "fitted", "laptop")
+
+
+# Cost
+
+
+def test_the_budget_of_the_paper_is_refused_on_a_cpu_with_the_ways_out() -> None:
+    run = whole().made["E01-fitted"].experiment
+    with pytest.raises(ColdbenchError) as caught:
+        refuse_on_cpu(run, 24, CONFIG / "devices.yaml")
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in ("E01-fitted", "budget paper", "days", "24 hours", "--profile slurm", "budget=laptop", "max_cpu_hours"):
+        assert word in message
+    refuse_on_cpu(run, 24 * 365 * 2, CONFIG / "devices.yaml")
+
+
+@pytest.mark.parametrize("base", ["laptop", "smoke"])
+def test_small_budgets_are_not_refused(base: str) -> None:
+    for run in grid(base=base).runs.values():
+        refuse_on_cpu(run.experiment, 1, CONFIG / "devices.yaml")
+
+
+# Sampling
+
+
+def test_the_methods_of_a_set_win_over_those_of_the_run() -> None:
+    sampling = whole().made["E15_celeba-released"].sampling
+    assert sampling.methods_of("perfect") == ["tacos"]
+    assert sampling.methods_of("broken") == ["direct", "naive", "tacos"]
+
+
+@pytest.mark.parametrize("sets", [{"x": {"start": {"kind": "means"}}}, {"x": {}, "y": {"start": {"kind": "grid"}}}])
+def test_a_generation_says_how_many(sets: dict[str, Any]) -> None:
+    with pytest.raises(ColdbenchError, match="must say how many images to generate"):
+        checked(Sampling, {"sets": sets}, "sampling")
+    assert checked(Sampling, {"sets": sets, "images": 3}, "sampling").restores == ("y" in sets)

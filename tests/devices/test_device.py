@@ -1,0 +1,160 @@
+"""Nothing meets on two devices: the whole way on a pretended GPU, whose tensors have shapes and a place but no values.
+
+PyTorch's fake tensors refuse what a GPU refuses (operands on two devices, a dtype that does not fit), on a machine that
+has none. What needs values is replaced: the checks of D's input, seeds made from seeds, which images come next, flakes
+that several images share, another picture's pixels; and so is the backward pass, which asks for a driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from coldbench import degradations, models
+from coldbench.core import rng
+from coldbench.core.config import SampleSet
+from coldbench.core.experiment import Experiment, Network, Pipeline, Training
+from coldbench.data import preprocessing
+from coldbench.degradations import DEGRADATIONS, Degradation, base
+from coldbench.degradations.mixing import Animorphosis, Mixing
+from coldbench.evaluation.metrics import gabor, ssim
+from coldbench.sampling import priors, starts
+from coldbench.sampling.samplers import METHODS, NEED_MIXING, sample
+from coldbench.training import distributed, loop
+
+pytestmark = pytest.mark.skipif(torch.version.cuda is None, reason="a torch without CUDA cannot pretend a GPU")
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+SPECS = [
+    pytest.param({"name": name, **example}, id=f"{name}-{k}")
+    for name, kind in DEGRADATIONS.items()
+    for k, example in enumerate(kind.examples)
+]
+IMAGES = np.random.default_rng(0).integers(0, 256, (7, 3, 16, 16), dtype=np.uint8)
+
+
+@pytest.fixture
+def pretend(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
+    """Enter it and make tensors on GPU; what is kept of them by caches is forgotten afterwards."""
+    monkeypatch.setattr(base, "check_input", lambda degradation, x0, t, state: None)
+    monkeypatch.setattr(rng, "derive", lambda seed, purpose: seed)
+    monkeypatch.setattr(preprocessing, "chosen", lambda seed, position, count: np.arange(len(position)) % count)
+    monkeypatch.setattr(torch, "unique", lambda x, return_inverse: (x, torch.arange(len(x), device=x.device)))
+    partner = lambda self, indices, seed: {"z": torch.zeros(len(indices), 3, 16, 16, device=indices.device)}  # noqa: E731
+    monkeypatch.setattr(Animorphosis, "draw", partner)
+    caches = (base._tables, ssim._smoothing)
+    for cache in caches:
+        cache.cache_clear()
+    yield FakeTensorMode(allow_non_fake_inputs=True)
+    for cache in caches:
+        cache.cache_clear()
+
+
+def built(spec: dict[str, Any], mode: FakeTensorMode) -> Degradation:
+    """The degradation; its tables, which NumPy composes, lie in main memory without their values."""
+    degradation = degradations.build(spec, 16, IMAGES if "partner" in spec else None)
+    if isinstance(degradation, base.Tabled):
+        here = base._tables(degradation)._on
+        here[CPU] = mode.from_tensor(here[CPU])
+    return degradation
+
+
+def on_gpu(*tensors: Tensor) -> bool:
+    return all(tensor.device.type == "cuda" for tensor in tensors)
+
+
+def test_the_pretence_notices_two_devices(pretend: FakeTensorMode) -> None:
+    with pretend, pytest.raises(Exception, match="on the same device"):
+        torch.ones(2, device=GPU) + torch.ones(2)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_degradations_and_samplers(pretend: FakeTensorMode, spec: dict[str, Any]) -> None:
+    """From test images to x_0, by every method that the degradation has."""
+    degradation = built(spec, pretend)
+    with pretend:
+        origin = starts.Origin(
+            degradation, 4, degradation.T, 1, False, starts._restoration(SampleSet(), degradation, IMAGES, 0, GPU)
+        )
+        begin = origin.begin(range(4))
+        assert begin.x0 is not None
+        assert on_gpu(begin.x, begin.x0, *begin.state.values())
+        t = torch.ones(4, dtype=torch.int64, device=GPU)
+        assert on_gpu(degradations.observe(degradation, begin.x0, t, begin.state))
+        for method in METHODS:
+            if method in NEED_MIXING and not isinstance(degradation, Mixing):
+                continue
+            some = {"every": max(1, degradation.T // 4), "fresh": begin.fresh}
+            for step in sample(lambda x, s: x, degradation, begin.x, begin.state, method, **some):
+                assert on_gpu(step.x)
+
+
+@pytest.mark.parametrize("kind", ["means", "grid", "colour", "partner", "noise"])
+def test_starts(pretend: FakeTensorMode, kind: str) -> None:
+    spec: dict[str, Any] = {
+        "means": {"name": "blur", "T": 4, "kernel": 5, "std": 2.0},
+        "grid": {"name": "superresolution", "T": 2},
+        "colour": {"name": "inpainting_generation", **DEGRADATIONS["inpainting_generation"].examples[0]},
+        "partner": {"name": "animorphosis", **DEGRADATIONS["animorphosis"].examples[0]},
+        "noise": {"name": "noise", **DEGRADATIONS["noise"].examples[0]},
+    }[kind]
+    degradation, mixture = built(spec, pretend), None
+    if kind in priors.FITTED:
+        d = 3 * (priors._side(degradation) ** 2 if kind == "grid" else 1)
+        mixture = priors.Mixture(np.array([0.5, 0.5]), np.zeros((2, d)), np.stack([np.eye(d)] * 2))
+    with pretend:
+        x, state = priors.draw(kind, degradation, torch.arange(4, device=GPU), 1, 3, mixture, noise_level=0.002)
+        assert on_gpu(x, *state.values())
+        assert x.shape == (4, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [Network(dim=8, dim_mults=[1, 2]), Network(name="unet_ddpm", dim=8, dim_mults=[1, 2], dropout=0.2, attention=8)],
+    ids=lambda network: network.name,
+)
+def test_training_and_restoring(
+    pretend: FakeTensorMode, monkeypatch: pytest.MonkeyPatch, experiment: Experiment, network: Network
+) -> None:
+    """Two updates, one of them with the moving average's rule, of images that are cropped and flipped; then R."""
+    experiment = experiment.model_copy(update={"images": Pipeline(resize=19, pad=1, flip=True), "network": network})
+    degradation = built(experiment.degradation, pretend)
+    larger = np.zeros((9, 3, 19, 19), np.uint8)
+    training = Training(updates=2, total_batch=8, accumulation=2, ema_every=2)
+    with pretend:
+        with GPU:
+            net = models.build(network, 3, 16).train()
+        average = {name: value.clone() for name, value in net.state_dict().items()}
+        adam = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
+
+        def backward(loss: Tensor, fabric: None) -> None:
+            assert on_gpu(loss)
+            for weight in net.parameters():
+                weight.grad = torch.zeros_like(weight)
+
+        monkeypatch.setattr(distributed, "backward", backward)
+        for step in range(2):
+            batches = [
+                loop.training_batch(larger, experiment, degradation, 1, first, 4, GPU)
+                for first in (8 * step, 8 * step + 4)
+            ]
+            assert all(on_gpu(*batch) for batch in batches)
+            loss, norm = loop.update(net, average, adam, batches, training, step)
+            assert on_gpu(loss, norm, *average.values())
+        restored = models.restorer(net, tile=3)(torch.zeros(4, 3, 16, 16, device=GPU), 2)
+        assert on_gpu(restored)
+        assert (restored.shape, restored.dtype) == ((4, 3, 16, 16), torch.float32)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_scores(pretend: FakeTensorMode, monkeypatch: pytest.MonkeyPatch, channels: int) -> None:
+    bank = pretend.from_tensor(gabor.filters())
+    monkeypatch.setattr(gabor, "filters", lambda: bank)
+    with pretend:
+        a, b = (torch.zeros(4, channels, 32, 32, device=GPU) for _ in range(2))
+        assert on_gpu(ssim.ssim_per_image(a, b), gabor.features(a))

@@ -1,0 +1,189 @@
+"""On a real GPU: the same numbers as on a CPU, the same bits twice, and a stop that leaves no trace.
+
+Skipped, visibly, where torch sees no GPU. The tolerances are stated where they stand: fp32 differs from the CPU by the
+order of its sums, bf16 keeps eight bits of a number.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from coldbench import data, models
+from coldbench.core.config import About, Cell, Sampling
+from coldbench.core.experiment import Experiment, Network, Pipeline
+from coldbench.core.interrupts import Interrupted
+from coldbench.evaluation import evaluate
+from coldbench.sampling import manifest as sampled
+from coldbench.sampling import shards
+from coldbench.training import distributed, loop
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"),
+]
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+CONVNEXT = Network(dim=16, dim_mults=[1, 2])
+DDPM = Network(name="unet_ddpm", dim=16, dim_mults=[1, 2], dropout=0.2, attention=8)
+NETWORKS = pytest.mark.parametrize("network", [CONVNEXT, DDPM], ids=lambda network: network.name)
+ABOUT = About(
+    name="tiny", protocol="test", budget="smoke", run="tiny-test", title="Tiny", cell=Cell(), default=True, because=""
+)  # fmt: skip
+FAST = distributed.Options(compile=True, channels_last=True)
+
+
+@pytest.fixture(autouse=True)
+def _fp32_means_fp32() -> None:
+    torch.backends.cudnn.allow_tf32 = False  # as the command line sets it
+
+
+@pytest.fixture(scope="session")
+def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded digits prepared at 19 px, to be cut to 16."""
+    folder = tmp_path_factory.mktemp("digits19")
+    data.prepare("digits", None, 19, folder)
+    return folder
+
+
+def of(experiment: Experiment, network: Network, **training: Any) -> Experiment:
+    """All that draws random numbers at once: windows, flips, masks, and dropout where the network has it."""
+    told = experiment.training.model_copy(update=training)
+    return experiment.model_copy(
+        update={"network": network, "images": Pipeline(resize=19, pad=1, flip=True), "training": told}
+    )
+
+
+def trained(experiment: Experiment, larger: Path, folder: Path, device: torch.device, **more: Any) -> dict[str, Tensor]:
+    loop.train(experiment, larger, folder / "model.safetensors", folder / "work", device, **more)
+    return safetensors.torch.load_file(folder / "model.safetensors")
+
+
+def losses(folder: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (folder / "model.jsonl").read_text().splitlines()]
+
+
+def apart(one: Tensor, other: Tensor) -> float:
+    """‖one − other‖ / ‖other‖."""
+    one, other = one.double().cpu(), other.double().cpu()
+    return float((one - other).norm() / other.norm())
+
+
+@NETWORKS
+def test_a_network_gives_what_it_gives_on_a_cpu(network: Network) -> None:
+    torch.manual_seed(0)
+    built = models.build(network, 3, 32)
+    x = torch.rand(5, 3, 32, 32) * 2 - 1
+    expected = models.restorer(built)(x, 3)
+    built.to(GPU)
+    assert apart(models.restorer(built)(x.to(GPU), 3), expected) < 1e-5
+    assert 1e-5 < apart(models.restorer(built, precision="bf16")(x.to(GPU), 3), expected) < 3e-2
+    fast = distributed.prepare(built, FAST)
+    assert apart(models.restorer(fast)(x.to(GPU), 3), expected) < 1e-5
+
+
+@NETWORKS
+def test_a_training_goes_as_on_a_cpu(experiment: Experiment, larger: Path, tmp_path: Path, network: Network) -> None:
+    """The first twelve losses; dropout alone draws other numbers on a GPU, so there is none here."""
+    wanted = of(experiment, network.model_copy(update={"dropout": 0.0}))
+    here = trained(wanted, larger, tmp_path / "cpu", CPU)
+    there = trained(wanted, larger, tmp_path / "gpu", GPU)
+    np.testing.assert_allclose(losses(tmp_path / "gpu"), losses(tmp_path / "cpu"), rtol=1e-4)
+    gaps = {key: apart(there[key], here[key]) for key in here if here[key].norm() > 0}
+    assert max(gaps.values()) < 5e-2, max(gaps, key=gaps.__getitem__)  # Adam makes much of small gradients
+
+
+@NETWORKS
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_stopped_training_ends_with_the_bits_of_an_undisturbed_one(
+    experiment: Experiment,
+    larger: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    network: Network,
+    precision: str,
+) -> None:
+    """Twice undisturbed, and once stopped after five of twelve updates."""
+    wanted = of(experiment, network, precision=precision)
+    first, second = (trained(wanted, larger, tmp_path / name, GPU) for name in ("first", "second"))
+    original, calls = loop.update, []
+
+    def update(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        calls.append(1)
+        if len(calls) == 5:
+            signal.raise_signal(signal.SIGTERM)
+        return result
+
+    monkeypatch.setattr(loop, "update", update)
+    with pytest.raises(Interrupted):
+        trained(wanted, larger, tmp_path / "stopped", GPU)
+    stopped = trained(wanted, larger, tmp_path / "stopped", GPU)
+    assert len(calls) == wanted.training.updates
+    for key in first:
+        assert torch.equal(first[key], second[key]), key
+        assert torch.equal(first[key], stopped[key]), key
+    assert losses(tmp_path / "first") == losses(tmp_path / "stopped")
+
+
+def test_compiled_in_half_precision_it_learns_the_same(experiment: Experiment, larger: Path, tmp_path: Path) -> None:
+    """As the short budgets train: compiled, channels-last, bf16."""
+    plain = of(experiment, CONVNEXT, updates=60)
+    trained(plain, larger, tmp_path / "plain", GPU)
+    half = of(experiment, CONVNEXT, updates=60, precision="bf16")
+    trained(half, larger, tmp_path / "fast", GPU, options=FAST)
+    a, b = (np.array(losses(tmp_path / name)) for name in ("plain", "fast"))
+    assert a[-10:].mean() < 0.8 * a[:5].mean()
+    np.testing.assert_allclose(b, a, rtol=5e-2)
+    line = json.loads((tmp_path / "fast/model.jsonl").read_text().splitlines()[-1])
+    assert 0 < line["memory_gb"] < 8
+
+
+@pytest.fixture
+def model(experiment: Experiment, larger: Path, tmp_path: Path) -> Path:
+    """A model trained on the GPU for a little while."""
+    trained(of(experiment, CONVNEXT, updates=60), larger, tmp_path / "model", GPU)
+    return tmp_path / "model/model.safetensors"
+
+
+def images(model: Path, larger: Path, folder: Path, device: torch.device, **sampling: Any) -> dict[str, np.ndarray]:
+    told = Sampling(**{"images": 23, "tile": 8, **sampling})
+    shards.run(model, larger, folder / "samples.json", folder / "shards", told, device)
+    return {method: sampled.read(folder / "samples.json", method) for method in told.methods}
+
+
+def test_samples_and_scores_are_those_of_a_cpu(model: Path, larger: Path, tmp_path: Path) -> None:
+    here, there = (images(model, larger, tmp_path / device.type, device) for device in (CPU, GPU))
+    half = images(model, larger, tmp_path / "half", GPU, precision="bf16", compile=True)
+    for method, expected in here.items():
+        assert apart(torch.from_numpy(there[method]), torch.from_numpy(expected)) < 1e-4, method
+        assert apart(torch.from_numpy(half[method]), torch.from_numpy(expected)) < 5e-2, method
+    science = Experiment.model_validate(sampled.facts(tmp_path / "cuda/samples.json")["experiment"])
+    tables = {}
+    for device in (CPU, GPU):
+        folder = tmp_path / device.type
+        scorer = evaluate.Scorer(science, larger, folder / "statistics", evaluate.extractors([], None, device), device)
+        evaluate.evaluate(scorer, folder / "samples.json", ABOUT, folder / "scores.parquet")
+        tables[device.type] = pd.read_parquet(folder / "scores.parquet")
+    keys = ["set", "method", "metric", "reference"]
+    a, b = (tables[name].set_index(keys)[["value", "low", "high", "n"]] for name in ("cpu", "cuda"))
+    pd.testing.assert_frame_equal(b, a, rtol=1e-3, atol=1e-4)
+    told = json.loads(tables["cuda"]["provenance"].iloc[0])
+    assert told["device"] == torch.cuda.get_device_name()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_how_the_work_is_cut_changes_no_bit(model: Path, larger: Path, tmp_path: Path, precision: str) -> None:
+    """Batch and shard, as on a CPU, because the network always sees tiles of one size."""
+    whole = images(model, larger, tmp_path / "whole", GPU, precision=precision)
+    cut = images(model, larger, tmp_path / "cut", GPU, precision=precision, batch=7, shard=10)
+    for method, expected in whole.items():
+        assert np.array_equal(cut[method], expected), method

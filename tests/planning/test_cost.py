@@ -1,0 +1,469 @@
+"""The plan: FLOPs against formulas, bytes against files, hours against the data file, and the laws of the sums."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from cases import CONFIG, DEVICES, ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from typer.testing import CliRunner
+
+from coldbench import data, degradations, models
+from coldbench.cli import app
+from coldbench.core.config import SampleSet, Sampling
+from coldbench.core.errors import ColdbenchError
+from coldbench.core.experiment import Experiment, Network
+from coldbench.core.validation import checked
+from coldbench.evaluation.metrics.reference import reference
+from coldbench.planning import cost, plan
+from coldbench.planning.cost import Device
+from coldbench.planning.grid import Grid, refuse_on_cpu
+from coldbench.planning.plan import Job
+from coldbench.sampling import samplers, shards
+from coldbench.training import checkpoints, loop
+
+SMALL = Network(dim=8, dim_mults=[1, 2])
+DDPM = Network(name="unet_ddpm", dim=8, dim_mults=[1, 2], attention=8)
+H100 = cost.device(DEVICES, "h100")
+CPU = cost.device(DEVICES, "cpu")
+
+
+def grid(tmp_path: Path, *overlays: str, **own: Any) -> Grid:
+    raw = plan.read([CONFIG / f"{name}.yaml" for name in ("paper", *overlays)])
+    return plan.resolved({**raw, "results": str(tmp_path / "results"), **own})
+
+
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory: pytest.TempPathFactory) -> Grid:
+    return grid(tmp_path_factory.mktemp("paper"))
+
+
+@pytest.fixture(scope="module")
+def jobs(paper: Grid) -> list[Job]:
+    return plan.jobs(paper, H100)
+
+
+# FLOPs
+
+
+def by_formula(network: Network, channels: int, side: int) -> int:
+    """FLOPs of one image, from its layers' shapes: two per weight and position, and attention's products."""
+    built, total = models.build(network, channels, side).eval(), 0
+
+    def add(layer: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
+        nonlocal total
+        if isinstance(layer, nn.ConvTranspose2d):
+            total += 2 * given[0].numel() * layer.weight[0].numel()
+        elif isinstance(layer, nn.Conv2d):
+            total += 2 * out.numel() * layer.weight[0].numel()
+        elif isinstance(layer, nn.Linear):
+            total += 2 * layer.weight.numel()
+        elif type(layer).__name__ == "LinearAttention":
+            total += 2 * 2 * layer.heads * layer.width**2 * given[0].shape[-1] ** 2
+        elif type(layer).__name__ == "AttnBlock":
+            total += 2 * 2 * given[0].shape[1] * given[0].shape[-1] ** 4
+
+    for layer in built.modules():
+        layer.register_forward_hook(add)
+    with torch.no_grad():
+        built(torch.zeros(1, channels, side, side), torch.zeros(1, dtype=torch.int64))
+    return total
+
+
+@pytest.mark.parametrize(("network", "channels"), [(SMALL, 1), (SMALL, 3), (DDPM, 3)])
+def test_flops_are_those_of_the_formula(network: Network, channels: int) -> None:
+    assert cost.size_of(network, channels, 16).flops == by_formula(network, channels, 16)
+
+
+def test_one_convolution_has_the_flops_that_one_counts_by_hand() -> None:
+    """The paper's last layer at 32 px: 64 channels to 3, 1 x 1."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        nn.Conv2d(64, 3, 1)(torch.empty(1, 64, 32, 32))
+    assert counter.get_total_flops() == 2 * 64 * 3 * 32 * 32
+
+
+def test_backward_is_twice_forward() -> None:
+    """For a network without grouped convolutions, whose backward pass the counter gets wrong."""
+    with torch.device("meta"):
+        network = models.build(DDPM, 3, 16)
+        with FlopCounterMode(display=False) as counter:
+            network(torch.empty(1, 3, 16, 16), torch.zeros(1, dtype=torch.int64)).sum().backward()
+    ratio = counter.get_total_flops() / cost.size_of(DDPM, 3, 16).flops
+    assert ratio == pytest.approx(1 + cost.BACKWARD, rel=0.02)
+
+
+def test_inception_is_what_is_counted() -> None:
+    import torchvision
+
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network = torchvision.models.inception_v3(weights=None, aux_logits=False, init_weights=False).eval()
+        network(torch.empty(1, 3, cost.INCEPTION_SIDE, cost.INCEPTION_SIDE))
+    assert counter.get_total_flops() == cost.INCEPTION_FLOPS
+    assert 4 * sum(p.numel() for p in network.parameters()) == pytest.approx(cost.INCEPTION_BYTES, rel=0.02)
+
+
+# Network calls
+
+
+@pytest.mark.parametrize("method", ["direct", "naive", "tacos"])
+@pytest.mark.parametrize("part", [{}, {"every": 3}, {"severity": 5}, {"severity": 5, "assumed": 2, "every": 2}])
+def test_calls_are_those_of_the_sampler(method: str, part: dict[str, Any]) -> None:
+    called = []
+    degradation = degradations.build({"name": "decolorization", "T": 7}, 16)
+    told, x = checked(SampleSet, part, "set"), torch.zeros(1, 3, 16, 16)
+    first = told.assumed or told.severity or degradation.T
+
+    def restore(x: Tensor, s: int) -> Tensor:
+        called.append(s)
+        return x
+
+    list(samplers.sample(restore, degradation, x, {}, method, start=first, every=told.every))
+    assert cost.calls(told, method, degradation.T) == len(called)
+
+
+@settings(max_examples=30, deadline=None)
+@given(images=st.integers(1, 90), shard=st.integers(1, 50), batch=st.integers(1, 30), tile=st.integers(1, 20))
+def test_the_network_sees_whole_tiles(images: int, shard: int, batch: int, tile: int) -> None:
+    shown = 0
+
+    class Seen(nn.Module):
+        def forward(self, x: Tensor, time: Tensor) -> Tensor:
+            nonlocal shown
+            shown += len(x)
+            return x
+
+    restore = models.restorer(Seen(), tile)
+    for first in range(0, images, shard):
+        for where in shards._batches(range(first, min(first + shard, images)), batch, tile):
+            restore(torch.zeros(len(where), 1, 2, 2), 1)
+    assert cost.seen(images, Sampling(shard=shard, batch=batch), tile) == shown
+
+
+# Speed
+
+
+def test_a_measured_network_costs_what_was_measured() -> None:
+    for row in CPU.measured:
+        network = Network(name=row.network, dim=row.dim, dim_mults=row.dim_mults, time=True)
+        found = cost.speed(CPU, network, row.channels, row.size, row.stage, row.precision)
+        assert found == cost.Speed(row.images_per_second, "measured")
+
+
+def test_another_network_is_scaled_by_its_flops() -> None:
+    row = CPU.measured[0].model_copy(update={"dim": 8, "dim_mults": [1, 2], "size": 16, "images_per_second": 50.0})
+    far = row.model_copy(update={"dim": 64, "images_per_second": 1e9})
+    on = CPU.model_copy(update={"measured": [far, row]})
+    wide = SMALL.model_copy(update={"dim": 12})
+    found = cost.speed(on, wide, 1, 16, row.stage, "fp32")
+    assert found.how == "scaled"
+    ratio = by_formula(SMALL, 1, 16) / by_formula(wide, 1, 16)
+    assert found.images_per_second == pytest.approx(50 * ratio)
+
+
+@pytest.mark.parametrize(("stage", "passes"), [("train", 3), ("sample", 1)])
+def test_what_was_not_measured_is_counted(stage: Any, passes: int) -> None:
+    on = Device(title="x", source="y", peak={"fp32": 1e9, "tf32": 3e9}, share={"fp32": 0.5, "tf32": 0.1}, because="z")
+    flops = by_formula(SMALL, 1, 16)
+    for precision, rate in (("fp32", 0.5e9), ("tf32", 0.3e9), ("bf16", 0.5e9)):
+        found = cost.speed(on, SMALL, 1, 16, stage, precision)  # type: ignore[arg-type]
+        assert found == cost.Speed(pytest.approx(rate / passes / flops), "counted")
+
+
+def test_training_is_updates_times_batch(experiment: Experiment) -> None:
+    fast = cost.speed(H100, experiment.network, 1, 16, "train", "fp32").images_per_second
+    assert cost.training(H100, experiment).hours * 3600 == pytest.approx(12 * 8 / fast)
+
+
+def test_every_number_of_the_data_file_has_its_source() -> None:
+    parser = argparse.ArgumentParser()
+    for name in ("network", "stage", "precision", "device"):
+        parser.add_argument(f"--{name}")
+    for name in ("dim", "size", "channels", "batch", "repeats"):
+        parser.add_argument(f"--{name}", type=int)
+    parser.add_argument("--dim-mults", type=int, nargs="+")
+    for device in cost.devices(DEVICES).values():
+        assert device.because
+        assert bool(device.peak) == bool(device.source)
+        for row in device.measured:
+            python, script, *arguments = shlex.split(row.command)
+            assert (python, (ROOT / script).is_file()) == ("python", True)
+            given = {k: v for k, v in vars(parser.parse_args(arguments)).items() if v is not None}
+            defaults = {"network": "unet_convnext", "dim": 64, "size": 32, "channels": 3, "dim_mults": [1, 2, 4, 8]}
+            told = {**defaults, "precision": "fp32", **given}
+            assert row.model_dump().items() >= {k: told[k] for k in (*defaults, "stage", "precision")}.items()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("devices: {a: {title: x, because: y}}", "both stages must be measured"),
+        ("devices: {a: {title: x, because: y, peak: {fp32: 1e12}, share: {fp32: 0.3}}}", "its source"),
+        ("devices: {a: {title: x, because: y, peak: {fp32: 1e12}, share: {fp32: 0}, source: z}}", "greater than 0"),
+        ("devices: {a: {title: x, because: y, peek: {}}}", "did you mean 'devices.a.peak'?"),
+        ("devices: [", "is not YAML"),
+    ],
+)
+def test_a_damaged_data_file_is_refused_in_one_line(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "devices.yaml").write_text(text)
+    with pytest.raises(ColdbenchError) as caught:
+        cost.devices(tmp_path / "devices.yaml")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# Bytes
+
+
+def test_bytes_are_those_of_the_files(
+    experiment: Experiment, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training, its checkpoints (two kept, two archived), its shards; with 32 channels tensors outweigh names."""
+    monkeypatch.setattr(checkpoints, "ARCHIVE_EVERY", 3)
+    training = experiment.training.model_copy(update={"updates": 8, "total_batch": 2})
+    told = {"network": Network(dim=32, dim_mults=[1, 2]), "training": training}
+    science = experiment.model_copy(update=told)
+    cpu, model, work = torch.device("cpu"), tmp_path / "model.safetensors", tmp_path / "work"
+    loop.train(science, digits, model, work, cpu, upkeep=loop.Upkeep(checkpoint_every=0.0))
+    assert cost.model_bytes(science) == pytest.approx(model.stat().st_size, rel=0.05)
+    states = sum(path.stat().st_size for path in work.glob("update-*.pt"))
+    assert cost.checkpoint_bytes(science) == pytest.approx(states, rel=0.05)
+
+    sampling = Sampling(images=20, shard=8, methods=["direct", "tacos"])
+    shards.run(model, digits, tmp_path / "samples.json", tmp_path / "shards", sampling, cpu)
+    written = sum(path.stat().st_size for path in (tmp_path / "shards").glob("*/*.npy"))
+    run = next(iter(grid(tmp_path, "smoke", experiments=["E01"]).made.values()))
+    assert cost.shard_bytes(replace(run, experiment=science, sampling=sampling), 99) == pytest.approx(written, rel=0.05)
+
+    prepared = sum((digits / f"{split}.npy").stat().st_size for split in data.SPLITS)
+    assert cost.prepared_bytes("digits", 16, data.info(digits)["counts"]) == pytest.approx(prepared, rel=0.05)
+
+
+def test_bytes_of_a_reference_set(tmp_path: Path) -> None:
+    about = {"features": "x", "n": 4000}
+    reference(tmp_path, about, lambda: [torch.zeros(4000)], lambda x: np.zeros((len(x), cost.FEATURES), np.float32))
+    (file,) = tmp_path.glob("*.npz")
+    assert cost.reference_bytes({("x", 32, 32, "test", 4000)}, 1) == pytest.approx(file.stat().st_size, rel=0.05)
+
+
+# The plan
+
+
+def test_the_paper_plan_lists_every_experiment(paper: Grid, jobs: list[Job]) -> None:
+    named = {name.partition("-")[0] for name in plan.rows(jobs, 8)} - {plan.DATA}
+    assert named == set(paper.config.grid)
+    assert {f"E{k:02}" for k in range(1, 19)} | {f"A{k}" for k in range(1, 5)} == {n.partition("_")[0] for n in named}
+    assert set(plan.rows(jobs, 8, "table")) == {"1", "2", "3", "4", "5", "5.3", "6", ""}
+    stages = [job.stage for job in jobs]
+    assert {stage: stages.count(stage) for stage in stages} == {
+        "prepare": 5, "fetch": 1, "calibrate": 1, "train": 19, "sample": 24, "score": 24,
+    }  # fmt: skip
+    assert plan.row(jobs, 8).jobs == len(jobs) - 1  # a download is no job
+
+
+@pytest.mark.parametrize("by", ["run", "table"])
+def test_totals_are_sums(jobs: list[Job], by: str) -> None:
+    total, parts = plan.row(jobs, 8), plan.rows(jobs, 8, by).values()
+    for field in ("jobs", "train", "sample", "score", "hours", "disk"):
+        assert getattr(total, field) == pytest.approx(sum(getattr(part, field) for part in parts))
+    assert total.hours == pytest.approx(total.train + total.sample + total.score)
+    assert max(part.wall for part in parts) <= total.wall <= sum(part.wall for part in parts)
+
+
+def test_a_shared_model_is_counted_once(jobs: list[Job], tmp_path: Path) -> None:
+    found = plan.rows(jobs, 8)
+    for name in ("E17-fitted", "A1-released", "A2-fitted", "A3-fitted", "A4-fitted"):
+        assert found[name].train == 0 < found[name].sample
+    alone = plan.rows(plan.jobs(grid(tmp_path, experiments=["E17"]), H100), 8)
+    assert set(alone) == {"E09-fitted", "E17-fitted", plan.DATA}  # its model is made all the same, in its owner's row
+    assert alone["E09-fitted"].hours == alone["E09-fitted"].train == found["E09-fitted"].train
+    assert (alone["E09-fitted"].jobs, alone["E17-fitted"].jobs) == (1, 2)
+
+
+def test_what_is_done_costs_nothing(jobs: list[Job], tmp_path: Path) -> None:
+    whole = grid(tmp_path, experiments=["E01", "E04"])
+    before = plan.rows(plan.jobs(whole, H100), 1)
+    run = tmp_path / "results/paper/E01-fitted"
+    run.mkdir(parents=True)
+    (run / "model.safetensors").touch()
+    trained = plan.rows(plan.jobs(whole, H100), 1)
+    assert (trained["E01-fitted"].train, trained["E01-fitted"].jobs) == (0, 2)
+    assert trained["E01-fitted"].sample == before["E01-fitted"].sample > 0
+    assert trained["E04-released"] == before["E04-released"]
+    for name in ("samples.json", "scores.parquet"):
+        (run / name).touch()
+    done = plan.jobs(whole, H100)
+    assert plan.rows(done, 1)["E01-fitted"] == plan.Row(0, 0, 0, 0, 0, 0, 0, "done")
+    assert "E01-fitted" in plan.as_text(done, H100, 1)
+
+
+def test_parts_share_the_sampling(tmp_path: Path) -> None:
+    budgets = {"paper": {"sampling": {"jobs": 4}}}
+    whole, parted = (
+        plan.jobs(grid(tmp_path, experiments=["E14_celeba"], **more), H100) for more in ({}, {"budgets": budgets})
+    )
+    one, four = plan.row(whole, 8), plan.row(parted, 8)
+    assert four.jobs == one.jobs + 4
+    assert four.hours == pytest.approx(one.hours)
+    assert one.wall - four.wall == pytest.approx(one.sample * 3 / 4)
+
+
+def test_inception_sees_samples_degraded_images_and_each_reference_once(tmp_path: Path) -> None:
+    fast = cost.speed(H100, Network(name=cost.INCEPTION), 3, cost.INCEPTION_SIDE, "sample", "fp32").images_per_second
+
+    def seen(*names: str) -> dict[str, float]:
+        found = plan.rows(plan.jobs(grid(tmp_path, experiments=list(names), fid=["clean"]), H100), 8)
+        return {name: value.score * 3600 * fast for name, value in found.items()}
+
+    mnist = seen("E01", "A4")
+    assert mnist["E01-fitted"] == pytest.approx(10_000 * (3 + 1 + 1))  # methods, degraded images, their originals
+    assert mnist["A4-fitted"] == pytest.approx(
+        10_000 * 4 * 2
+    )  # the degraded images are E01's, and so are the originals
+    celeba = seen("E14_celeba", "E15_celeba")
+    assert celeba["E14_celeba-released"] == pytest.approx(6_400 * 6 + 27_000 + 3_000)
+    assert celeba["E15_celeba-released"] == pytest.approx(6_400 * 4)
+
+
+def test_an_imported_model_is_not_trained(tmp_path: Path) -> None:
+    (tmp_path / "x.pt").touch()
+    found = plan.jobs(grid(tmp_path, experiments=["E01"], imports={"E01-fitted": str(tmp_path / "x.pt")}), H100)
+    (job,) = (job for job in found if job.stage == "import")
+    assert job.hours == plan.row(found, 1).train == 0
+    assert job.disk == cost.model_bytes(grid(tmp_path, experiments=["E01"]).made["E01-fitted"].experiment)
+
+
+def test_more_protocols_and_more_seeds_cost_more(tmp_path: Path) -> None:
+    def whole(**own: Any) -> plan.Row:
+        return plan.row(plan.jobs(grid(tmp_path, experiments=["E01"], **own), H100), 1)
+
+    one, fids = whole(fid=["clean"]), whole(fid=["clean", "paper-float"])
+    assert fids.score == pytest.approx(2 * one.score)
+    assert whole(fid=[]).score == 0
+    assert whole(seeds=[0, 1, 2]).train == pytest.approx(3 * one.train)
+
+
+# Wall hours
+
+
+def job(name: str, hours: float, *needs: str) -> Job:
+    return Job(name, "run", "", "train", needs, hours)
+
+
+@st.composite
+def some(draw: st.DrawFn) -> list[Job]:
+    """Jobs that need some of those before them."""
+    made: list[Job] = []
+    for k in range(draw(st.integers(1, 9))):
+        needs = draw(st.sets(st.sampled_from([one.name for one in made]), max_size=2)) if made else set()
+        made.append(job(f"j{k}", draw(st.integers(0, 9)), *needs))
+    return made
+
+
+@given(some(), st.integers(1, 6))
+def test_laws_of_the_wall_hours(these: list[Job], devices: int) -> None:
+    wall, total = plan.wall_hours(these, devices), sum(one.hours for one in these)
+    longest = max(plan.chains(these).values())
+    assert plan.wall_hours(these, devices + 1) <= wall
+    assert max(longest, total / devices) - 1e-9 <= wall <= total / devices + longest + 1e-9  # Graham's bound
+    assert plan.wall_hours(these, 1) == pytest.approx(total)
+    assert plan.wall_hours(these, len(these)) == pytest.approx(longest)
+
+
+def test_the_longest_chain_goes_first() -> None:
+    three = [job("a", 3), job("b", 3), job("c", 2), job("d", 2), job("e", 2)]
+    assert plan.wall_hours(three, 2) == 7  # the textbook's example: longest first takes 7, the best is 6
+    chain = [job("x", 4), job("y", 4), job("t", 1), job("s", 6, "t")]
+    assert plan.wall_hours(chain, 2) == 8  # t before x and y although it is the shortest
+    assert plan.wall_hours([job("t", 1), job("s", 6, "t")], 5) == 7
+    assert plan.wall_hours([job("s", 6, "elsewhere")], 1) == 6
+    assert plan.wall_hours([], 3) == 0
+
+
+def test_a_device_more_never_makes_it_longer() -> None:
+    """Found by a search: the list schedule on three devices takes 26 hours, on two 25."""
+    these = [
+        job("a", 5), job("b", 3), job("c", 4), job("d", 5, "b", "c"), job("e", 6, "a", "c"),
+        job("f", 4, "a"), job("g", 8, "e", "f"), job("h", 3, "g"), job("i", 3, "h"), job("j", 5, "b"),
+    ]  # fmt: skip
+    assert plan.wall_hours(these, 2) == plan.wall_hours(these, 3) == 25
+
+
+def test_hours_fall_with_gpus_to_the_longest_chain(jobs: list[Job]) -> None:
+    walls = [plan.row(jobs, n).wall for n in (1, 2, 4, 8, 16, 100)]
+    assert walls == sorted(walls, reverse=True)
+    assert walls[0] == pytest.approx(plan.row(jobs, 1).hours)
+    assert walls[-1] == pytest.approx(max(plan.chains(jobs).values()))
+
+
+# What is printed
+
+
+def test_the_table_fits_and_says_what_is_measured(jobs: list[Job]) -> None:
+    text = plan.as_text(jobs, H100, 8)
+    assert max(map(len, text.splitlines())) <= plan.WIDTH
+    lines = {line.split("  ")[0].strip(): line for line in text.splitlines()}
+    assert all(lines[name].endswith("counted") for name in ("E01-fitted", "A4-fitted", "total"))
+    for word in ("counted, not measured", "assumed", "counted once", "Wall time is no sum"):
+        assert word in " ".join(text.split())
+    found = json.loads(plan.as_json(jobs, H100, 8))
+    total = found["total"]
+    assert f"{total['hours']:,.1f}" in lines["total"]
+    assert sum(run["disk"] for run in found["runs"].values()) == total["disk"]
+    assert len(found["jobs"]) == len(jobs)
+
+
+def test_rows_on_a_cpu_say_measured_or_scaled(tmp_path: Path) -> None:
+    found = plan.rows(plan.jobs(grid(tmp_path, "laptop"), CPU), 1)
+    assert found["E01-fitted"].how == "measured"
+    assert found["E02-fitted"].how == "scaled"
+
+
+def test_the_command_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = ["--grid", str(CONFIG / "paper.yaml"), "--devices", str(DEVICES)]
+    overlay = tmp_path / "mine.yaml"
+    overlay.write_text(yaml.safe_dump({"experiments": ["E01"], "fid": []}))
+    ended = CliRunner().invoke(app, ["plan", str(CONFIG / "laptop.yaml"), str(overlay), *files, "--json"])
+    assert ended.exit_code == 0, ended.output
+    found = json.loads(ended.output)
+    assert (found["devices"], found["device"], set(found["runs"])) == (8, H100.title, {"E01-fitted", plan.DATA})
+    assert found["jobs"][-1]["name"] == "laptop/E01-fitted/score"
+    assert not list(tmp_path.glob("results"))
+    for arguments, words in (
+        (["--device", "h10"], "unknown device 'h10': did you mean 'h100'?"),
+        (["nowhere.yaml"], "cannot read nowhere.yaml"),
+    ):
+        error = CliRunner().invoke(app, ["plan", *files, *arguments]).exception
+        assert isinstance(error, ColdbenchError)
+        assert words in str(error)
+
+
+# The refusal on a CPU
+
+
+def test_the_paper_is_refused_on_a_cpu_with_the_hours_of_the_plan(paper: Grid) -> None:
+    science = paper.made["E01-fitted"].experiment
+    hours = plan.rows(plan.jobs(paper, CPU), 1)["E01-fitted"].train
+    with pytest.raises(ColdbenchError) as caught:
+        refuse_on_cpu(science, hours * 0.999, DEVICES)
+    assert f"about {hours / 24:,.0f} days on two CPU cores (measured; limit: " in str(caught.value)
+    refuse_on_cpu(science, hours * 1.001, DEVICES)
+
+
+def test_the_modules_load_without_torch() -> None:
+    check = "import sys, coldbench.grid, coldbench.cost, coldbench.plan; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

@@ -1,0 +1,146 @@
+"""Files that are derived from others are up to date, and the lock file serves every machine."""
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import yaml
+from cases import ROOT
+
+from coldbench import __version__
+from coldbench.core.config import Config
+
+
+def test_schema_is_that_of_the_code():
+    assert json.loads((ROOT / "workflow/schemas/config.schema.json").read_text()) == Config.model_json_schema()
+
+
+def test_the_schema_tells_editors_the_limits():
+    """A validator in the wrong place hides them: what is refused must be refused by the schema as well."""
+    told = Config.model_json_schema()["properties"]
+    assert told["checkpoint_every"]["minimum"] == 0
+    assert told["max_cpu_hours"]["exclusiveMinimum"] == 0
+    assert (told["seeds"]["items"]["minimum"], told["seeds"]["minItems"]) == (0, 1)
+    assert told["threads"]["additionalProperties"]["minimum"] == 1
+    assert all(re.search(told[name]["pattern"], "a{b}") is None for name in ("results", "reports"))
+
+
+def test_conda_pins_are_those_of_the_lock_file(tmp_path):
+    out = tmp_path / "environment.yml"
+    subprocess.run([sys.executable, ROOT / ".ci/environment_yml.py", ROOT / "requirements.lock", out], check=True)
+    assert out.read_text() == (ROOT / "environment.yml").read_text()
+
+
+def test_the_readme_says_what_the_data_say(tmp_path):
+    out = tmp_path / "README.md"
+    shutil.copy(ROOT / "README.md", out)
+    subprocess.run([sys.executable, ROOT / ".ci/readme.py", out], check=True)
+    assert out.read_text() == (ROOT / "README.md").read_text(), "make readme"
+
+
+def steps(text: str) -> list[str]:
+    """The commands of a Dockerfile's RUN lines or of an Apptainer definition's %post, without their order's frills."""
+    text = text.replace("\\\n", " ")
+    lines = (
+        re.findall(r"^RUN (.*)$", text, re.MULTILINE)
+        or re.search(r"^%post\n(.*?)^%", text, re.DOTALL | re.MULTILINE)[1].splitlines()
+    )
+    commands = [" ".join(command.split()) for line in lines for command in line.split(" && ")]
+    return [command for command in commands if command not in ("", "set -e")]
+
+
+def test_images_are_made_in_the_same_steps_from_the_lock_file():
+    """Dockerfile, Apptainer definition and conda environment: one Python, the lock file's pins, the same files."""
+    docker, apptainer = (ROOT / "Dockerfile").read_text(), (ROOT / "apptainer.def").read_text()
+    assert steps(docker) == steps(apptainer)
+    pip = [command for command in steps(docker) if "pip" in command]
+    assert pip == [
+        "python -m pip install --no-cache-dir --compile --require-hashes -r /opt/coldbench/requirements.lock",
+        "python -m pip install --no-cache-dir --compile --no-deps --no-build-isolation /opt/coldbench",
+    ]
+    copied = {name for line in re.findall(r"^COPY (.*) \S+$", docker, re.MULTILINE) for name in line.split()}
+    assert copied == set(re.findall(r"^    (\S+) /opt/coldbench/\1$", apptainer, re.MULTILINE))
+    assert copied == set(re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
+    assert all((ROOT / name).exists() for name in copied)
+
+    image = re.search(r"^FROM (\S+)$", docker, re.MULTILINE)[1]
+    assert image == re.search(r"^From: (\S+)$", apptainer, re.MULTILINE)[1]
+    python = re.fullmatch(r"python:(3\.\d+)-slim-bookworm", image)[1]
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert f"python={python}" in environment["dependencies"]
+    makefile = (ROOT / "Makefile").read_text()
+    assert f"--python-version {python} " in makefile, "the lock file is resolved for this Python"
+    assert not re.search(r"https?://|--index|--find-links", docker + apptainer)
+
+
+def test_lock_file_has_hashes_and_no_address():
+    text = (ROOT / "requirements.lock").read_text()
+    assert not re.search(r"https?://|--index|--find-links", text)
+    pins = re.findall(r"^([\w.-]+)==\S+.*\n( +--hash=sha256:)?", text, re.MULTILINE)
+    assert len(pins) > 50
+    assert all(hashed for _, hashed in pins)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    names = {name.lower().replace("_", "-") for name, _ in pins}
+    assert {re.split(r"[<>=]", line)[0].lower() for line in wanted} <= names
+
+
+def imports(folder: str) -> set[str]:
+    """The top-level names that the modules of a folder import, its own excepted."""
+    found, own = set(), {path.stem for path in (ROOT / folder).glob("*.py")} | {"coldbench"}
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {name.name.partition(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    return found - own - set(sys.stdlib_module_names)
+
+
+def test_what_is_imported_is_declared():
+    """A package that only comes along with another one is gone when that one no longer needs it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {"coldbench": project["dependencies"], "tests": project["optional-dependencies"]["dev"]}
+    declared["tests"] = declared["tests"] + declared["coldbench"]
+    packages = packages_distributions()
+    for folder, lines in declared.items():
+        names = {re.split(r"[<>=]", line)[0] for line in lines}
+        needed = {packages[name][0].lower().replace("_", "-"): name for name in imports(folder)}
+        assert not {name: package for package, name in needed.items() if package not in names}, folder
+
+
+def test_command_of_the_checkout(tmp_path):
+    """workflow/bin/coldbench runs the code beside it, with the packages of whatever Python comes first on PATH."""
+    shutil.copytree(ROOT / "workflow/bin", tmp_path / "workflow/bin")
+    (tmp_path / "coldbench").mkdir()
+    (tmp_path / "coldbench/__init__.py").touch()
+    (tmp_path / "coldbench/cli.py").write_text("import sys, torch\ndef main(): print(__file__, sys.executable)\n")
+    path = f"{tmp_path / 'workflow/bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    ended = subprocess.run(["coldbench"], env={**os.environ, "PATH": path}, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == [str(tmp_path / "coldbench/cli.py"), sys.executable]
+
+
+def test_one_version():
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == __version__
+    assert f"version: {__version__}" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_readme_example_is_a_degradation(tmp_path):
+    """The README's example of an own degradation works as printed, and stays short."""
+    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert code is not None
+    assert code[1].count("\n") <= 40
+    (tmp_path / "fade.py").write_text(code[1])
+    check = (
+        "import torch; from fade import Fade; from coldbench.degradations import Degradation; D = Fade(8, 4);"
+        "assert isinstance(D, Degradation); x = torch.rand(2, 1, 8, 8);"
+        "assert torch.equal(D(x, torch.tensor([0, 2]), {}), torch.stack([x[0], x[1] / 2]))"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True, cwd=tmp_path)

@@ -1,0 +1,498 @@
+"""Snakemake on the shipped workflow: plans, refusals, what an edit plans again, and stopping in the middle.
+
+Each test works in a copy of the workflow's files, at a budget of seconds on embedded images. A start of Snakemake costs
+seconds, so tests ask several things of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from checkout import BIN, PATIENCE, ROOT, TINY, Checkout, Ended, assert_same_weights, end_group, trained, wait_for
+from safetensors.torch import load_file
+
+from coldbench.core.experiment import Experiment
+from coldbench.core.files import sha256
+from coldbench.models import released
+from coldbench.models.model_file import save_model
+
+TABLE, RUN = "reports/table1.html", "results/tiny/X1-a"
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    return Checkout(tmp_path_factory.mktemp("checkout"))
+
+
+def assert_nothing_made(checkout: Checkout) -> None:
+    assert not (checkout.folder / "results").exists()
+    assert not (checkout.folder / "reports").exists()
+
+
+# Plans and refusals
+
+
+ALONE = {
+    "E01-fitted",
+    "E02-fitted",
+    "E04-released",
+    "E05-released",
+    "E07-fitted",
+    "E08-fitted",
+    "E10-fitted",
+    "E12-fitted",
+}
+"""The models of what needs no faces or animals: those of the ablations are among them."""
+
+
+def test_the_plan_of_the_default_profile(checkout: Checkout) -> None:
+    plan = checkout.snakemake("-n")
+    assert plan.status == 0, plan.end
+    assert trained(plan) == ALONE
+    assert plan.plan["train"] == 8
+    assert plan.plan["sample"] == plan.plan["evaluate"] == plan.plan["figures"] == 12
+    assert plan.plan["fetch"] == plan.plan["prepare"] == 2
+    assert plan.plan["table"] == 8
+    assert plan.plan["calibrate"] == plan.plan["calibration"] == plan.plan["collect"] == plan.plan["report"] == 1
+    assert not {"fetch_weights", "degraded", "sample_part"} & plan.plan.keys()
+    assert "results/laptop/E01-fitted/model.safetensors" in plan.output
+    assert re.search(r"^coldbench: E18 is left out: .*AFHQ", plan.output, re.MULTILINE)
+    assert_nothing_made(checkout)
+
+
+def test_the_plan_of_the_smoke_profile(checkout: Checkout) -> None:
+    """Every experiment of the grid; where stand-ins make two models the same, it is trained once."""
+    plan = checkout.snakemake("-n", "--workflow-profile", "smoke")
+    assert plan.status == 0, plan.end
+    assert plan.plan["sample"] == plan.plan["evaluate"] == plan.plan["figures"] == 24
+    assert plan.plan["train"] == len(trained(plan)) == 16
+    assert {"E14_celeba-released", "E15_celeba-released", "E16-released", "E18-released", *ALONE} <= trained(plan)
+    assert plan.plan["prepare"] == 3
+    assert "reports/smoke/index.html" in plan.output
+    assert "mnist" not in " ".join(re.findall(r"^ *output: .*", plan.output, re.MULTILINE))
+    assert "is left out" not in plan.output
+    assert_nothing_made(checkout)
+
+
+def test_the_plan_of_the_slurm_profile(checkout: Checkout) -> None:
+    """A cluster gets the paper's budget on CUDA: nothing of this machine's profile may reach it."""
+    (checkout.folder / "skip.yaml").write_text("absent: skip")
+    plan = checkout.snakemake("--profile", "slurm", "all", "-n", "--printshellcmds", "--configfile", "skip.yaml")
+    assert plan.status == 0, plan.end
+    assert trained(plan) == ALONE
+    assert plan.plan["train"] == 8
+    assert plan.plan["fetch_weights"] == 1
+    assert "results/paper/E01-fitted/model.safetensors" in plan.output
+    assert "results/laptop" not in plan.output
+    assert "--device auto" in plan.output
+    assert "--device cpu" not in plan.output
+    for rule, words in {"train": "gpu=1, runtime=1440", "sample": "gpu=1", "evaluate": "gpu=1"}.items():
+        wanted = re.findall(rf"^rule {rule}:$.*?^ *resources: (.*?)$", plan.output, re.MULTILINE | re.DOTALL)
+        assert len(wanted) == plan.plan[rule]
+        for resources in wanted:
+            assert "slurm_partition=gpu" in resources
+            assert all(word in resources for word in words.split(", ")), resources
+    assert "--fid paper-float --fid legacy_pytorch --fid clean" in plan.output
+
+
+def test_the_examples_of_the_readme_are_planned(checkout: Checkout) -> None:
+    """Both entries of one's own, by the commands beside them; the degradation of the second is not registered here."""
+    readme = (ROOT / "README.md").read_text()
+    ablation, fading = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
+    command = ("-n", "--configfile", "workflow/config/laptop.yaml", "mine.yaml", "--config")
+    for name in ("A5", "F1"):
+        assert f"`snakemake {' '.join(command[1:])} experiments={name}`" in readme
+    (checkout.folder / "mine.yaml").write_text(ablation)
+    plan = checkout.snakemake(*command, "experiments=A5")
+    assert plan.status == 0, plan.end
+    assert (trained(plan), plan.plan["sample"]) == ({"E01-fitted"}, 1)
+    assert "fetch_weights" not in plan.plan
+    (checkout.folder / "mine.yaml").write_text(fading)
+    (told,) = checkout.snakemake(*command, "experiments=F1").told
+    assert "unknown degradation 'fade'" in told
+    assert_nothing_made(checkout)
+
+
+def test_what_is_typed_after_config(checkout: Checkout) -> None:
+    """Lists, mappings and flags, whose numbers Snakemake leaves as text; folders with spaces; a row that is none."""
+    words = ("seeds=[0, 1]", "threads={train: 3}", "compile=true", "results=my results/", "fid=paper-float")
+    smoke = ("-n", "-p", "--configfile", "workflow/config/smoke.yaml", "--config")
+    plan = checkout.snakemake(*smoke, *words, "experiments=E18", "inception=my weights")
+    assert plan.status == 0, plan.end
+    for found in (
+        "my results/smoke/E18-released-s1/model.safetensors",
+        "--compile",
+        "--partner 'my results/data/photos-35'",
+        "--inception 'my weights'",
+    ):
+        assert found in plan.output
+    (told,) = checkout.snakemake(*smoke, "grid={E01: {cell: {table: 1, row: MNITS}}}").told
+    assert "unknown row of table 1 in grid.E01.cell 'MNITS': did you mean 'MNIST'" in told
+    assert_nothing_made(checkout)
+
+
+@pytest.mark.slow
+def test_the_plan_of_the_whole_paper(tmp_path: Path) -> None:
+    """With all data at hand every model is planned, in seconds. Of the images, planning reads the names alone."""
+    checkout = Checkout(tmp_path)
+    animals = {"train": {"cat": 5153, "dog": 4739, "wild": 4738}, "val": {"cat": 500, "dog": 500, "wild": 500}}
+    folders = {"CelebA-HQ/images-128": 30_000}
+    folders |= {f"AFHQ/afhq/{split}/{kind}": n for split, kinds in animals.items() for kind, n in kinds.items()}
+    for name, count in folders.items():
+        folder = tmp_path / "data" / name
+        folder.mkdir(parents=True)
+        for number in range(count):
+            (folder / f"{number:05}.jpg").touch()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    plan = checkout.snakemake("-n", "--profile", "slurm", "all")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert plan.status == 0, plan.end
+    assert len(trained(plan)) == plan.plan["train"] == 19  # E17 and the ablations sample the models of others
+    assert {f"E{k:02}" for k in range(1, 14)} <= {run.partition("-")[0] for run in trained(plan)}
+    assert plan.plan["sample"] == plan.plan["evaluate"] == 24
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert spent < 20  # of a processor's time: what a quiet machine takes, however busy this one is
+
+
+@pytest.mark.parametrize(
+    ("arguments", "culprit", "nearest"),
+    [
+        (["reports/tabel1.html"], "'reports/tabel1.html'", "'reports/table1.html'"),
+        (["--config", "bugdet=laptop"], "'bugdet'", "'budget'"),
+    ],
+)
+def test_a_mistake_ends_in_one_line(checkout: Checkout, arguments: list[str], culprit: str, nearest: str) -> None:
+    ended = checkout.snakemake(*arguments)
+    assert ended.status != 0
+    assert "Traceback" not in ended.output
+    assert len(ended.told) == 1
+    assert culprit in ended.told[0]
+    assert f"did you mean {nearest}?" in ended.told[0]
+    assert ended.output.splitlines()[-1] == ended.told[0]
+    assert_nothing_made(checkout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["reports/table9.html"], ["'reports/table9.html'", "reports/table"]),
+        (["./reports/table9.html"], ["reports/table9.html", "reports/table"]),
+        (["results/laptop/E01-fited/model.safetensors"], ["'results/laptop/E01-fitted/model.safetensors'"]),
+        (["--config", "budget=paper", "device=cpu"], ["days", "budget=laptop"]),
+        (["--config", "absent=refuse"], ["E03", "CelebA-HQ", "--config absent=skip"]),
+        (["--config", "experiments=E18"], ["E18", "AFHQ"]),
+        (["--config", "data=no/such/folder"], ["'no/such/folder'", "mnist"]),
+        (["--workflow-profile", "smoke", "--config", "results=Snakefile"], ["Snakefile"]),
+    ],
+)
+def test_more_mistakes_end_in_one_line(checkout: Checkout, arguments: list[str], words: list[str]) -> None:
+    ended = checkout.snakemake(*arguments)
+    assert ended.status != 0
+    assert "Traceback" not in ended.output
+    assert len(ended.told) == 1, ended.end
+    assert not [word for word in words if word not in ended.told[0]], ended.told[0]
+    assert_nothing_made(checkout)
+
+
+# A whole run, and what an edit plans again
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout in which Table 1 has been made at the tiny budget, in a folder with a space in its name."""
+    made = Checkout(tmp_path_factory.mktemp("a checkout"))
+    first = made.tiny(TABLE)
+    assert first.status == 0, first.end
+    assert "Deblurring, digits" in (made.folder / TABLE).read_text()
+    again = made.tiny(TABLE)
+    assert again.status == 0, again.end
+    assert "Nothing to be done" in again.output
+    return made
+
+
+@pytest.mark.slow
+def test_a_run_leaves_what_it_says(finished: Checkout) -> None:
+    run = finished.folder / RUN
+    manifest = json.loads((run / "samples.json").read_text())
+    assert manifest["sets"].keys() == {"test"}
+    assert manifest["sets"]["test"]["images"] == 60
+    assert (run / manifest["sets"]["test"]["trajectory"]).exists()
+    assert {shard["method"] for shard in manifest["shards"]} == {"direct", "naive", "tacos"}
+    assert all(sha256(run / shard["file"]) == shard["sha256"] for shard in manifest["shards"])
+    assert [json.loads(line)["update"] for line in (run / "model.jsonl").read_text().splitlines()][-1] == 120
+    assert not [path for path in finished.folder.rglob(".*.safetensors") if path.is_file()]  # no temporary file is left
+
+
+@pytest.mark.slow
+def test_words_comments_and_threads_retrain_nothing(finished: Checkout) -> None:
+    """Nor does any source file that is newer than the results, or another profile."""
+    workflow = finished.folder / "workflow"
+    commented = [finished.folder / "Snakefile", *workflow.glob("rules/*.smk"), *workflow.glob("profiles/*/config.yaml")]
+    for path in commented:
+        path.write_text(path.read_text() + "\n# a comment\n")
+    for path in [*workflow.rglob("*"), *(ROOT / "coldbench").rglob("*.*")]:
+        if path.is_file() and path.parent.name != "paper":  # what tables are made of
+            path.touch()
+    words = {"title": "Another title", "protocols": {"a": {"because": "other words"}}}
+    plan = finished.tiny(TABLE, "-n", grid={"X1": words}, threads={"train": 2, "sample": 2})
+    assert plan.status == 0, plan.end
+    assert set(plan.plan) == {"evaluate", "table"}
+
+
+@pytest.mark.slow
+def test_another_device_or_data_folder_changes_nothing(finished: Checkout) -> None:
+    """Results of a cluster are shown on a laptop, and a data folder may move."""
+    (finished.folder / "elsewhere").mkdir(exist_ok=True)
+    plan = finished.tiny(TABLE, "-n", device="auto", data="elsewhere")
+    assert plan.status == 0, plan.end
+    assert not plan.plan, plan.plan
+
+
+@pytest.mark.slow
+def test_a_learning_rate_retrains_its_model_alone(finished: Checkout) -> None:
+    plan = finished.tiny(TABLE, "-n", budgets={"tiny": {"training": {"learning_rate": 1e-3}}})
+    assert plan.status == 0, plan.end
+    assert plan.plan == {"train": 1, "sample": 1, "evaluate": 1, "table": 1}
+
+
+@pytest.mark.slow
+def test_a_new_experiment_plans_only_its_own_jobs(finished: Checkout) -> None:
+    """One with a model of its own is trained; those that sample the model of X1, by name or in fact, are not."""
+    new = {**TINY["grid"]["X1"], "protocols": {"a": {"because": "new", "degradation": {"std": 2.0}}}}
+    same = {**TINY["grid"]["X1"], "protocols": {"a": {"because": "the very same model"}}}
+    lent = {
+        "title": "Fewer steps",
+        "model": "X1",
+        "sampling": {"sets": {"every_2": {"every": 2}}},
+        "cell": {"table": 1},
+    }
+    names = ["X1", "X2", "X3", "X4"]
+    plan = finished.tiny(TABLE, "-n", experiments=names, grid={"X2": new, "X3": same, "X4": lent})
+    assert plan.status == 0, plan.end
+    assert plan.plan == {"train": 1, "sample": 3, "evaluate": 3, "table": 1}
+    assert trained(plan) == {"X2-a"}
+
+
+@pytest.mark.slow
+def test_every_file_of_a_run_and_every_protocol_can_be_asked_for(finished: Checkout) -> None:
+    other = "results/tiny/X1-b/model.safetensors"
+    plan = finished.tiny(f"{RUN}/figures.json", "results/data/digits-16/train.npy", other, "-n")
+    assert plan.status == 0, plan.told
+    assert plan.plan == {"figures": 1, "train": 1}
+
+
+# Stopping
+
+
+def test_equal_weights_make_equal_files(experiment: Experiment, tmp_path: Path) -> None:
+    """The checksum of a model names its shards: a training that is repeated must not throw away what was sampled."""
+    weights = {"a": torch.arange(3.0), "b": torch.zeros(2, 2)}
+    for number in range(8):
+        save_model(tmp_path / f"{number}.safetensors", weights, experiment)
+    assert len({path.read_bytes() for path in tmp_path.glob("*.safetensors")}) == 1
+
+
+def stop(process: subprocess.Popen[str]) -> Ended:
+    """Ctrl-C: a terminal sends SIGINT to the whole foreground group."""
+    os.killpg(process.pid, signal.SIGINT)
+    try:
+        output, _ = process.communicate(timeout=PATIENCE)
+    finally:
+        end_group(process)
+    return Ended(process.returncode, output)
+
+
+def shards(run: Path) -> dict[tuple[str, str, int], str]:
+    """The checksums of the restored images."""
+    listed = json.loads((run / "samples.json").read_text())["shards"]
+    return {(shard["set"], shard["method"], shard["first"]): shard["sha256"] for shard in listed}
+
+
+@pytest.mark.slow
+def test_two_jobs_make_the_shards_of_one(finished: Checkout, tmp_path: Path) -> None:
+    """And one of them that lacks its shards, or has damaged ones, is made up for by the last job."""
+    checkout = Checkout(tmp_path)
+    shutil.copytree(finished.folder / "results", tmp_path / "results")
+    run = tmp_path / RUN
+    (run / "samples.json").unlink()
+    shutil.rmtree(run / "shards")
+    sampling = {"tiny": {"sampling": {"jobs": 2}}}
+    made = checkout.tiny(f"{RUN}/samples.json", budgets=sampling)
+    assert made.status == 0, made.end
+    assert made.plan == {"sample_part": 2, "sample": 1}
+    assert "45 of 45 shards are there already" in made.output
+    assert shards(run) == shards(finished.folder / RUN)
+
+    paths = sorted(run.glob("shards/*/*.npy"))
+    assert [path.name for path in paths] == [
+        path.name for path in sorted((finished.folder / RUN).glob("shards/*/*.npy"))
+    ]
+    paths[0].unlink()
+    paths[1].write_bytes(paths[1].read_bytes()[:-1])
+    (run / "samples.json").unlink()
+    again = checkout.tiny(f"{RUN}/samples.json", budgets=sampling)
+    assert again.status == 0, again.end
+    assert again.plan == {"sample": 1}
+    assert "43 of 45 shards are there already" in again.output
+    assert shards(run) == shards(finished.folder / RUN)
+
+
+@pytest.mark.slow
+def test_ctrl_c_loses_nothing_and_changes_nothing(finished: Checkout, tmp_path: Path) -> None:
+    """Stopped while training and again while sampling, a run ends with the very files of an undisturbed one."""
+    checkout = Checkout(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    command = ("--cores", "1", f"{RUN}/samples.json", "--configfile", "tiny.yaml")
+    run, log = tmp_path / RUN, tmp_path / RUN / "logs" / "train.log"
+
+    training = checkout.start(*command)
+    wait_for(training, lambda: log.exists() and "update " in log.read_text())
+    stopped = stop(training)
+    assert stopped.status != 0
+    assert "Traceback" not in stopped.output
+    assert "stopped by SIGINT; finished work is kept" in stopped.output
+    assert not (run / "model.safetensors").exists()
+    assert list(run.glob("checkpoints/*/update-*.pt"))
+
+    sampling = checkout.start(*command)
+    wait_for(sampling, lambda: any(run.glob("shards/*/*.npy")))
+    stopped = stop(sampling)
+    assert stopped.status != 0
+    assert "Traceback" not in stopped.output
+    resumed = re.search(r"resuming at update (\d+) of 120", log.read_text())
+    assert resumed
+    assert 0 < int(resumed[1]) < 120
+    assert (run / "model.safetensors").exists()
+    assert not (run / "samples.json").exists()
+    kept = {path: path.stat().st_mtime_ns for path in run.glob("shards/*/*.npy")}
+
+    last = checkout.snakemake(*command)
+    assert last.status == 0, last.end
+    assert f"{len(kept)} of 45 shards are there already" in last.output
+    assert "train]" not in last.output
+    assert all(path.stat().st_mtime_ns == then for path, then in kept.items())
+    assert_same_weights(run, finished.folder / RUN)
+    assert shards(run) == shards(finished.folder / RUN)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_training_goes_on_to_the_same_weights(finished: Checkout, tmp_path: Path, number: int) -> None:
+    """A cluster ends a job with SIGTERM, which saves the state, or SIGKILL, which loses at most one interval."""
+    science = json.loads((finished.folder / RUN / "samples.json").read_text())["experiment"]
+    command = [
+        str(BIN / "coldbench"),
+        "train",
+        "--experiment",
+        json.dumps(science),
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+    ]
+    command += ["--data", str(finished.folder / "results" / "data" / "digits-16")]
+    command += ["--out", str(tmp_path / "model.safetensors"), "--work", str(tmp_path), "--log", str(tmp_path / "log")]
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    job = start()
+    wait_for(job, lambda: (tmp_path / "log").exists() and "update " in (tmp_path / "log").read_text())
+    job.send_signal(number)
+    output, _ = job.communicate(timeout=PATIENCE)
+    assert job.returncode == (75 if number == signal.SIGTERM else -number)  # 75: EX_TEMPFAIL, run it again
+    assert "Traceback" not in output
+    assert not (tmp_path / "model.safetensors").exists()
+
+    output, _ = (job := start()).communicate(timeout=PATIENCE)
+    assert job.returncode == 0, output
+    assert ("resuming at update" in output) == (number == signal.SIGTERM)
+    assert_same_weights(tmp_path, finished.folder / RUN)
+
+
+@pytest.mark.slow
+def test_a_damaged_shard_is_made_again(finished: Checkout, tmp_path: Path) -> None:
+    """A flipped bit in a restored image never becomes a score: following the error's advice brings the image back."""
+    folder = tmp_path / "results"
+    shutil.copytree(finished.folder / "results", folder)
+    manifest = tmp_path / RUN / "samples.json"
+    facts = json.loads(manifest.read_text())
+    shard = manifest.parent / facts["shards"][0]["file"]
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 0x40
+    shard.write_bytes(content)
+
+    def coldbench(*arguments: str | Path) -> Ended:
+        done = subprocess.run([BIN / "coldbench", *map(str, arguments)], capture_output=True, text=True, check=False)
+        return Ended(done.returncode, done.stderr)
+
+    data = folder / "data" / "digits-16"
+    about = {
+        "name": "X1",
+        "protocol": "a",
+        "budget": "tiny",
+        "run": "X1-a",
+        "title": "x",
+        "default": True,
+        "because": "",
+    }
+    words = ("--about", json.dumps({**about, "cell": {"table": 1, "row": ""}}), "--statistics", tmp_path / "statistics")
+    scores = tmp_path / "scores.parquet"
+    ended = coldbench("evaluate", manifest, *words, "--data", data, "--out", scores, "--device", "cpu")
+    assert ended.status == 1
+    assert len(ended.told) == 1
+    assert str(shard) in ended.told[0]
+    assert not scores.exists()
+
+    assert f"delete {manifest}, then run again" in ended.told[0]
+    manifest.unlink()
+    sampling = json.dumps(TINY["budgets"]["tiny"]["sampling"])
+    model = manifest.with_name("model.safetensors")
+    work = manifest.with_name("shards")
+    where = ("--data", data, "--out", manifest, "--work", work, "--device", "cpu", "--threads", "1")
+    mended = coldbench("sample", model, "--sampling", sampling, *where)
+    assert mended.status == 0, mended.output
+    assert f"{shard} is damaged; it is made again" in mended.output
+    assert sha256(shard) == facts["shards"][0]["sha256"]
+    assert json.loads(manifest.read_text())["shards"] == facts["shards"]
+    ended = coldbench("evaluate", manifest, *words, "--data", data, "--out", scores, "--device", "cpu")
+    assert ended.status == 0, ended.output
+    assert scores.exists()
+
+
+@pytest.mark.slow
+def test_an_imported_model_is_sampled_and_never_trained(finished: Checkout, tmp_path: Path) -> None:
+    """A checkpoint of the released code takes the place of a training, for good: without its file, and unnamed."""
+    source = tmp_path / "released.pt"
+    released.export_model(finished.folder / RUN / "model.safetensors", source)
+    checkout = Checkout(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    command = ("--cores", "1", "reports/index.html", "results/scores.parquet", "--configfile", "tiny.yaml")
+    planned = checkout.snakemake("-n", *command, "--config", f"imports={{X1-a: {source}}}")
+    assert planned.plan.get("import_model") == 1, planned.end
+    assert "train" not in planned.plan
+    done = checkout.snakemake(*command, "--config", f"imports={{X1-a: {source}}}")
+    assert done.status == 0, done.end
+    ours, theirs = (load_file(place / RUN / "model.safetensors") for place in (tmp_path, finished.folder))
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert shards(tmp_path / RUN) == shards(finished.folder / RUN)
+    assert "imported from released.pt" in (tmp_path / "reports/runs/X1-a.html").read_text()
+    assert "X1-a" in (tmp_path / "results/scores.csv").read_text()
+    pictures = sorted(path.name for path in (tmp_path / RUN / "figures").glob("*.png"))
+    assert pictures == ["forward.png", "test-methods.png", "test-naive.png", "test-trajectory.png"]
+    source.unlink()
+    assert "Nothing to be done" in checkout.snakemake(*command).output
+    wrong = checkout.snakemake("-n", *command, "--config", f"imports={{X1-c: {source}}}")
+    assert len(wrong.told) == 1
+    assert "unknown run in imports 'X1-c': did you mean 'X1-" in wrong.told[0]
