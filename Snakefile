@@ -2,7 +2,7 @@
 #
 #   snakemake                          the report at this machine's budget (profiles/default)
 #   snakemake reports/table1.html      one table, running only what is missing
-#   snakemake --profile slurm all      Tables and figures at the paper's budget, on a cluster
+#   snakemake --profile slurm all      DeviceCopies and figures at the paper's budget, on a cluster
 #   snakemake -n                       the plan
 
 from snakemake.utils import min_version

@@ -1,6 +1,6 @@
 """Images per second of a network on this machine, as a row for workflow/config/devices.yaml; `coldbench plan` reads it.
 
-Training is whole updates (`training.loop.update`: forward, backward, Adam) of random images: drawing and degrading a
+Training is whole steps (`loop.optimizer_step`: forward, backward, Adam) of random images: drawing and degrading a
 batch takes a few per cent of an update more (`bench_training.py`). Sampling is calls of R. The figure is the median of
 `--repeats`, after one that is not counted. On a CPU it is that of one thread by the processor's clock, which other load
 on the machine hardly moves, times `--cores`.
@@ -22,7 +22,7 @@ import torch
 from coldbench import models
 from coldbench.core.experiment import Network, Training
 from coldbench.training import distributed
-from coldbench.training.loop import update
+from coldbench.training.loop import optimizer_step
 
 
 def steps(network: Network, given: argparse.Namespace, device: torch.device) -> Callable[[int], object]:
@@ -33,12 +33,12 @@ def steps(network: Network, given: argparse.Namespace, device: torch.device) -> 
     if given.stage == "sample":
         restore = models.restorer(built, given.batch, given.precision)
         return lambda step: restore(x, 1)
-    training = Training(total_batch=given.batch, accumulation=1, precision=given.precision)
+    training = Training(batch_size=given.batch, grad_accumulation=1, precision=given.precision)
     fabric = distributed.fabric(device, given.precision)
     adam = torch.optim.Adam(built.parameters(), lr=2e-5, fused=True)
     average = {name: value.clone() for name, value in built.state_dict().items()}
     prepared, optimizer = fabric.setup(built.train(), adam)
-    return lambda step: update(prepared, average, optimizer, [(x, x, t)], training, step, fabric)
+    return lambda step: optimizer_step(prepared, average, optimizer, [(x, x, t)], training, step, fabric)
 
 
 def rate(step: Callable[[int], object], given: argparse.Namespace, device: torch.device) -> float:

@@ -94,7 +94,7 @@ def trajectories(batch: int, steps: int, on: Place) -> None:
         whole = d.T / len(range(d.T, 0, -every))
 
         def closed(timed: Timed, d: degradations.Degradation = d, x: Tensor = x_T, every: int = every) -> None:
-            for _ in sample(timed, d, x, {}, "tacos", every=every):
+            for _ in sample(timed, d, x, {}, "tacos", stride=every):
                 pass
 
         def recursion(timed: Timed, steps: Any = convolutions, x: Tensor = x_T, every: int = every) -> None:

@@ -32,7 +32,7 @@ from coldbench.core.experiment import Experiment, Network, Training
 from coldbench.core.images import from_uint8
 from coldbench.degradations import blur
 from coldbench.training import distributed
-from coldbench.training.loop import training_batch, update
+from coldbench.training.loop import optimizer_step, training_batch
 
 CASES: dict[str, tuple[str, int, int, dict[str, Any]]] = {
     "CelebA blur, 128 px": ("photos", 128, 4, {**bench.CELEBA, "T": 200}),
@@ -55,7 +55,7 @@ def case(name: str, batch: int, T: int = 0) -> tuple[Experiment, np.ndarray[Any,
         seed=0,
         degradation={**spec, "T": T or spec["T"]},
         network=Network(),
-        training=Training(total_batch=2 * count, accumulation=2),
+        training=Training(batch_size=2 * count, grad_accumulation=2),
     )
     return experiment, np.stack([next(build) for _ in range(256)])
 
@@ -101,9 +101,9 @@ class Setup:
     def batches(self) -> Any:
         """The micro-batches of one update; adds up the time that they take to make."""
         training = self.experiment.training
-        for k in range(training.accumulation):
+        for k in range(training.grad_accumulation):
             began = self.on.now()
-            first = self.done * training.total_batch + k * training.micro_batch
+            first = self.done * training.batch_size + k * training.micro_batch
             got = training_batch(
                 self.images, self.experiment, self.degradation, 1, first, training.micro_batch, self.on.device
             )
@@ -115,7 +115,7 @@ class Setup:
         training = self.experiment.training
         self.preparing = 0.0
         began = self.on.now()
-        update(self.network, self.average, self.adam, self.batches(), training, 10 * self.done + 1, self.fabric)
+        optimizer_step(self.network, self.average, self.adam, self.batches(), training, 10 * self.done + 1, self.fabric)
         total = self.on.now() - began
         return total, self.preparing + self._optimising() + self._averaging() / 10
 
@@ -141,7 +141,7 @@ class Plain:
         self.on, self.tf32, self.T, self.done = ours.on, tf32, ours.degradation.T, 0
         channels = ours.images.shape[1]
         self.steps = [step.to(self.on.device) for step in bench.blur_steps(ours.degradation, channels)]  # type: ignore[attr-defined]
-        self.images = from_uint8(ours.images[: ours.experiment.training.total_batch], self.on.device)
+        self.images = from_uint8(ours.images[: ours.experiment.training.batch_size], self.on.device)
         self.network = models.build(Network(), channels, ours.experiment.size).to(self.on.device).train()
         self.average = {key: value.clone() for key, value in self.network.state_dict().items()}
         self.adam = torch.optim.Adam(self.network.parameters(), lr=2e-5)
@@ -160,7 +160,7 @@ class Plain:
 def run(name: str, batch: int, updates: int, on: Place) -> None:
     """Print the lines of one case."""
     ours = Setup(name, batch, on)
-    count, channels = ours.experiment.training.total_batch, ours.images.shape[1]
+    count, channels = ours.experiment.training.batch_size, ours.images.shape[1]
     plain = {"fp32": Plain(ours, tf32=False)}
     if on.device.type == "cuda":
         plain["TF32 convolutions"] = Plain(ours, tf32=True)
@@ -196,11 +196,11 @@ def main() -> None:
         setup.step()
         print(round(distributed.memory(on.device) * 1024))
         return
-    print(f"\none update of 2 micro-batches, median of {arguments.updates}: {on}, {torch.get_num_threads()} threads")
+    print(f"\none update of 2 micro-batches, median of {arguments.max_steps}: {on}, {torch.get_num_threads()} threads")
     head = f"{'what':22}{'plain in':>20}{'images':>7}{'ours, im/s':>12}{'plain, im/s':>12}{'ratio':>9}"
     print(f"{head}{'outside':>10}{'MFU':>8}")
     for name in CASES:
-        run(name, arguments.batch, arguments.updates, on)
+        run(name, arguments.batch, arguments.max_steps, on)
     command = [sys.executable, __file__, *bench_place.command(arguments), "--batch", str(arguments.batch), "--memory"]
     peaks = [
         int(subprocess.run([*command, str(T)], capture_output=True, text=True, check=True).stdout) for T in (50, 300)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from coldbench import models
-from coldbench.core.config import About, Cell
+from coldbench.core.config import Cell, RunMetadata
 from coldbench.core.experiment import Experiment
 from coldbench.models import model_file
 from coldbench.report import sprites
@@ -38,7 +38,7 @@ SCORE = Score(
     row="MNIST",
     protocol="fitted",
     default=True,
-    because="20 blur steps",
+    rationale="20 blur steps",
     budget="paper",
     dataset="mnist",
     dataset_title="MNIST",
@@ -58,12 +58,12 @@ SCORE = Score(
 PLAN = ROOT / "workflow" / "paper" / "figures.yaml"
 MARK = "smoke budget: not a replication"
 PLAIN: dict[str, Any] = {
-    "start": None, "severity": None, "assumed": None, "state": "true", "every": 1, "official_shift": False,
+    "start": None, "severity": None, "assumed_severity": None, "known": "drawn", "stride": 1, "released_shift": False,
     "images": 20, "methods": ["direct", "naive", "tacos"],
 }  # fmt: skip
-ABOUT = About(
+ABOUT = RunMetadata(
     name="tiny", protocol="test", budget="smoke", run="tiny-test-s3", title="Tiny", cell=Cell(table=2, row=""),
-    default=True, because="a test",
+    default=True, rationale="a test",
 )  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def synthetic() -> Scores:
         for method in ("tacos", "direct", "naive")
         for metric, value in values.items()
     ]
-    other = {**laptop, "run": "E01-paper", "protocol": "paper", "default": False, "because": "40 blur steps"}
+    other = {**laptop, "run": "E01-paper", "protocol": "paper", "default": False, "rationale": "40 blur steps"}
     reading = [score(**other, metric="ssim", value=0.0130), score(**other, metric="rmse", value=0.2885)]
     digits = {"run": "E01-digits", "row": "", "dataset": "digits", "dataset_title": "digits", "embedded": True}
     extra = [score(**laptop, **digits, method=method, n=360) for method in ("degraded", "tacos")]
@@ -118,9 +118,9 @@ def untrained(path: Path, experiment: Experiment, channels: int = 1, seed: int =
 def pictures(folder: Path, name: str, T: int = 6, channels: int = 1, sets: Any = None, **changes: Any) -> Pictures:
     """A run of small random pictures, restoring if no `sets` are given."""
     sets = sets or {"test": PLAIN}
-    about = About(
+    about = RunMetadata(
         **{"name": name, "protocol": "a", "budget": "smoke", "run": f"{name}-a", "title": f"Title {name}",
-           "cell": Cell(table=1, row="MNIST"), "default": True, "because": "a test", **changes}
+           "cell": Cell(table=1, row="MNIST"), "default": True, "rationale": "a test", **changes}
     )  # fmt: skip
     random = np.random.default_rng(7)
     severities = tuple(map(str, range(T, -1, -1)))
@@ -146,7 +146,7 @@ def pictures(folder: Path, name: str, T: int = 6, channels: int = 1, sets: Any =
         if generated:
             add(f"{part}-gallery", "gallery", ("",) * 8, 2, part, "tacos")
     add("forward", "forward", tuple(reversed(severities)), 6)
-    science = {"dataset": "digits", "size": 8, "seed": 0, "network": {"dim": 8}, "training": {"updates": 40}}
+    science = {"dataset": "digits", "size": 8, "seed": 0, "network": {"dim": 8}, "training": {"max_steps": 40}}
     science |= {"degradation": {"name": "blur", "T": T}}
     training = tuple((float(k), 1 / k, 9.0, float(k)) for k in range(1, 9))
     return Pictures(about, True, MARK, science, {}, f"model of {name}", sets, tuple(made), training, ())

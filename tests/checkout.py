@@ -34,8 +34,14 @@ TINY: dict[str, Any] = {
     "budgets": {
         "tiny": {
             "network": {"dim": 8, "dim_mults": [1, 2]},
-            "training": {"updates": 120, "total_batch": 4, "accumulation": 1, "learning_rate": 2e-3, "ema_start": 20},
-            "sampling": {"images": 60, "batch": 4, "shard": 4},
+            "training": {
+                "max_steps": 120,
+                "batch_size": 4,
+                "grad_accumulation": 1,
+                "learning_rate": 2e-3,
+                "ema_start": 20,
+            },
+            "sampling": {"images": 60, "batch_size": 4, "shard_size": 4},
         }
     },
     "grid": {
@@ -46,7 +52,7 @@ TINY: dict[str, Any] = {
             "size": 16,
             "degradation": {"name": "blur", "T": 6, "kernel": 5, "std": 1.0, "schedule": "constant"},
             "protocol": "a",
-            "protocols": {"a": {"because": "a test"}, "b": {"because": "another", "degradation": {"T": 3}}},
+            "protocols": {"a": {"rationale": "a test"}, "b": {"rationale": "another", "degradation": {"T": 3}}},
         }
     },
 }

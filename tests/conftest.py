@@ -30,10 +30,12 @@ def experiment() -> Experiment:
         size=16,
         seed=3,
         degradation={
-            "name": "inpainting", "T": 4, "std": 1.0, "rate": 0.5, "centre_low": 2, "centre_high": 13, "discrete": True,
+            "name": "inpainting", "T": 4, "std": 1.0, "rate": 0.5, "centre_low": 2, "centre_high": 13,
+            "quantized": True,
         },
         network=Network(dim=8, dim_mults=[1, 2]),
         training=Training(
-            updates=12, total_batch=8, accumulation=2, learning_rate=1e-3, ema_decay=0.9, ema_every=2, ema_start=4
+            max_steps=12, batch_size=8, grad_accumulation=2, learning_rate=1e-3,
+            ema_decay=0.9, ema_update_every=2, ema_start=4
         ),
     )  # fmt: skip

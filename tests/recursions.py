@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from coldbench.degradations import State
+from coldbench.degradations import Drawn
 
-Recursion = Callable[[Any, Tensor, int, State], Tensor]
+Recursion = Callable[[Any, Tensor, int, Drawn], Tensor]
 
 
 def line(kernel: int, std: float) -> Tensor:
@@ -38,7 +38,7 @@ def convolved(x: Tensor, kernel: int, std: float, padding: str) -> Tensor:
     return functional.conv2d(x[:, :, places][..., places], weights, groups=x.shape[1])
 
 
-def blur(d: Any, x: Tensor, t: int, state: State) -> Tensor:
+def blur(d: Any, x: Tensor, t: int, drawn: Drawn) -> Tensor:
     """Blur t times over, or once with the summed variance; where discrete, the mean of the last result."""
     stds = [
         {"constant": d.std, "linear": d.std + d.rate * i, "exponential": d.std * math.exp(d.rate * i)}[d.schedule]
@@ -50,7 +50,7 @@ def blur(d: Any, x: Tensor, t: int, state: State) -> Tensor:
     else:
         for i, std in enumerate(stds):
             x = convolved(x, d.kernel + d.kernel_rate * i, std, d.padding)
-    if d.discrete and t == d.T:
+    if d.quantized and t == d.T:
         x = x.mean(dim=(2, 3), keepdim=True).expand_as(x)
     return x
 
@@ -64,18 +64,18 @@ def masked(d: Any, x: Tensor, centre: Tensor, std: float, fill: Tensor) -> Tenso
     return fill + (x - fill) * mask
 
 
-def inpainting(d: Any, x: Tensor, t: int, state: State) -> Tensor:
+def inpainting(d: Any, x: Tensor, t: int, drawn: Drawn) -> Tensor:
     """One mask after another."""
     for i in range(t):
         width = d.std + d.rate * i
         std = width if d.width == "std" else math.sqrt(width)
-        x = masked(d, x, state["centre"], std, torch.tensor(d.fill, dtype=x.dtype))
+        x = masked(d, x, drawn["centre"], std, torch.tensor(d.fill, dtype=x.dtype))
     return x
 
 
-def inpainting_generation(d: Any, x: Tensor, t: int, state: State) -> Tensor:
+def inpainting_generation(d: Any, x: Tensor, t: int, drawn: Drawn) -> Tensor:
     """Outwards: one mask after another. Inwards: the picture keeps what T − t masks would have hidden."""
-    colour = state["colour"][:, : x.shape[1], None, None].double()
+    colour = drawn["colour"][:, : x.shape[1], None, None].double()
     centre = torch.full((len(x), 2), d.size / 2 - 1)
     if d.order == "outwards":
         for i in range(t):
@@ -87,7 +87,7 @@ def inpainting_generation(d: Any, x: Tensor, t: int, state: State) -> Tensor:
     return x + hidden if t > 0 else x
 
 
-def superresolution(d: Any, x: Tensor, t: int, state: State) -> Tensor:
+def superresolution(d: Any, x: Tensor, t: int, drawn: Drawn) -> Tensor:
     """Shrink what the last step left, and enlarge it again."""
     how = {"mode": "area"} if d.reduce == "average" else {"mode": d.reduce, "align_corners": False}
     for i in range(t):
@@ -97,7 +97,7 @@ def superresolution(d: Any, x: Tensor, t: int, state: State) -> Tensor:
     return x
 
 
-def decolorization(d: Any, x: Tensor, t: int, state: State) -> Tensor:
+def decolorization(d: Any, x: Tensor, t: int, drawn: Drawn) -> Tensor:
     """A 1 × 1 convolution per step that keeps the share `kept` of the colour."""
     weights = {"mean": [1 / 3, 1 / 3, 1 / 3], "luma": [0.299, 0.587, 0.114]}[d.grey]
     grey = torch.tensor([weights] * 3, dtype=torch.float64)
@@ -108,17 +108,17 @@ def decolorization(d: Any, x: Tensor, t: int, state: State) -> Tensor:
     return x
 
 
-def mixing(d: Any, x: Tensor, t: int, state: State) -> Tensor:
+def mixing(d: Any, x: Tensor, t: int, drawn: Drawn) -> Tensor:
     """The cosine schedule, β by β."""
 
     def f(j: int) -> float:
         return math.cos((j / d.T + 0.008) / 1.008 * math.pi / 2) ** 2
 
     alpha = math.prod(1 - min(1 - f(j) / f(j - 1), 0.999) for j in range(1, t + 1))
-    return math.sqrt(alpha) * x + math.sqrt(1 - alpha) * state["z"][:, : x.shape[1]].double()
+    return math.sqrt(alpha) * x + math.sqrt(1 - alpha) * drawn["z"][:, : x.shape[1]].double()
 
 
-def snow(d: Any, x: Tensor, t: int, state: State) -> Tensor:
+def snow(d: Any, x: Tensor, t: int, drawn: Drawn) -> Tensor:
     """One level of snow from the flakes, image by image."""
     if t == 0:
         return x
@@ -127,7 +127,7 @@ def snow(d: Any, x: Tensor, t: int, state: State) -> Tensor:
     threshold, std, kept = (first + (last - first) * share for first, last in ends)
     weights = line(d.constants.kernel, std)[None, None]
     result = []
-    for picture, flakes, vertical in zip((x + 1) / 2, state["flakes"], state["vertical"], strict=True):
+    for picture, flakes, vertical in zip((x + 1) / 2, drawn["flakes"], drawn["vertical"], strict=True):
         strips = (flakes * (flakes >= threshold)).clamp(0, 1)
         strips = strips.T if vertical else strips
         blurred = functional.conv1d(strips[:, None], weights, padding=d.constants.kernel // 2)[:, 0]

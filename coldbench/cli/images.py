@@ -53,11 +53,11 @@ def restore(
     out: Annotated[Path, typer.Option(help="folder to write the restored images into")],
     method: Annotated[str, typer.Option(help="how to sample")] = "tacos",
     severity: Annotated[int | None, typer.Option(help="where the images stand [default: the model's T]")] = None,
-    every: Annotated[int, typer.Option(min=1, help="severities taken at a time")] = 1,
+    stride: Annotated[int, typer.Option(min=1, help="severities taken at a time")] = 1,
     state: Annotated[list[str] | None, typer.Option(help="what is known, as NAME=NUMBERS: centre=10,12")] = None,
     resize: Annotated[bool, typer.Option("--resize", help="bring images of any size to the model's")] = False,
-    official_shift: Annotated[
-        bool, typer.Option("--official-shift", help="the released snow and colour sampler")
+    released_shift: Annotated[
+        bool, typer.Option("--released-shift", help="the released snow and colour sampler")
     ] = False,
     partner: Partner = None,
     seed: Annotated[int, typer.Option(min=0, help="of what is not known")] = 0,
@@ -80,7 +80,7 @@ def restore(
             raise ColdbenchError(f"state must be NAME=NUMBERS, such as centre=10,12, not '{text}'")
         told[name] = numbers
     restoring.restore(
-        model, source, out, target, method, severity, every, told, seed, batch, partner, resize, official_shift
+        model, source, out, target, method, severity, stride, told, seed, batch, partner, resize, released_shift
     )
 
 

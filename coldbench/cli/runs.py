@@ -28,7 +28,7 @@ from coldbench.cli.options import (
     setup,
 )
 from coldbench.core import logs
-from coldbench.core.config import About, Sampling
+from coldbench.core.config import RunMetadata, Sampling
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Experiment
 from coldbench.core.validation import from_json
@@ -171,4 +171,4 @@ def evaluate(
     science = checked(Experiment, sampled.facts(manifest)["experiment"], f"the experiment in {manifest}")
     found = evaluation.extractors(fid or [], inception, target)
     scorer = evaluation.Scorer(science, data, statistics, found, target)
-    evaluation.evaluate(scorer, manifest, from_json(About, about, "about"), out, partner)
+    evaluation.evaluate(scorer, manifest, from_json(RunMetadata, about, "about"), out, partner)

@@ -9,7 +9,7 @@ import typer
 
 from coldbench.cli.options import CALIBRATED, PAPER, Cache, Log, Out, Pages, Partner, Prepared, Words, setup
 from coldbench.core import logs
-from coldbench.core.config import About
+from coldbench.core.config import RunMetadata
 from coldbench.core.validation import from_json
 
 
@@ -35,7 +35,7 @@ def figures(
     setup(log, f"{manifest.parent.name} figures", "cpu", None)
     from coldbench.report import gallery
 
-    gallery.draw(manifest, from_json(About, about, "about"), training_log, data, out, partner, statistics)
+    gallery.draw(manifest, from_json(RunMetadata, about, "about"), training_log, data, out, partner, statistics)
 
 
 def gallery(

@@ -51,23 +51,23 @@ class SampleSet(Strict):
     """One way of using a model: what is sampled, by which methods, and what the sampler is told.
 
     Without a `start`, test images are degraded to `severity` (null: T) and restored; `assumed` is the severity that the
-    sampler takes them for (null: the true one), and `state: another` hands it another draw of what is random (mask
-    centre, snow) than the images were degraded with. `every` takes that many severities at a time; `official_shift`
+    sampler takes them for (null: the true one), and `known: redrawn` hands it another draw of what is random (mask
+    centre, snow) than the images were degraded with. `every` takes that many severities at a time; `released_shift`
     takes every D one severity too low, as the released code does for snow and colour (D11).
     """
 
     methods: Annotated[list[Method], Field(min_length=1)] | None = None
     start: Start | None = None
     severity: Count | None = None
-    assumed: Count | None = None
-    state: Literal["true", "another"] = "true"
-    every: Count = 1
-    official_shift: Flag = False
+    assumed_severity: Count | None = None
+    known: Literal["drawn", "redrawn"] = "drawn"
+    stride: Count = 1
+    released_shift: Flag = False
 
     @model_validator(mode="after")
     def _sensible(self) -> SampleSet:
-        if self.start and (self.severity or self.assumed or self.state != "true"):
-            raise ValueError("a generation has no image to degrade: leave out severity, assumed and state")
+        if self.start and (self.severity or self.assumed_severity or self.known != "drawn"):
+            raise ValueError("a generation has no image to degrade: leave out severity, assumed_severity and known")
         if self.methods and len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods names a method twice: {', '.join(self.methods)}")
         return self
@@ -85,13 +85,13 @@ class Sampling(Strict):
     methods: Annotated[list[Method], Field(min_length=1)] = ["direct", "naive", "tacos"]
     sets: Annotated[dict[Name, SampleSet], Field(min_length=1)] = {"test": SampleSet()}
     images: Count | None = None
-    batch: Count = 250
-    shard: Count = 1000
+    batch_size: Count = 250
+    shard_size: Count = 1000
     jobs: Count = 1
-    tile: Count | None = None
+    inference_batch: Count | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: Flag = False
-    frames: Count | None = 24
+    max_frames: Count | None = 24
     signed_metrics: Flag = False
 
     @model_validator(mode="after")
@@ -119,7 +119,7 @@ class Cell(Strict):
     row: str = ""
 
 
-class About(Strict):
+class RunMetadata(Strict):
     """How an experiment is named and shown: words that change no weight and retrain nothing."""
 
     name: str
@@ -129,7 +129,7 @@ class About(Strict):
     title: str
     cell: Cell
     default: bool  # whether its protocol is the one selected for its experiment
-    because: str  # what this protocol is and why
+    rationale: str  # what this protocol is and why
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Run:
     """An experiment with everything that the later stages need to know; `model` is the run whose model it samples."""
 
     experiment: Experiment
-    about: About
+    metadata: RunMetadata
     sampling: Sampling
     model: str
 
@@ -158,7 +158,7 @@ class Entry(Strict):
     protocol: str
     protocols: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
     degradation: dict[str, Any]
-    images: dict[str, Any] = {}
+    preprocessing: dict[str, Any] = {}
     network: dict[str, Any] = {}
     training: dict[str, Any] = {}
     sampling: dict[str, Any] = {}
@@ -210,7 +210,6 @@ class Config(Strict):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: Flag = False
     channels_last: Flag = False
-    preview_every: Natural = 0
     checkpoint_every: Annotated[float, Field(ge=0), Plain] = 60.0
     imports: dict[Name, str] = {}
     fid: Annotated[list[Fid], BeforeValidator(_listed)] = []
@@ -219,9 +218,9 @@ class Config(Strict):
     seeds: Annotated[list[Natural], Field(min_length=1), BeforeValidator(_listed)] = [0]
     datasets: Names = []
     experiments: Names = []
-    absent: Literal["refuse", "skip"] = "refuse"
-    accept: Names = []
-    stand_in: dict[str, str] = {}
+    missing_data: Literal["refuse", "skip"] = "refuse"
+    reuse_budgets: Names = []
+    substitute: dict[str, str] = {}
     threads: dict[Literal["prepare", "train", "sample", "evaluate", "report"], Count] = {}
     max_cpu_hours: Annotated[float, Field(gt=0), Plain] = 24.0
     budgets: Annotated[dict[Name, Budget], Field(min_length=1)]
@@ -232,17 +231,17 @@ def resolve(config: Config, name: str, protocol: str, budget: str, seed: int | N
     """Experiment `name` of the grid under one protocol and one budget, with every value in place."""
     entry = config.grid[name]
     reading = dict(entry.protocols[protocol])
-    because = reading.pop("because", "")
-    below = {part: getattr(entry, part) for part in ("degradation", "images", "network", "training", "sampling")}
+    because = reading.pop("rationale", "")
+    below = {part: getattr(entry, part) for part in ("degradation", "preprocessing", "network", "training", "sampling")}
     where = f"grid.{name}, protocol {protocol}, budget {budget}"
     if stray := reading.keys() - below.keys():
-        raise unknown(f"key in {where}", min(stray), ["because", *below])
+        raise unknown(f"key in {where}", min(stray), ["rationale", *below])
     layers = merged(below, reading, config.budgets[budget].model_dump())
     sampling = layers.pop("sampling")
-    dataset = config.stand_in.get(entry.dataset, entry.dataset)
+    dataset = config.substitute.get(entry.dataset, entry.dataset)
     if "partner" in layers["degradation"]:
         partner = layers["degradation"]["partner"]
-        layers["degradation"]["partner"] = config.stand_in.get(partner, partner)
+        layers["degradation"]["partner"] = config.substitute.get(partner, partner)
     names = {"name": name, "protocol": protocol, "budget": budget}
     seed = config.seeds[0] if seed is None else seed
     experiment = checked(Experiment, {**names, **layers, "dataset": dataset, "size": entry.size, "seed": seed}, where)
@@ -252,10 +251,10 @@ def resolve(config: Config, name: str, protocol: str, budget: str, seed: int | N
         "title": entry.title,
         "cell": entry.cell.model_dump(),
         "default": protocol == chosen_protocol(config, name),
-        "because": because,
+        "rationale": because,
     }
     model = experiment.run if entry.model is None else experiment.model_copy(update={"name": entry.model}).run
-    return Run(experiment, checked(About, about, where), checked(Sampling, sampling, where, "sampling"), model)
+    return Run(experiment, checked(RunMetadata, about, where), checked(Sampling, sampling, where, "sampling"), model)
 
 
 def chosen_protocol(config: Config, name: str) -> str:

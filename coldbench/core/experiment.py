@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from coldbench.core.validation import Count, Flag, Natural, Plain, Share, Strict, fingerprint
 
-SCIENCE_VERSION = 1
+HASH_VERSION = 1
 """Part of every fingerprint. Raise it when a change of code makes a trained model a different one."""
 
 
@@ -31,7 +31,7 @@ class Network(Strict):
     residual: Flag = False
 
 
-class Pipeline(Strict):
+class Preprocessing(Strict):
     """From the data set to the network (protocol 1.3): what is done beyond an 8-bit resize to the experiment's size.
 
     In training a random window is cut from the images, enlarged to `resize` pixels or with a black border of `pad`, and
@@ -46,28 +46,30 @@ class Pipeline(Strict):
 class Training(Strict):
     """The training loop of appendix A: L1 loss, Adam, exponential moving average of the weights."""
 
-    updates: Count = 700_000
-    total_batch: Count = 64  # images per update: the paper's 32 × 2
-    accumulation: Count = 2
+    max_steps: Count = 700_000
+    batch_size: Count = 64  # images per update: the paper's 32 × 2
+    grad_accumulation: Count = 2
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     learning_rate: Annotated[float, Field(gt=0, lt=1), Plain] = 2e-5
     loss: Literal["l1", "l2"] = "l1"
     ema_decay: Share = 0.995
-    ema_every: Count = 10
+    ema_update_every: Count = 10
     ema_start: Natural = 2000  # before this update the average is a copy of the weights
 
     @model_validator(mode="after")
     def _batch_divides(self) -> Training:
-        if self.total_batch % self.accumulation:
-            raise ValueError(f"total_batch {self.total_batch} is not a multiple of accumulation {self.accumulation}")
-        if self.ema_every > self.updates:
-            raise ValueError(f"ema_every {self.ema_every} is more than updates {self.updates}: no average is taken")
+        if self.batch_size % self.grad_accumulation:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulation {self.grad_accumulation}")
+        if self.ema_update_every > self.max_steps:
+            raise ValueError(
+                f"ema_update_every {self.ema_update_every} is more than updates {self.max_steps}: no average is taken"
+            )
         return self
 
     @property
     def micro_batch(self) -> int:
         """Images in one forward pass."""
-        return self.total_batch // self.accumulation
+        return self.batch_size // self.grad_accumulation
 
 
 class Experiment(Strict):
@@ -80,20 +82,20 @@ class Experiment(Strict):
     size: Count
     seed: int
     degradation: Annotated[dict[str, Any], Plain]
-    images: Pipeline = Pipeline()
+    preprocessing: Preprocessing = Preprocessing()
     network: Network
     training: Training
 
     @model_validator(mode="after")
     def _images_are_large_enough(self) -> Experiment:
         if self.prepared_size < self.size:
-            raise ValueError(f"images.resize {self.images.resize} is less than size {self.size}")
+            raise ValueError(f"preprocessing.resize {self.preprocessing.resize} is less than size {self.size}")
         return self
 
     @property
     def prepared_size(self) -> int:
         """The side in pixels at which the data set is prepared."""
-        return self.images.resize or self.size
+        return self.preprocessing.resize or self.size
 
     @property
     def partner(self) -> str | None:
@@ -106,11 +108,11 @@ class Experiment(Strict):
         return f"{self.name}-{self.protocol}" + (f"-s{self.seed}" if self.seed else "")
 
     @property
-    def science(self) -> dict[str, Any]:
+    def hash_inputs(self) -> dict[str, Any]:
         """Everything that decides the weights, and nothing else."""
-        return {"science_version": SCIENCE_VERSION, **self.model_dump(exclude={"name", "protocol", "budget"})}
+        return {"version": HASH_VERSION, **self.model_dump(exclude={"name", "protocol", "budget"})}
 
     @property
     def fingerprint(self) -> str:
         """Hexadecimal hash of `science`, 16 characters: equal for two experiments that train the same model."""
-        return fingerprint(self.science)
+        return fingerprint(self.hash_inputs)

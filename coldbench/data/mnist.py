@@ -1,7 +1,7 @@
 """MNIST from its idx files (LeCun, Cortes, Burges), as torchvision lays them out; images only.
 
 28x28 digits are brought to the working size by a plain 8-bit bilinear resize. The released loaders of the paper mostly
-enlarge by 1.12 and crop, but the Degraded columns of Tables 1 to 3 match the plain resize only.
+enlarge by 1.12 and crop, but the Degraded columns of DeviceCopies 1 to 3 match the plain resize only.
 """
 
 from __future__ import annotations

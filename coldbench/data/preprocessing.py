@@ -17,7 +17,7 @@ from torch import Tensor
 from coldbench import data
 from coldbench.core import rng
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.experiment import Experiment, Pipeline
+from coldbench.core.experiment import Experiment, Preprocessing
 from coldbench.core.images import from_uint8
 
 Images = npt.NDArray[np.uint8]
@@ -39,7 +39,7 @@ def chosen(seed: int, position: Tensor, count: int) -> npt.NDArray[np.int64]:
 
 
 def training_images(
-    images: Images, pipeline: Pipeline, size: int, seed: int, position: Tensor, device: torch.device
+    images: Images, pipeline: Preprocessing, size: int, seed: int, position: Tensor, device: torch.device
 ) -> Tensor:
     """x0 for the images at `position`, cropped and flipped: float32 (N, C, size, size) in [-1, 1]."""
     x = torch.from_numpy(images[chosen(seed, position, len(images))]).to(device, non_blocking=True)

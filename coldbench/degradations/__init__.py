@@ -18,7 +18,7 @@ from coldbench import data
 from coldbench.core.errors import ColdbenchError, unknown
 from coldbench.core.experiment import Experiment
 from coldbench.data.preprocessing import middle
-from coldbench.degradations.base import Degradation, State, observe, start
+from coldbench.degradations.base import Degradation, Drawn, initial_xt, network_input
 from coldbench.degradations.blur import Blur
 from coldbench.degradations.decolorization import Decolorization
 from coldbench.degradations.inpainting import Inpainting, InpaintingGeneration
@@ -40,12 +40,12 @@ DEGRADATIONS: dict[str, type[Degradation]] = {
 __all__ = [
     "DEGRADATIONS",
     "Degradation",
+    "Drawn",
     "InpaintingGeneration",
-    "State",
     "build",
     "degradation_of",
-    "observe",
-    "start",
+    "initial_xt",
+    "network_input",
 ]
 
 

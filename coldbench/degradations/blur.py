@@ -46,18 +46,18 @@ class Blur(SeparableLinear):
     padding: str = "circular"
     kernel_rate: int = 0
     composition: str = "recursion"
-    discrete: bool = False
+    quantized: bool = False
     rounding: str = "truncate"
 
-    examples = (
+    test_params = (
         {"T": 5, "kernel": 11, "std": 7.0},
         {"T": 4, "kernel": 31, "std": 6.0, "padding": "reflect"},  # the widest kernel that fits 16 px
         {"T": 6, "kernel": 5, "std": 0.35, "schedule": "linear", "rate": 0.2, "padding": "reflect"},
         {"T": 6, "kernel": 31, "std": 0.5, "schedule": "exponential", "rate": 0.3},
         {"T": 4, "kernel": 3, "kernel_rate": 4, "std": 1.0, "schedule": "linear", "rate": 0.5},
         {"T": 5, "kernel": 5, "std": 1.5, "padding": "reflect", "composition": "kernel"},
-        {"T": 6, "kernel": 9, "std": 1.0, "schedule": "exponential", "rate": 0.2, "discrete": True},
-        {"T": 4, "kernel": 3, "std": 0.7, "padding": "reflect", "discrete": True, "rounding": "nearest"},
+        {"T": 6, "kernel": 9, "std": 1.0, "schedule": "exponential", "rate": 0.2, "quantized": True},
+        {"T": 4, "kernel": 3, "std": 0.7, "padding": "reflect", "quantized": True, "rounding": "nearest"},
     )
 
     def __post_init__(self) -> None:
@@ -89,7 +89,7 @@ class Blur(SeparableLinear):
         return self.padding == "circular"
 
     @property
-    def starts_discrete(self) -> bool:
+    def quantized_start(self) -> bool:
         """The released sampler starts from the plain mean (protocol 2.1)."""
         return False
 
@@ -103,7 +103,7 @@ class Blur(SeparableLinear):
         growth = {"constant": self.std + 0 * i, "linear": self.std + self.rate * i}
         return growth.get(self.schedule, self.std * np.exp(self.rate * i))
 
-    def matrices(self) -> Matrix:
+    def operators(self) -> Matrix:
         """A_0 … A_T, float64 (T+1, size, size)."""
         result = np.empty((self.T + 1, self.size, self.size))
         result[0] = np.eye(self.size)
@@ -113,7 +113,7 @@ class Blur(SeparableLinear):
                 result[i + 1] = self._one_step(int(kernel), float(std)) @ result[i]
             else:
                 result[i + 1] = self._one_step(2 * math.ceil(TAIL * total) + 1, float(total))
-        if self.discrete:
+        if self.quantized:
             result[self.T] = result[self.T].mean(axis=0)  # the mean of what A x Aᵀ would have been, everywhere
         return result
 

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coldbench.degradations.base import Matrix, State, Tabled, check_numbers, choose
+from coldbench.degradations.base import Drawn, Matrix, Precomputed, check_numbers, choose
 
 GREYS = {"mean": (1 / 3, 1 / 3, 1 / 3), "luma": (0.299, 0.587, 0.114)}  # luma: Rec. 601
 
 
 @dataclass(frozen=True)
-class Decolorization(Tabled):
+class Decolorization(Precomputed):
     """D(x, t) = k_t · x + (1 − k_t) · grey(x), the same grey in all three channels.
 
     `schedule`: linear, k_t = 1 − t/T, the paper's z(t/T); constant, each step keeps the share `keep` (k_t = keep^t)
@@ -36,7 +36,7 @@ class Decolorization(Tabled):
     linear = True
     needs_colour = True
 
-    examples = (
+    test_params = (
         {"T": 7},
         {"T": 5, "schedule": "constant", "keep": 0.8},
         {"T": 5, "schedule": "constant", "keep": 0.8, "total": False, "grey": "luma"},
@@ -47,7 +47,7 @@ class Decolorization(Tabled):
         choose("schedule of degradation decolorization", self.schedule, ("linear", "constant"))
         choose("grey of degradation decolorization", self.grey, tuple(GREYS))
 
-    def matrices(self) -> Matrix:
+    def operators(self) -> Matrix:
         """k_0 … k_T, the share of colour kept, float64 (T+1,)."""
         t = np.arange(self.T + 1, dtype=np.float64)
         kept = 1 - t / self.T if self.schedule == "linear" else self.keep**t
@@ -55,9 +55,9 @@ class Decolorization(Tabled):
             kept[self.T] = 0
         return kept
 
-    def degrade(self, x0: Tensor, t: Tensor, state: State) -> Tensor:
+    def degrade(self, x0: Tensor, t: Tensor, drawn: Drawn) -> Tensor:
         """The mix of x0 and its grey."""
-        kept = self.table(x0.device)[t][:, None, None, None].to(x0.dtype)
+        kept = self.operators_on(x0.device)[t][:, None, None, None].to(x0.dtype)
         weights = torch.tensor(GREYS[self.grey], dtype=x0.dtype, device=x0.device)
         grey = (x0 * weights[:, None, None]).sum(dim=1, keepdim=True)
         return kept * x0 + (1 - kept) * grey

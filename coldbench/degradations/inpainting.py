@@ -14,7 +14,7 @@ from torch import Tensor
 
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.rng import integers, uniform
-from coldbench.degradations.base import Matrix, State, Tabled, check_numbers, choose
+from coldbench.degradations.base import Drawn, Matrix, Precomputed, check_numbers, choose
 
 
 def cumulative_masks(offsets: Matrix, stds: Matrix) -> Matrix:
@@ -27,7 +27,7 @@ def cumulative_masks(offsets: Matrix, stds: Matrix) -> Matrix:
 
 
 @dataclass(frozen=True)
-class Inpainting(Tabled):
+class Inpainting(Precomputed):
     """T masks of growing width around one centre per image; masked pixels go to `fill` (0: mid-grey).
 
     The width of step i is std + rate·i pixels: a standard deviation (`width`: std, as released and as the printed
@@ -44,15 +44,15 @@ class Inpainting(Tabled):
     centre_high: int
     width: str = "std"
     fill: float = 0.0
-    discrete: bool = False
+    quantized: bool = False
     rounding: str = "truncate"
 
-    examples = (
+    test_params = (
         {"T": 6, "std": 1.1, "rate": 0.4, "centre_low": -1, "centre_high": 15},
-        {"T": 6, "std": 1.1, "rate": 0.4, "centre_low": 3, "centre_high": 12, "discrete": True},
+        {"T": 6, "std": 1.1, "rate": 0.4, "centre_low": 3, "centre_high": 12, "quantized": True},
         {"T": 3, "std": 4.0, "rate": 0.0, "centre_low": 7, "centre_high": 7},
         {"T": 5, "std": 1.0, "rate": 2.0, "centre_low": 0, "centre_high": 15, "width": "variance"},
-        {"T": 4, "std": 2.0, "rate": 0.5, "centre_low": 0, "centre_high": 15, "fill": -1.0, "discrete": True},
+        {"T": 4, "std": 2.0, "rate": 0.5, "centre_low": 0, "centre_high": 15, "fill": -1.0, "quantized": True},
     )
 
     def __post_init__(self) -> None:
@@ -76,29 +76,29 @@ class Inpainting(Tabled):
         widths = self.std + self.rate * np.arange(self.T, dtype=np.float64)
         return widths if self.width == "std" else np.sqrt(widths)
 
-    def matrices(self) -> Matrix:
+    def operators(self) -> Matrix:
         """Cumulative masks around one centre, float64 (T+1, side, side), as far as any window reaches."""
         return cumulative_masks(np.arange(-self.centre_high, self.size - self.centre_low, dtype=float), self.stds())
 
-    def draw(self, indices: Tensor, seed: int) -> State:
+    def draw(self, indices: Tensor, seed: int) -> Drawn:
         """The mask's centre per image: `centre` int64 (N, 2), row and column."""
         return {"centre": integers(seed, "inpainting centre", indices, self.centre_low, self.centre_high, draws=2)}
 
-    def mask(self, t: Tensor, state: State) -> Tensor:
+    def mask(self, t: Tensor, drawn: Drawn) -> Tensor:
         """The cumulative mask of each image, float32 (N, 1, size, size) in [0, 1]."""
-        table = self.table(t.device)
+        table = self.operators_on(t.device)
         pixel = torch.arange(self.size, device=t.device)
-        rows, columns = (pixel - state["centre"][:, axis, None] + self.centre_high for axis in (0, 1))
+        rows, columns = (pixel - drawn["centre"][:, axis, None] + self.centre_high for axis in (0, 1))
         return table[t[:, None, None], rows[:, :, None], columns[:, None, :]][:, None]
 
-    def degrade(self, x0: Tensor, t: Tensor, state: State) -> Tensor:
+    def degrade(self, x0: Tensor, t: Tensor, drawn: Drawn) -> Tensor:
         """x0 · mask + fill · (1 − mask)."""
-        mask = self.mask(t, state).to(x0.dtype)
+        mask = self.mask(t, drawn).to(x0.dtype)
         return x0 * mask if self.fill == 0 else x0 * mask + self.fill * (1 - mask)
 
 
 @dataclass(frozen=True)
-class InpaintingGeneration(Tabled):
+class InpaintingGeneration(Precomputed):
     """x0 gives way to one colour per image: A_t · x0 + (1 − A_t) · colour (paper, section 5.3; protocol 2.3).
 
     With K_j the product of j centred masks of standard deviations std, std + rate, … pixels, `order` (discrepancy D17)
@@ -115,8 +115,8 @@ class InpaintingGeneration(Tabled):
     colour_low: float = -0.5
     colour_high: float = 0.5
 
-    named = "inpainting_generation"
-    examples = (
+    name = "inpainting_generation"
+    test_params = (
         {"T": 8, "std": 0.5, "rate": 0.6},
         {"T": 6, "std": 1.5, "rate": 0.5, "order": "outwards", "colour_low": -1.0, "colour_high": 1.0},
     )
@@ -135,7 +135,7 @@ class InpaintingGeneration(Tabled):
         """Standard deviation of each mask in pixels, float64 (T,)."""
         return self.std + self.rate * np.arange(self.T, dtype=np.float64)
 
-    def matrices(self) -> Matrix:
+    def operators(self) -> Matrix:
         """A_0 … A_T, the weight of the image, float64 (T+1, size, size)."""
         masks = cumulative_masks(np.arange(self.size, dtype=np.float64) - (self.size / 2 - 1), self.stds())
         if self.order == "outwards":
@@ -144,12 +144,12 @@ class InpaintingGeneration(Tabled):
         weights[0] = 1  # D(x, 0) = x: the formula's 1 − K_T is 1 only nearly
         return weights
 
-    def draw(self, indices: Tensor, seed: int) -> State:
+    def draw(self, indices: Tensor, seed: int) -> Drawn:
         """The colour per image: `colour` float32 (N, 3)."""
         share = uniform(seed, "inpainting colour", indices, 3)
         return {"colour": (self.colour_low + (self.colour_high - self.colour_low) * share).to(torch.float32)}
 
-    def degrade(self, x0: Tensor, t: Tensor, state: State) -> Tensor:
+    def degrade(self, x0: Tensor, t: Tensor, drawn: Drawn) -> Tensor:
         """A_t · x0 + (1 − A_t) · colour; a picture of one channel takes the first of the colour."""
-        weight = self.table(x0.device)[t][:, None].to(x0.dtype)
-        return weight * x0 + (1 - weight) * state["colour"][:, : x0.shape[1], None, None].to(x0.dtype)
+        weight = self.operators_on(x0.device)[t][:, None].to(x0.dtype)
+        return weight * x0 + (1 - weight) * drawn["colour"][:, : x0.shape[1], None, None].to(x0.dtype)

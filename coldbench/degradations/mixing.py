@@ -16,7 +16,7 @@ from torch import Tensor
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.images import from_uint8
 from coldbench.core.rng import integers, normal
-from coldbench.degradations.base import Matrix, State, Tabled, check_numbers
+from coldbench.degradations.base import Drawn, Matrix, Precomputed, check_numbers
 
 OFFSET = 0.008  # keeps the first steps from being vanishingly small
 LARGEST_BETA = 0.999  # only the last step of the cosine schedule meets this limit
@@ -29,27 +29,27 @@ def cosine_alphas(T: int) -> Matrix:
     return np.concatenate([[1.0], np.cumprod(1 - betas)])
 
 
-class Mixing(Tabled):
-    """√ᾱ_t · x0 + √(1 − ᾱ_t) · z; `state["z"]`, float32 (N, 3, size, size), is the picture that x0 turns into."""
+class Mixing(Precomputed):
+    """√ᾱ_t · x0 + √(1 − ᾱ_t) · z; `drawn["z"]`, float32 (N, 3, size, size), is the picture that x0 turns into."""
 
     @property
     def bound(self) -> float:
         """For |z| ≤ 1: the sum of the two weights is at most √2."""
         return float(np.sqrt(2))
 
-    def matrices(self) -> Matrix:
+    def operators(self) -> Matrix:
         """√ᾱ_t and √(1 − ᾱ_t), float64 (T+1, 2)."""
         alphas = cosine_alphas(self.T)
         return np.sqrt(np.stack([alphas, 1 - alphas], axis=1))
 
-    def degrade(self, x0: Tensor, t: Tensor, state: State) -> Tensor:
+    def degrade(self, x0: Tensor, t: Tensor, drawn: Drawn) -> Tensor:
         """The mix; a picture of one channel takes the first of z."""
-        weights = self.table(x0.device)[t].to(x0.dtype)[:, :, None, None, None]
-        return weights[:, 0] * x0 + weights[:, 1] * state["z"][:, : x0.shape[1]].to(x0.dtype)
+        weights = self.operators_on(x0.device)[t].to(x0.dtype)[:, :, None, None, None]
+        return weights[:, 0] * x0 + weights[:, 1] * drawn["z"][:, : x0.shape[1]].to(x0.dtype)
 
-    def other(self, x: Tensor, x0: Tensor, s: int) -> Tensor:
+    def estimate_z(self, x: Tensor, x0: Tensor, s: int) -> Tensor:
         """The z that turns x0 into x at severity s ≥ 1: (x − √ᾱ_s · x0) / √(1 − ᾱ_s)."""
-        keep, mix = (float(weight) for weight in self.matrices()[s])
+        keep, mix = (float(weight) for weight in self.operators()[s])
         return (x - keep * x0) / mix
 
     def posterior(self, s: int, r: int) -> tuple[float, float]:
@@ -68,7 +68,7 @@ class Noise(Mixing):
     size: int
     T: int
 
-    examples = ({"T": 9}, {"T": 200})
+    test_params = ({"T": 9}, {"T": 200})
 
     def __post_init__(self) -> None:
         check_numbers(self, size=(2, 4096), T=(1, 10_000))
@@ -78,7 +78,7 @@ class Noise(Mixing):
         """Normal noise has none."""
         return float("inf")
 
-    def draw(self, indices: Tensor, seed: int) -> State:
+    def draw(self, indices: Tensor, seed: int) -> Drawn:
         """The noise per image: `z` float32 (N, 3, size, size)."""
         z = normal(seed, "noise", indices, 3 * self.size**2)
         return {"z": z.to(torch.float32).reshape(-1, 3, self.size, self.size)}
@@ -88,7 +88,7 @@ class Noise(Mixing):
 class Animorphosis(Mixing):
     """z is an image of the data set `partner`, drawn uniformly for each image; the pairs are not fixed (protocol 2.8).
 
-    `images`, uint8 (M, C, size, size), are that data set's training images. Without them D can be applied to a state
+    `images`, uint8 (M, C, size, size), are that data set's training images. Without them D can be applied to draws
     made elsewhere, but nothing can be drawn.
     """
 
@@ -97,7 +97,7 @@ class Animorphosis(Mixing):
     partner: str
     images: npt.NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
 
-    examples = ({"T": 9, "partner": "photos"},)
+    test_params = ({"T": 9, "partner": "photos"},)
 
     def __post_init__(self) -> None:
         check_numbers(self, size=(2, 4096), T=(1, 10_000))
@@ -110,7 +110,7 @@ class Animorphosis(Mixing):
                 f"{self.size}), not {given.dtype} {given.shape}"
             )
 
-    def draw(self, indices: Tensor, seed: int) -> State:
+    def draw(self, indices: Tensor, seed: int) -> Drawn:
         """The partner per image: `z` float32 (N, 3, size, size) in [-1, 1]; grey pictures have three equal channels."""
         if self.images is None:
             raise ColdbenchError(f"degradation animorphosis: the images of {self.partner} were not given")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.rng import normal, uniform
-from coldbench.degradations.base import Matrix, State, Tabled, check_numbers, choose
+from coldbench.degradations.base import Drawn, Matrix, Precomputed, check_numbers, choose
 from coldbench.degradations.blur import gaussian_weights
 
 LUMA = (0.299, 0.587, 0.114)
@@ -46,7 +46,7 @@ LEVELS = {
 
 
 @dataclass(frozen=True)
-class Snow(Tabled):
+class Snow(Precomputed):
     """clip(x + S_t + S_t turned by 180°) in [0, 1], S_t the snow of severity t, at one of four LEVELS.
 
     `fix_brightness`: true adds snow only, as the paper has it; false first brightens the picture as ImageNet-C does.
@@ -65,7 +65,7 @@ class Snow(Tabled):
     crop: str = "centre"
     zoom: str = "linear"
 
-    examples = (
+    test_params = (
         {"T": 9, "level": 3},
         {"T": 5, "level": 1, "fix_brightness": False, "shared": 1},
         {"T": 5, "level": 4, "shared": 7, "crop": "corner", "zoom": "spline"},
@@ -84,7 +84,7 @@ class Snow(Tabled):
         """The numbers of this snow's level."""
         return LEVELS[self.level]
 
-    def matrices(self) -> Matrix:
+    def operators(self) -> Matrix:
         """Motion blur along a row at severities 0…T, zero outside the picture: float64 (T+1, size, size)."""
         kernel = self.constants.kernel
         stds = np.concatenate([[1.0], np.linspace(*self.constants.motion, self.T)])  # severity 0 is never used
@@ -107,7 +107,7 @@ class Snow(Tabled):
             one[:] = along @ layer @ along.T
         return flakes
 
-    def draw(self, indices: Tensor, seed: int) -> State:
+    def draw(self, indices: Tensor, seed: int) -> Drawn:
         """`flakes` float64 (N, size, size) and `vertical` bool (N,), the direction of the motion blur."""
         groups, member = torch.unique(indices // self.shared, return_inverse=True)
         layer = normal(seed, "snow seed layer", groups, self.size**2).reshape(-1, self.size, self.size)
@@ -115,16 +115,16 @@ class Snow(Tabled):
         vertical = uniform(seed, "snow direction", groups)[:, 0] > 0.5
         return {"flakes": flakes[member], "vertical": vertical[member]}
 
-    def snow(self, t: Tensor, state: State) -> Tensor:
+    def snow(self, t: Tensor, drawn: Drawn) -> Tensor:
         """S_t of each image, float32 (N, size, size) in [0, 1]."""
-        flakes, vertical = state["flakes"], state["vertical"][:, None, None]
+        flakes, vertical = drawn["flakes"], drawn["vertical"][:, None, None]
         # in float64: a flake that rounding moved across the threshold would appear or vanish
         kept = torch.where(flakes < self._at(self.constants.threshold, t)[:, None, None], 0.0, flakes)
         kept = kept.clamp(0, 1).to(torch.float32)
-        along = torch.where(vertical, kept.mT, kept) @ self.table(t.device)[t].mT
+        along = torch.where(vertical, kept.mT, kept) @ self.operators_on(t.device)[t].mT
         return torch.where(vertical, along.mT, along)
 
-    def degrade(self, x0: Tensor, t: Tensor, state: State) -> Tensor:
+    def degrade(self, x0: Tensor, t: Tensor, drawn: Drawn) -> Tensor:
         """The picture with its snow, in [-1, 1]."""
         x = (x0 + 1) / 2
         if not self.fix_brightness:
@@ -132,7 +132,7 @@ class Snow(Tabled):
             weights = torch.tensor(LUMA, dtype=x.dtype, device=x.device)[:, None, None]
             grey = (x * weights).sum(dim=1, keepdim=True) if x.shape[1] == 3 else x
             x = share * x + (1 - share) * torch.maximum(x, 1.5 * grey + 0.5)
-        snow = self.snow(t, state)
+        snow = self.snow(t, drawn)
         both = (snow + snow.flip(1, 2))[:, None].to(x.dtype)
         return (x + both).clamp(0, 1) * 2 - 1
 

@@ -34,7 +34,7 @@ class SuperResolution(SeparableLinear):
     reduce: str = "average"
     schedule: str = "halving"
 
-    examples = (
+    test_params = (
         {"T": 4},
         {"T": 3, "reduce": "bicubic"},
         {"T": 2, "reduce": "bilinear"},
@@ -63,14 +63,14 @@ class SuperResolution(SeparableLinear):
         """Bicubic weights overshoot: those of one halving by 1.375 per axis, after which only means are taken."""
         if self.reduce != "bicubic":
             return 1.0
-        return 1.375**2 if self.keeps_mean else float(np.abs(self.matrices()).sum(axis=2).max() ** 2)
+        return 1.375**2 if self.keeps_mean else float(np.abs(self.operators()).sum(axis=2).max() ** 2)
 
     def sides(self) -> list[int]:
         """The side in pixels that each step reduces to, T numbers."""
         halving = self.schedule == "halving"
         return [self.size // 2 ** (i + 1) if halving else self.size - i for i in range(self.T)]
 
-    def matrices(self) -> Matrix:
+    def operators(self) -> Matrix:
         """A_0 … A_T, float64 (T+1, size, size)."""
         result = [np.eye(self.size)]
         for side in self.sides():

@@ -25,7 +25,7 @@ from coldbench.core.interrupts import stoppable
 from coldbench.core.logs import Ticker
 from coldbench.core.provenance import provenance
 from coldbench.core.validation import fingerprint
-from coldbench.degradations import Degradation, start
+from coldbench.degradations import Degradation, initial_xt
 from coldbench.evaluation.interpretations import METRICS, Calibration, Copy, Preparation, Reading, Row, built, sources
 from coldbench.evaluation.metrics.similarity import batches, mse_per_image, ssim_per_image
 
@@ -93,7 +93,7 @@ def run(calibration: Calibration, folder: Path, device: torch.device, only: int 
                     stop.check()
                     told = row.readings[reading]
                     splits = _splits(calibration, row, told, source)
-                    images = cache.load(source, told.images.resize or row.size, splits)
+                    images = cache.load(source, told.preprocessing.resize or row.size, splits)
                     draws = _draws(calibration, row, told, source)
                     scored[name, reading, source] = score(row, told, images, draws, device)
                     done += scored[name, reading, source].ssim.size
@@ -117,7 +117,7 @@ def _is_part(calibration: Calibration, row: Row, source: str) -> bool:
 
 def _splits(calibration: Calibration, row: Row, reading: Reading, source: str) -> tuple[str, ...]:
     """Of a part both splits: the more pairs, the firmer the correction."""
-    return ("train", "test") if _is_part(calibration, row, source) else (reading.images.split,)
+    return ("train", "test") if _is_part(calibration, row, source) else (reading.preprocessing.split,)
 
 
 def _count(calibration: Calibration, row: Row, reading: Reading, source: str, only: int | None) -> int:
@@ -169,14 +169,14 @@ def score(row: Row, reading: Reading, images: npt.NDArray[np.uint8], draws: int,
 def _scored(
     images: npt.NDArray[np.uint8], part: slice, degradation: Degradation, reading: Reading, draw: int, device: Any
 ) -> tuple[Values, Values]:
-    x0 = _prepared(from_uint8(images[part], device), reading.images)
+    x0 = _prepared(from_uint8(images[part], device), reading.preprocessing)
     indices = torch.arange(part.start, part.stop, device=device)
     state = degradation.draw(indices, rng.derive(0, f"calibration {draw}"))
     if reading.steps_short:
         t = torch.full((len(x0),), degradation.T - reading.steps_short, device=device)
-        xt = degradations.observe(degradation, x0, t, state)
+        xt = degradations.network_input(degradation, x0, t, state)
     else:
-        xt = start(degradation, x0, state)
+        xt = initial_xt(degradation, x0, state)
     original, other = (x0, xt) if reading.metric == "signed" else (to_unit_interval(x0), to_unit_interval(xt))
     mses = mse_per_image(to_unit_interval(x0), to_unit_interval(xt))
     return ssim_per_image(original, other, METRICS[reading.metric]), mses
@@ -204,10 +204,10 @@ def _records(
         "table": row.table,
         "row": row.row,
         "reading": reading,
-        "because": told.because,
+        "rationale": told.rationale,
         "fitted_after": told.fitted_after,
         "degradation": json.dumps({**row.degradation, **told.degradation, "steps_short": told.steps_short}),
-        "images": json.dumps(told.images.model_dump()),
+        "preprocessing": json.dumps(told.preprocessing.model_dump()),
         "measured": told.metric,
         "missing": "",
     }

@@ -20,7 +20,7 @@ from pyarrow import parquet
 from torch import Tensor
 
 from coldbench import data, degradations
-from coldbench.core.config import About
+from coldbench.core.config import RunMetadata
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import atomic
 from coldbench.core.images import to_unit_interval
@@ -48,7 +48,7 @@ PAIR = ("tacos", "direct")
 """The two methods whose difference is the paper's first claim."""
 
 
-def evaluate(scorer: Scorer, manifest: Path, about: About, out: Path, partner: Path | None = None) -> None:
+def evaluate(scorer: Scorer, manifest: Path, metadata: RunMetadata, out: Path, partner: Path | None = None) -> None:
     """Score every method's images in every set, and the degraded ones; write the rows to `out` (parquet).
 
     `partner` is the prepared data set of a degradation that mixes in other images.
@@ -69,7 +69,7 @@ def evaluate(scorer: Scorer, manifest: Path, about: About, out: Path, partner: P
         splits: list[tuple[str, int | None]] = (
             [("test", part["images"])] if restored else [("train", None), ("test", None)]
         )
-        if restored and part["assumed"] is None and part["state"] == "true" and part["every"] == 1:
+        if restored and part["assumed_severity"] is None and part["known"] == "drawn" and part["stride"] == 1:
             rows += _degraded(scorer, name, part["severity"], part["images"], partner, signed)
         features: dict[str, dict[str, Features]] = {}
         singles: dict[str, tuple[Values, Values]] = {}
@@ -87,9 +87,15 @@ def evaluate(scorer: Scorer, manifest: Path, about: About, out: Path, partner: P
         if all(method in features for method in PAIR):
             rows += _differences(scorer, name, singles, features, splits)
     science = {"model": facts["model"][:16], "fingerprint": scorer.experiment.fingerprint, "data": facts["data"]}
-    sampling = {key: facts[key] for key in ("tile", "precision", "compile") if key in facts}
-    details = {**science, **sampling, **scorer.experiment.science, "sampled_on": facts["device"], **facts["origin"]}
-    _write(out, rows, scorer, about, details, began)
+    sampling = {key: facts[key] for key in ("inference_batch", "precision", "compile") if key in facts}
+    details = {
+        **science,
+        **sampling,
+        **scorer.experiment.hash_inputs,
+        "sampled_on": facts["device"],
+        **facts["provenance"],
+    }
+    _write(out, rows, scorer, metadata, details, began)
 
 
 def _degraded(
@@ -163,19 +169,19 @@ def _differences(
     return rows
 
 
-def _write(out: Path, rows: Rows, scorer: Scorer, about: About, facts: dict[str, Any], began: float) -> None:
+def _write(out: Path, rows: Rows, scorer: Scorer, metadata: RunMetadata, facts: dict[str, Any], began: float) -> None:
     info = data.info(scorer.prepared)
     origin = provenance(scorer.device, **facts, seconds=round(time.monotonic() - began, 1))
     common = {
-        "run": about.run,
-        "experiment": about.name,
-        "title": about.title,
-        "table": about.cell.table,
-        "row": about.cell.row,
-        "protocol": about.protocol,
-        "default": about.default,
-        "because": about.because,
-        "budget": about.budget,
+        "run": metadata.run,
+        "experiment": metadata.name,
+        "title": metadata.title,
+        "table": metadata.cell.table,
+        "row": metadata.cell.row,
+        "protocol": metadata.protocol,
+        "default": metadata.default,
+        "rationale": metadata.rationale,
+        "budget": metadata.budget,
         "dataset": info["name"],
         "dataset_title": info["title"],
         "embedded": info["embedded"],

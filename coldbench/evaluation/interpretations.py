@@ -39,9 +39,9 @@ class Preparation(Strict):
 class Reading(Strict):
     """One way to read the paper; everything it does not name is as in its row."""
 
-    because: str
+    rationale: str
     degradation: dict[str, Any] = Field(default_factory=dict)
-    images: Preparation = Preparation()
+    preprocessing: Preparation = Preparation()
     metric: Literal["paper", "per_image", "uniform", "signed", "range2", "reflect", "sample"] = "paper"
     steps_short: Annotated[int, Field(ge=0)] = 0  # severity T minus this
     fitted_after: bool = False  # chosen because it fits
@@ -105,7 +105,7 @@ def sources(calibration: Calibration, row: Row) -> list[str]:
 
 def built(row: Row, reading: Reading) -> Degradation:
     """The degradation of a reading, at the size that its preparation ends with; ColdbenchError if they do not fit."""
-    prepared = reading.images
+    prepared = reading.preprocessing
     side = prepared.resize or row.size
     if prepared.crop and prepared.crop > side:
         raise ColdbenchError(f"crop {prepared.crop} is more than the images have: {side} px")

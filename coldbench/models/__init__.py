@@ -16,7 +16,7 @@ Restorer = Callable[[Tensor, int], Tensor]
 """R(x_s, s): restores a whole batch that stands at severity s."""
 
 
-TILE = {"cpu": 16, "cuda": 64}
+INFERENCE_BATCH = {"cpu": 16, "cuda": 64}
 """Images that a network sees at once when it samples, by the type of device, where nothing else is said."""
 
 
@@ -62,19 +62,19 @@ def build(network: Network, channels: int, size: int) -> nn.Module:
     return NETWORKS[network.name](network, channels, size)
 
 
-def restorer(network: nn.Module, tile: int | None = None, precision: str = "fp32") -> Restorer:
+def restorer(network: nn.Module, inference_batch: int | None = None, precision: str = "fp32") -> Restorer:
     """R(x, s) of a network whose time input is s − 1 (protocol 1.1), in evaluation mode and without gradients.
 
-    With `tile` the network always sees that many images at once, the last ones completed by repetition, and laid out in
-    one way: a convolution may sum in another order for another batch size or memory format, or at another place in the
-    batch. An image's bits then depend on itself and its place in the tile. precision: fp32 or bf16 (autocast); what is
-    returned has the dtype of x.
+    With `inference_batch` the network always sees that many images at once, the last ones completed by repetition, and
+    laid out in one way: a convolution may sum in another order for another batch size or memory format, or at another
+    place in the batch. An image's bits then depend on itself and its place in the batch. precision: fp32 or bf16
+    (autocast); what is returned has the dtype of x.
     """
     network.eval()
 
     @torch.inference_mode()
     def restore(x: Tensor, s: int) -> Tensor:
-        size = tile or len(x)
+        size = inference_batch or len(x)
         shown = x.new_empty(-(-len(x) // size) * size, *x.shape[1:])
         shown[: len(x)], shown[len(x) :] = x, x[:1]
         restored, time = torch.empty_like(shown), torch.full((size,), s - 1, device=x.device)

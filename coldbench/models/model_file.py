@@ -20,10 +20,10 @@ from coldbench.core.validation import checked
 
 
 def save_model(
-    path: Path, weights: dict[str, torch.Tensor], experiment: Experiment, origin: dict[str, Any] | None = None
+    path: Path, weights: dict[str, torch.Tensor], experiment: Experiment, provenance: dict[str, Any] | None = None
 ) -> None:
-    """Write a finished model as safetensors, its experiment and origin in the metadata, atomically."""
-    about = {**experiment.model_dump(), "origin": origin or {}}
+    """Write a finished model as safetensors, its experiment and provenance in the metadata, atomically."""
+    about = {**experiment.model_dump(), "provenance": provenance or {}}
     save_weights(path, weights, {"experiment": json.dumps(about)})
 
 
@@ -55,7 +55,7 @@ class Model:
 
     network: nn.Module
     experiment: Experiment
-    origin: dict[str, Any]
+    provenance: dict[str, Any]
 
 
 def load_model(path: Path, channels: int, device: torch.device) -> Model:
@@ -63,7 +63,7 @@ def load_model(path: Path, channels: int, device: torch.device) -> Model:
     weights, metadata = load_weights(path)
     try:
         about = json.loads(metadata["experiment"])
-        origin = about.pop("origin", {})
+        provenance = about.pop("provenance", {})
     except (ValueError, AttributeError, TypeError) as error:
         raise ColdbenchError(f"the experiment in {path} is damaged: {error}") from error
     experiment = checked(Experiment, about, f"the experiment in {path}")
@@ -72,4 +72,4 @@ def load_model(path: Path, channels: int, device: torch.device) -> Model:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise ColdbenchError(f"{path} does not fit its network: {' '.join(str(error).split())[:300]}") from error
-    return Model(network.eval().to(device), experiment, origin)
+    return Model(network.eval().to(device), experiment, provenance)

@@ -62,7 +62,7 @@ def load(path: Path, experiment: Experiment) -> dict[str, Tensor]:
         network = models.build(experiment.network, channels, experiment.size).state_dict()
     wanted = schedule(degradation, channels) if rest else {}
     _check_steps(path, rest, wanted, experiment.run, degradation.T)
-    _check_keys(f"{path} does not fit the schedule of {degradation.named} with T = {degradation.T}", rest, wanted)
+    _check_keys(f"{path} does not fit the schedule of {degradation.name} with T = {degradation.T}", rest, wanted)
     of = f"{experiment.network.name} of {channels} channels, dim {experiment.network.dim}"
     _check_keys(f"{path} does not fit the {of}", weights, network)
     weights, rest = _single(path, weights), _single(path, rest)
@@ -84,10 +84,10 @@ def schedule(degradation: Degradation, channels: int) -> dict[str, Tensor]:
             weights = torch.from_numpy(gaussian_weights(int(kernel), float(std)))
             found[f"gaussian_kernels.{i}.weight"] = torch.outer(weights, weights).expand(channels, 1, -1, -1)
     elif isinstance(degradation, Mixing):
-        keep, mix = torch.from_numpy(degradation.matrices())[1:].T
+        keep, mix = torch.from_numpy(degradation.operators())[1:].T
         found = {"alphas_cumprod": keep**2, "sqrt_alphas_cumprod": keep, "sqrt_one_minus_alphas_cumprod": mix}
     elif isinstance(degradation, InpaintingGeneration):
-        image = torch.from_numpy(degradation.matrices())[1:, None]
+        image = torch.from_numpy(degradation.operators())[1:, None]
         found = {"alphas": image, "one_minus_alphas": 1 - image}
     return {key: value.to(torch.float32).contiguous() for key, value in found.items()}
 
@@ -106,7 +106,7 @@ def save(path: Path, weights: dict[str, Tensor], experiment: Experiment) -> None
     module = {f"{prefix}{key}": value for key, value in weights.items()}
     module |= {f"{outer}{key}": value for key, value in beside.items()}
     with atomic(path) as temporary:
-        torch.save({"step": experiment.training.updates, "model": module, "ema": module}, temporary)
+        torch.save({"step": experiment.training.max_steps, "model": module, "ema": module}, temporary)
 
 
 def import_model(source: Path, out: Path, experiment: Experiment) -> None:
@@ -131,7 +131,7 @@ def _experiment(model: Path, text: str) -> Experiment:
     """The experiment in the metadata of `model`, without the origin that stands there beside it."""
     try:
         fields = json.loads(text)
-        fields.pop("origin", None)
+        fields.pop("provenance", None)
     except (ValueError, AttributeError, TypeError) as error:
         raise ColdbenchError(f"the experiment in {model} is damaged: {error}") from error
     return checked(Experiment, fields, f"the experiment in {model}")

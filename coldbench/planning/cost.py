@@ -36,7 +36,7 @@ INCEPTION_FLOPS = 11_426_432_192
 FEATURES = 2048
 """Numbers that FID's Inception makes of an image."""
 INCEPTION_BYTES = 96_000_000
-"""About the size of each of the two files of Inception weights: 24 million float32."""
+"""RunMetadata the size of each of the two files of Inception weights: 24 million float32."""
 
 
 class Measured(Strict):
@@ -62,7 +62,7 @@ class Device(Strict):
     source: str = ""
     peak: dict[Precision, Positive] = {}  # noqa: RUF012
     share: dict[Precision, Annotated[float, Field(gt=0, le=1), Plain]] = {}  # noqa: RUF012
-    because: str
+    rationale: str
     measured: list[Measured] = []  # noqa: RUF012
 
     @model_validator(mode="after")
@@ -165,20 +165,20 @@ class Time:
 
 
 def training(on: Device, experiment: Experiment) -> Time:
-    """A whole training: `updates` of `total_batch` images, forward and backward."""
+    """A whole training: `updates` of `batch_size` images, forward and backward."""
     told, channels = experiment.training, data.dataset(experiment.dataset).channels
     fast = speed(on, experiment.network, channels, experiment.size, "train", told.precision)
-    return Time(told.updates * told.total_batch / fast.images_per_second / 3600, fast.how)
+    return Time(told.max_steps * told.batch_size / fast.images_per_second / 3600, fast.how)
 
 
 def sampling(on: Device, run: Run, T: int, tests: int) -> Time:
     """Every set by each of its methods, from severity T or the set's own; the data set has `tests` test images."""
-    from coldbench.models import TILE
+    from coldbench.models import INFERENCE_BATCH
 
     told, channels = run.sampling, data.dataset(run.experiment.dataset).channels
     fast = speed(on, run.experiment.network, channels, run.experiment.size, "sample", told.precision)
     shown = sum(
-        seen(images_of(told, tests), told, told.tile or TILE[on.kind]) * calls(part, method, T)
+        seen(images_of(told, tests), told, told.inference_batch or INFERENCE_BATCH[on.kind]) * calls(part, method, T)
         for name, part in told.sets.items()
         for method in told.methods_of(name)
     )
@@ -192,12 +192,12 @@ def images_of(told: Sampling, tests: int) -> int:
 
 def calls(part: SampleSet, method: str, T: int) -> int:
     """How often the network is called for one image."""
-    return 1 if method == "direct" else len(range(part.assumed or part.severity or T, 0, -part.every))
+    return 1 if method == "direct" else len(range(part.assumed_severity or part.severity or T, 0, -part.stride))
 
 
 def seen(images: int, told: Sampling, tile: int) -> int:
     """The images that the network is shown for `images`: each shard is filled up to whole tiles, at both its ends."""
-    shards = [(first, min(first + told.shard, images)) for first in range(0, images, told.shard)]
+    shards = [(first, min(first + told.shard_size, images)) for first in range(0, images, told.shard_size)]
     return sum((-(-stop // tile) - first // tile) * tile for first, stop in shards)
 
 
@@ -218,7 +218,7 @@ def scoring(on: Device, run: Run, counts: Mapping[str, int], references: set[Ref
     images = images_of(run.sampling, counts["test"])
     passed = sum(n for *_, n in references)
     for name, part in run.sampling.sets.items():
-        degraded = not part.start and part.assumed is None and part.state == "true" and part.every == 1
+        degraded = not part.start and part.assumed_severity is None and part.known == "drawn" and part.stride == 1
         passed += images * (len(run.sampling.methods_of(name)) + degraded)
     if not (protocols and passed):
         return Time()
@@ -236,7 +236,7 @@ def checkpoint_bytes(experiment: Experiment) -> int:
     from coldbench.training.checkpoints import ARCHIVE_EVERY, KEPT
 
     network = size_of(experiment.network, data.dataset(experiment.dataset).channels, experiment.size)
-    left = KEPT + (experiment.training.updates - 1) // ARCHIVE_EVERY
+    left = KEPT + (experiment.training.max_steps - 1) // ARCHIVE_EVERY
     return left * 2 * (network.state + network.trained)
 
 

@@ -25,15 +25,15 @@ class Grid:
     """
 
     config: Config
-    made: dict[str, Run]
-    runs: dict[str, Run]
+    report_runs: dict[str, Run]
+    all_runs: dict[str, Run]
     skipped: dict[str, str]
 
     @property
     def datasets(self) -> dict[str, set[int]]:
         """The image sizes needed of each data set."""
         sizes: dict[str, set[int]] = {}
-        for run in self.runs.values():
+        for run in self.all_runs.values():
             for name in filter(None, (run.experiment.dataset, run.experiment.partner)):
                 sizes.setdefault(name, set()).add(run.experiment.prepared_size)
         return sizes
@@ -70,19 +70,21 @@ def build(
             chosen = protocol == chosen_protocol(config, name)
             for seed in config.seeds if chosen else config.seeds[:1]:
                 run = _at_budget(config, name, protocol, seed, finished)
-                _check_unique(run, runs.get(run.about.run))
-                runs[run.about.run] = run
+                _check_unique(run, runs.get(run.metadata.run))
+                runs[run.metadata.run] = run
                 if chosen:
-                    made[run.about.run] = run
+                    made[run.metadata.run] = run
                 _check_images(run)
                 if check_operators:
                     _check_operators(run)
     owners = _owners(config, runs.values())
     for name in config.imports:
-        if name in owners and owners[name].about.run != name:
-            raise ColdbenchError(f"imports.{name}: it samples the model of {owners[name].about.run}; import that one")
-    runs |= {owner.about.run: owner for owner in owners.values() if owner.about.run not in runs}
-    shared = {name: replace(run, model=owners[name].about.run) for name, run in runs.items() if name in owners}
+        if name in owners and owners[name].metadata.run != name:
+            raise ColdbenchError(
+                f"imports.{name}: it samples the model of {owners[name].metadata.run}; import that one"
+            )
+    runs |= {owner.metadata.run: owner for owner in owners.values() if owner.metadata.run not in runs}
+    shared = {name: replace(run, model=owners[name].metadata.run) for name, run in runs.items() if name in owners}
     return Grid(config, {name: shared[name] for name in made}, runs | shared, skipped)
 
 
@@ -96,7 +98,7 @@ def _owners(config: Config, runs: Iterable[Run]) -> dict[str, Run]:
     found: dict[tuple[str, int], dict[str, Run]] = {}
     owners = {}
     for run in runs:
-        key = run.about.budget, run.experiment.seed
+        key = run.metadata.budget, run.experiment.seed
         if key not in found:
             first: dict[str, Run] = {}
             for name, entry in entries:
@@ -104,14 +106,16 @@ def _owners(config: Config, runs: Iterable[Run]) -> dict[str, Run]:
                     candidate = resolve(config, name, protocol, *key)
                     first.setdefault(candidate.experiment.fingerprint, candidate)
             found[key] = first
-        owners[run.about.run] = found[key][run.experiment.fingerprint]
+        owners[run.metadata.run] = found[key][run.experiment.fingerprint]
     return owners
 
 
 def _at_budget(config: Config, name: str, protocol: str, seed: int, finished: Callable[[str, str], bool]) -> Run:
     """The run at the first of the accepted budgets at which it, or the model it samples, is there."""
     run = resolve(config, name, protocol, config.budget, seed)
-    done = [budget for budget in config.accept if finished(budget, run.about.run) or finished(budget, run.model)]
+    done = [
+        budget for budget in config.reuse_budgets if finished(budget, run.metadata.run) or finished(budget, run.model)
+    ]
     return resolve(config, name, protocol, done[0], seed) if done else run
 
 
@@ -119,7 +123,7 @@ def _check_names(config: Config) -> None:
     """Raise ColdbenchError for a budget, protocol, experiment or data set that there is not."""
     if config.budget not in config.budgets:
         raise unknown("budget", config.budget, config.budgets)
-    for name in config.accept:
+    for name in config.reuse_budgets:
         if name not in config.budgets:
             raise unknown("budget in accept", name, config.budgets)
     for name in config.experiments:
@@ -128,19 +132,19 @@ def _check_names(config: Config) -> None:
     protocols = {"default", *(p for entry in config.grid.values() for p in entry.protocols)}
     if config.protocol not in protocols:
         raise unknown("protocol", config.protocol, protocols)
-    for name in [*config.datasets, *config.stand_in.values(), *(entry.dataset for entry in config.grid.values())]:
+    for name in [*config.datasets, *config.substitute.values(), *(entry.dataset for entry in config.grid.values())]:
         data.dataset(name)
     partners = {entry.degradation.get("partner", entry.dataset) for entry in config.grid.values()}
     shown = {entry.dataset for entry in config.grid.values()} | partners
-    for name in config.stand_in:
+    for name in config.substitute:
         if name not in shown:
-            raise unknown("data set in stand_in", name, shown)
+            raise unknown("data set in substitute", name, shown)
 
 
 def _selected(config: Config) -> list[str]:
     """The experiments that pass both filters; ColdbenchError if none does."""
     names = list(dict.fromkeys(config.experiments)) or list(config.grid)
-    shown = {name: config.stand_in.get(config.grid[name].dataset, config.grid[name].dataset) for name in names}
+    shown = {name: config.substitute.get(config.grid[name].dataset, config.grid[name].dataset) for name in names}
     kept = [name for name in names if not config.datasets or shown[name] in config.datasets]
     if not kept:
         there = ", ".join(sorted(set(shown.values())))
@@ -158,12 +162,12 @@ def _with_data(config: Config, names: list[str]) -> tuple[list[str], dict[str, s
         entry = config.grid[name]
         needed = {entry.dataset, entry.degradation.get("partner", entry.dataset)}
         try:
-            for dataset in sorted(str(config.stand_in.get(each, each)) for each in needed):
+            for dataset in sorted(str(config.substitute.get(each, each)) for each in needed):
                 _check_source(config, dataset)
             kept.append(name)
         except NotThere as error:
-            if config.absent == "refuse" or name in config.experiments:
-                raise ColdbenchError(f"{name}: {error}; without it: --config absent=skip") from None
+            if config.missing_data == "refuse" or name in config.experiments:
+                raise ColdbenchError(f"{name}: {error}; without it: --config missing_data=skip") from None
             skipped[name] = str(error)
     if not kept:
         raise ColdbenchError(f"no experiment has its data: {next(iter(skipped.values()))}")
@@ -175,7 +179,7 @@ def _check_imports(config: Config) -> None:
     own = {name: entry for name, entry in config.grid.items() if entry.model is None}
     budget = config.budget
     runs = [
-        resolve(config, name, protocol, budget, seed).about.run
+        resolve(config, name, protocol, budget, seed).metadata.run
         for name, entry in own.items()
         for protocol in entry.protocols
         for seed in config.seeds
@@ -193,28 +197,30 @@ def was_imported(model: Path) -> bool:
         with model.open("rb") as stream:
             size = int.from_bytes(stream.read(8), "little")
             head = json.loads(stream.read(min(size, 1 << 24)))
-        return "imported" in json.loads(head["__metadata__"]["experiment"]).get("origin", {})
+        return "imported" in json.loads(head["__metadata__"]["experiment"]).get("provenance", {})
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return False  # no model, or none of ours: the rules make it again
 
 
 def _check_unique(run: Run, other: Run | None) -> None:
     """Raise ColdbenchError if two experiments or protocols come to one name, and so to one folder."""
-    if other is not None and (run.about, run.experiment.seed) != (other.about, other.experiment.seed):
+    mine = run.metadata
+    if other is not None and (mine, run.experiment.seed) != (other.metadata, other.experiment.seed):
         raise ColdbenchError(
-            f"{run.about.name}, protocol {run.about.protocol}: its run would be called {run.about.run}, as that of "
-            f"{other.about.name}, protocol {other.about.protocol}, seed {other.experiment.seed}; rename one of them"
+            f"{mine.name}, protocol {mine.protocol}: its run would be called {mine.run}, as that of "
+            f"{other.metadata.name}, protocol {other.metadata.protocol}, seed {other.experiment.seed}; "
+            "rename one of them"
         )
 
 
 def _check_images(run: Run) -> None:
-    name, size = run.about.name, run.experiment.size
+    name, size = run.metadata.name, run.experiment.size
     entry, wanted = data.dataset(run.experiment.dataset), run.sampling.images
     if wanted is not None and run.sampling.restores and entry.test and wanted > entry.test:
         raise ColdbenchError(
             f"{name}: sampling.images is {wanted}, but the test set of {entry.name} has {entry.test} images"
         )
-    for what, side in (("size", size), ("images.resize", run.experiment.prepared_size)):
+    for what, side in (("size", size), ("preprocessing.resize", run.experiment.prepared_size)):
         if not data.SMALLEST <= side <= data.LARGEST:
             raise ColdbenchError(f"{name}: {what} {side} is out of range: {data.SMALLEST} to {data.LARGEST} pixels")
 
@@ -238,13 +244,13 @@ def _check_operators(run: Run) -> None:
         for name, part in run.sampling.sets.items():
             if part.start:
                 priors.check(part.start.kind, degradation)
-            for what, value in (("severity", part.severity), ("assumed", part.assumed)):
+            for what, value in (("severity", part.severity), ("assumed_severity", part.assumed_severity)):
                 if value is not None and value > degradation.T:
                     raise ColdbenchError(f"set {name}: {what} must lie in 1…{degradation.T}, not {value}")
             for method in run.sampling.methods_of(name):
                 samplers.check(method, degradation)
     except ColdbenchError as error:
-        raise ColdbenchError(f"{run.about.name} ({run.about.protocol}): {error}") from None
+        raise ColdbenchError(f"{run.metadata.name} ({run.metadata.protocol}): {error}") from None
 
 
 @functools.cache

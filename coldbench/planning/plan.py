@@ -91,8 +91,8 @@ def resolved(raw: Mapping[str, Any]) -> Grid:
 def jobs(grid: Grid, on: Device) -> list[Job]:
     """Every job of `all` on such devices: the runs that are made, and the models that they sample."""
     results, protocols = Path(grid.config.results), len(grid.config.fid)
-    wanted = grid.made
-    owners = {run.model: grid.runs[run.model] for run in wanted.values()}
+    wanted = grid.report_runs
+    owners = {run.model: grid.all_runs[run.model] for run in wanted.values()}
     sciences = [run.experiment for run in {**owners, **wanted}.values()]
     sets = {(name, one.prepared_size) for one in sciences for name in (one.dataset, one.partner) if name}
     counts = {name: data.dataset(name).counts(Path(grid.config.data)) for name in sorted({name for name, _ in sets})}
@@ -126,12 +126,12 @@ def _shared(
 
 def _train(run: Run, on: Device, results: Path, config: Config) -> Job:
     """The training of a run's own model, or its import."""
-    science, name, imported = run.experiment, run.about.run, run.about.run in config.imports
+    science, name, imported = run.experiment, run.metadata.run, run.metadata.run in config.imports
     time = Time() if imported else cost.training(on, science)
     disk = cost.model_bytes(science) + (0 if imported else cost.checkpoint_bytes(science))
-    done = (results / run.about.budget / name / "model.safetensors").exists()
+    done = (results / run.metadata.budget / name / "model.safetensors").exists()
     stage = "import" if imported else "train"
-    return Job(_key(run, "train"), name, run.about.cell.table, stage, (), time.hours, time.how, disk, done)
+    return Job(_key(run, "train"), name, run.metadata.cell.table, stage, (), time.hours, time.how, disk, done)
 
 
 def _use(
@@ -140,12 +140,12 @@ def _use(
     """The sampling of a run, in parts where it has any, and its scoring, which makes new `references`."""
     from coldbench import degradations
 
-    folder, name, table = results / run.about.budget / run.about.run, run.about.run, run.about.cell.table
+    folder, name, table = results / run.metadata.budget / run.metadata.run, run.metadata.run, run.metadata.cell.table
     T = degradations.build(run.experiment.degradation, run.experiment.size).T
     time = cost.sampling(on, run, T, counts["test"])
     disk, sampled = cost.shard_bytes(run, counts["test"]), (folder / "samples.json").exists()
     parts = run.sampling.jobs
-    needs: tuple[str, ...] = (f"{run.about.budget}/{run.model}/train",)
+    needs: tuple[str, ...] = (f"{run.metadata.budget}/{run.model}/train",)
     listed = []
     if parts > 1:
         each = time.hours / parts
@@ -161,7 +161,7 @@ def _use(
 
 
 def _key(run: Run, stage: str) -> str:
-    return f"{run.about.budget}/{run.about.run}/{stage}"
+    return f"{run.metadata.budget}/{run.metadata.run}/{stage}"
 
 
 def row(some: Sequence[Job], devices: int) -> Row:
@@ -234,7 +234,7 @@ def _order(some: Iterable[Job], by: str) -> list[str]:
 
 def as_json(some: Sequence[Job], on: Device, devices: int) -> str:
     """The whole plan for other programs: hours, bytes, and every job."""
-    found: dict[str, Any] = {"device": on.title, "devices": devices, "assumed": on.because}
+    found: dict[str, Any] = {"device": on.title, "devices": devices, "assumed_severity": on.rationale}
     found["runs"] = {key: asdict(value) for key, value in rows(some, devices).items()}
     found["tables"] = {key: asdict(value) for key, value in rows(some, devices, "table").items()}
     return json.dumps({**found, "total": asdict(row(some, devices)), "jobs": [asdict(job) for job in some]}, indent=1)
@@ -251,7 +251,7 @@ def as_text(some: Sequence[Job], on: Device, devices: int) -> str:
     lines += [_line("total", row(some, devices)), ""]
     told = (
         "measured: images per second of this network on this device. scaled: from those of another network, by FLOPs. "
-        f"counted, not measured: FLOPs over an assumed share of the peak. {on.because}",
+        f"counted, not measured: FLOPs over an assumed share of the peak. {on.rationale}",
         "A model that several runs sample is counted once. Wall time is no sum: the longest chain first, a device a "
         "job. Not in it: decoding, degradations, SSIM, intervals, pictures, and waiting in a queue.",
     )

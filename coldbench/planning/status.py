@@ -29,14 +29,14 @@ from coldbench.training.slurm import SIGN_OF_LIFE
 
 SILENT = 300.0
 """Seconds without a sign of life after which a training counts as dead."""
-CHECKPOINT = re.compile(r"update-(\d{9})\.pt")  # as `checkpoint.save_state` names them
+CHECKPOINT = re.compile(r"step-(\d{9})\.pt")  # as `checkpoint.save_state` names them
 DAMAGE = (
     *(ColdbenchError, OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError),
     safetensors.SafetensorError,
 )
 """What can go wrong in reading a file whose content may be anything."""
 
-State = Literal["missing", "waiting", "running", "stopped", "failed", "done", "imported", "outdated", "damaged"]
+Drawn = Literal["missing", "waiting", "running", "stopped", "failed", "done", "imported", "outdated", "damaged"]
 Stage = Literal["", "partly", "done", "outdated", "damaged"]
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -45,8 +45,8 @@ class Sign(BaseModel):
     """A trainer's sign of life (`cluster.sign_of_life`); `time` is in seconds since 1970."""
 
     state: Literal["running", "stopped", "failed"]
-    update: Annotated[int, Field(ge=0)]
-    updates: Annotated[int, Field(ge=1)]
+    step: Annotated[int, Field(ge=0)]
+    max_steps: Annotated[int, Field(ge=1)]
     images_per_second: Finite
     seconds_left: Finite | None
     time: Finite
@@ -57,7 +57,7 @@ class Sign(BaseModel):
 
 @dataclass(frozen=True)
 class Line:
-    """One run. `model` is the run whose model it samples, `update` the last one done or, of a stopped training, saved;
+    """One run. `model` is the run whose model it samples, `step` the last one done or, of a stopped training, saved;
     `time` (seconds since 1970) that of the finished model or of the last sign of life. What is not known is None or "".
     """
 
@@ -65,11 +65,11 @@ class Line:
     budget: str
     title: str
     model: str
-    updates: int
-    state: State
+    max_steps: int
+    state: Drawn
     samples: Stage
     scores: Stage
-    update: int | None = None
+    step: int | None = None
     images_per_second: float | None = None
     seconds_left: float | None = None
     time: float | None = None
@@ -95,21 +95,21 @@ def states(grid: Grid, results: Path, now: float) -> list[Line]:
 
     `results` is the folder of the results, `now` the time in seconds since 1970.
     """
-    owners = {run.model for run in grid.made.values()}
-    names = [*grid.made, *(name for name in grid.runs if name not in grid.made)]
+    owners = {run.model for run in grid.report_runs.values()}
+    names = [*grid.report_runs, *(name for name in grid.all_runs if name not in grid.report_runs)]
     kept = [
         run
-        for run in map(grid.runs.__getitem__, names)
-        if run.about.run in grid.made
-        or run.about.run in owners
-        or (results / run.about.budget / run.about.run).is_dir()
+        for run in map(grid.all_runs.__getitem__, names)
+        if run.metadata.run in grid.report_runs
+        or run.metadata.run in owners
+        or (results / run.metadata.budget / run.metadata.run).is_dir()
     ]
-    return [_line(run, results / run.about.budget, now) for run in kept]
+    return [_line(run, results / run.metadata.budget, now) for run in kept]
 
 
 def _line(run: Run, folder: Path, now: float) -> Line:
     """The state of one run in the folder of its budget."""
-    own, experiment = folder / run.about.run, run.experiment
+    own, experiment = folder / run.metadata.run, run.experiment
     model = folder / run.model / "model.safetensors"
     found = _model(model, experiment)
     if found is None:
@@ -118,11 +118,11 @@ def _line(run: Run, folder: Path, now: float) -> Line:
         found = {"state": "waiting", "note": f"for the model of {run.model}: {found['state']}"}
     samples = _samples(own, model)
     return Line(
-        run=run.about.run,
-        budget=run.about.budget,
-        title=run.about.title,
+        run=run.metadata.run,
+        budget=run.metadata.budget,
+        title=run.metadata.title,
         model=run.model,
-        updates=experiment.training.updates,
+        max_steps=experiment.training.max_steps,
         samples=samples,
         scores=_scores(own),
         **found,
@@ -134,7 +134,7 @@ def _model(path: Path, wanted: Experiment) -> dict[str, Any] | None:
     try:
         with safetensors.safe_open(path, framework="numpy") as stream:  # checks the size as well
             about = json.loads(stream.metadata()["experiment"])
-        origin = about.pop("origin", {})
+        origin = about.pop("provenance", {})
         source, device = str(origin.get("imported", "")), str(origin.get("trained_on", ""))
         there = Experiment.model_validate(about)
         when = path.stat().st_mtime
@@ -159,7 +159,7 @@ def _training(work: Path, now: float) -> dict[str, Any]:
     if sign and sign.state == "running" and now - sign.time <= SILENT:
         left = None if sign.seconds_left is None else max(0.0, sign.seconds_left - max(0.0, now - sign.time))
         speed = {"images_per_second": sign.images_per_second, "seconds_left": left}
-        return {"state": "running", "update": sign.update, **speed, **told}
+        return {"state": "running", "step": sign.step, **speed, **told}
     if sign and sign.state == "running":
         notes.insert(0, f"no sign of life since {date(sign.time)}")
     checkpoints = _checkpoints(work)
@@ -171,15 +171,15 @@ def _training(work: Path, now: float) -> dict[str, Any]:
     note = "; ".join(filter(None, notes))
     ended = "failed" if sign and sign.state == "failed" else "stopped"
     if whole:
-        return {"state": ended, "update": int(whole[0].stem[-9:]), "note": note, **told}
+        return {"state": ended, "step": int(whole[0].stem[-9:]), "note": note, **told}
     if checkpoints or (notes and not sign):
         return {"state": "damaged", "note": note, **told}
-    return {"state": ended, "update": 0, "note": note, **told} if sign else {"state": "missing"}
+    return {"state": ended, "step": 0, "note": note, **told} if sign else {"state": "missing"}
 
 
 def _checkpoints(work: Path) -> list[Path]:
     """The checkpoints in the order in which a training tries them; `checkpoint` itself would import torch."""
-    found = sorted((path for path in work.glob("update-*.pt") if CHECKPOINT.fullmatch(path.name)), reverse=True)
+    found = sorted((path for path in work.glob("step-*.pt") if CHECKPOINT.fullmatch(path.name)), reverse=True)
     try:
         named = (work / "newest").read_text(errors="replace").strip()
     except OSError:
@@ -232,14 +232,14 @@ def words(line: Line) -> str:
     if line.state == "running":
         left = "?" if line.seconds_left is None else clock(line.seconds_left)
         rate = f"{line.images_per_second or 0:,.0f} images/s"
-        parts += [f"update {line.update:,} of {line.updates:,}", rate, f"{left} left", where]
+        parts += [f"step {line.step:,} of {line.max_steps:,}", rate, f"{left} left", where]
     elif line.state == "stopped":
-        saved = f"checkpoint at update {line.update:,} of {line.updates:,}; goes on" if line.update else "begins again"
+        saved = f"checkpoint at step {line.step:,} of {line.max_steps:,}; goes on" if line.step else "begins again"
         parts += [f"{saved} when run again", line.note, where]
     elif line.state == "failed":
-        parts += [f"checkpoint at update {line.update:,} of {line.updates:,}" * bool(line.update), line.note, where]
+        parts += [f"checkpoint at step {line.step:,} of {line.max_steps:,}" * bool(line.step), line.note, where]
     elif line.state == "done":
-        parts += [f"{line.updates:,} updates", date(line.time or 0), f"on {line.device}" * bool(line.device)]
+        parts += [f"{line.max_steps:,} updates", date(line.time or 0), f"on {line.device}" * bool(line.device)]
     elif line.state == "imported":
         parts += [f"from {line.source}", date(line.time or 0)]
     else:

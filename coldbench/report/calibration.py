@@ -69,7 +69,7 @@ class Reading:
     """One reading on the best source there is; `others` are the copies behind a corrected value."""
 
     name: str
-    because: str
+    rationale: str
     fitted_after: bool
     metric: str
     source: str
@@ -144,7 +144,7 @@ def _reading(name: str, found: list[dict[str, Any]], printed: tuple[PaperCell | 
     )
     others = tuple((s, pair[0]["value"], pair[1]["value"]) for s, pair in by_source.items() if s != best)
     first = by_source[best][0]
-    told = first["because"], first["fitted_after"], first["measured"]
+    told = first["rationale"], first["fitted_after"], first["measured"]
     return Reading(name, *told, best, (one, two), others, first["n"], first["draws"])
 
 

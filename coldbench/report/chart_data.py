@@ -86,14 +86,14 @@ def fewer_steps(scores: Scores, runs: Sequence[Pictures]) -> Chart:
     panels = []
     for group in _models(runs):
         taken = [(run, name, part) for run in group for name, part in run.sets.items() if _plain(part)]
-        if len({part["every"] for *_, part in taken}) < 2:
+        if len({part["stride"] for *_, part in taken}) < 2:
             continue
-        title = next((r.about.title for r in group if r.about.cell.table), group[0].about.title)
+        title = next((r.metadata.title for r in group if r.metadata.cell.table), group[0].metadata.title)
         for metric in ("ssim", "rmse", DISTANCE):
             found: dict[str, dict[float, Score]] = {}
             for run, name, part in taken:
                 for score in _of(scores, run, name, metric):
-                    calls = 1 if score.method == "direct" else math.ceil(run.T / part["every"])
+                    calls = 1 if score.method == "direct" else math.ceil(run.T / part["stride"])
                     found.setdefault(score.method, {}).setdefault(calls, score)
             lines = tuple(
                 Line(m, METHODS[m], tuple(_point(x, s, f"{x:,.0f}") for x, s in sorted(found[m].items())))
@@ -101,7 +101,7 @@ def fewer_steps(scores: Scores, runs: Sequence[Pictures]) -> Chart:
                 if m in found
             )
             if lines:
-                panels.append(Axes(f"steps-{group[0].about.run}-{metric}", title, LABELS[metric], lines))
+                panels.append(Axes(f"steps-{group[0].metadata.run}-{metric}", title, LABELS[metric], lines))
     return Chart(
         "steps", "Quality against sampling steps",
         "The same model on the same images, in fewer and larger steps; direct reconstruction takes one.",
@@ -125,8 +125,8 @@ def by_number(scores: Scores, runs: Sequence[Pictures]) -> Chart:
                     found[score.method].append(_point(score.n, score, f"n = {score.n:,}"))
             lines = tuple(Line(m, METHODS[m], tuple(sorted(found[m], key=lambda p: p.x))) for m in SHOWN if m in found)
             if lines:
-                words = run.about.title + ("" if name == "test" else f", {name.replace('_', ' ')}")
-                panels.append(Axes(f"number-{run.about.run}-{name}", words, LABELS[DISTANCE], lines))
+                words = run.metadata.title + ("" if name == "test" else f", {name.replace('_', ' ')}")
+                panels.append(Axes(f"number-{run.metadata.run}-{name}", words, LABELS[DISTANCE], lines))
     return Chart(
         "number", "Fréchet distance against the number of images",
         "The same samples, fewer of them: a distance from few images is too large, so only equal numbers compare. "
@@ -166,10 +166,10 @@ def told_wrong(scores: Scores, runs: Sequence[Pictures]) -> Chart:
     panels = []
     for group in _models(runs):
         for run in group:
-            misled = [n for n, part in run.sets.items() if part["assumed"] or part["state"] != "true"]
+            misled = [n for n, part in run.sets.items() if part["assumed_severity"] or part["known"] != "drawn"]
             if not misled:
                 continue
-            ordered = sorted(run.sets.items(), key=lambda item: (item[1]["assumed"] or 0, item[0]))
+            ordered = sorted(run.sets.items(), key=lambda item: (item[1]["assumed_severity"] or 0, item[0]))
             sets = [(run, name) for name, part in ordered if part["start"] is None]
             if not any(_true(run.sets[name]) for _, name in sets):
                 base = next(((r, n) for r in group for n, part in r.sets.items() if _true(part)), None)
@@ -182,7 +182,9 @@ def told_wrong(scores: Scores, runs: Sequence[Pictures]) -> Chart:
                     points = [_point(k, mine[method], labels[k]) for k, mine in enumerate(here) if method in mine]
                     lines += [Line(method, METHODS[method], tuple(points))] if points else []
                 if lines:
-                    panels.append(Axes(f"told-{run.about.run}-{metric}", run.about.title, LABELS[metric], tuple(lines)))
+                    panels.append(
+                        Axes(f"told-{run.metadata.run}-{metric}", run.metadata.title, LABELS[metric], tuple(lines))
+                    )
     return Chart(
         "told", "What if the sampler is told something wrong?",
         "Another mask or snow than the true one, or another severity; the images and the model stay the same.",
@@ -194,43 +196,43 @@ def training(runs: Iterable[Pictures]) -> Chart:
     """The training loss of every model, once."""
     panels = [training_of(group[0]) for group in _models(runs) if group[0].training]
     return Chart(
-        "training", "Training", "Mean absolute error in [-1, 1] over the updates, both axes logarithmic.", "updates",
+        "training", "Training", "Mean absolute error in [-1, 1] over the updates, both axes logarithmic.", "max_steps",
         "curve", tuple(panels), "no model was trained here", "snakemake", log=True,
     )  # fmt: skip
 
 
 def training_of(run: Pictures) -> Axes:
     """The training loss of one run's model."""
-    points = tuple(Point(u, loss, math.nan, math.nan, f"update {u:,.0f}") for u, loss, *_ in run.training)
+    points = tuple(Point(u, loss, math.nan, math.nan, f"step {u:,.0f}") for u, loss, *_ in run.training)
     _, _, speed, seconds = run.training[-1]
-    words = f"{run.about.title}: {clock(seconds)} at {speed:.0f} images/s"
-    return Axes(f"training-{run.about.run}", words, "loss", (Line("", "training loss", points),))
+    words = f"{run.metadata.title}: {clock(seconds)} at {speed:.0f} images/s"
+    return Axes(f"training-{run.metadata.run}", words, "loss", (Line("", "training loss", points),))
 
 
 def _models(runs: Iterable[Pictures]) -> list[list[Pictures]]:
     """The runs that sample one model, those of a table first."""
     groups: dict[str, list[Pictures]] = {}
-    for run in sorted(runs, key=lambda r: (not r.about.cell.table, r.about.run)):
+    for run in sorted(runs, key=lambda r: (not r.metadata.cell.table, r.metadata.run)):
         groups.setdefault(run.model, []).append(run)
     return list(groups.values())
 
 
 def _plain(part: dict[str, object]) -> bool:
     """Whether a set restores images from severity T and is told the truth."""
-    return _true(part) and part["severity"] is None and not part["official_shift"]
+    return _true(part) and part["severity"] is None and not part["released_shift"]
 
 
 def _true(part: dict[str, object]) -> bool:
-    return part["start"] is None and part["assumed"] is None and part["state"] == "true"
+    return part["start"] is None and part["assumed_severity"] is None and part["known"] == "drawn"
 
 
 def _words(run: Pictures, name: str) -> str:
     """A set by what its sampler is told."""
     part = run.sets[name]
-    if part["state"] != "true":
+    if part["known"] != "drawn":
         return name.replace("_", " ")
     true = part["severity"] or run.T
-    return f"told {part['assumed']}, is {true}" if part["assumed"] else "told the truth"
+    return f"told {part['assumed_severity']}, is {true}" if part["assumed_severity"] else "told the truth"
 
 
 def _reference(run: Pictures, name: str) -> str:
@@ -239,7 +241,7 @@ def _reference(run: Pictures, name: str) -> str:
 
 def _of(scores: Scores, run: Pictures, name: str, metric: str) -> list[Score]:
     """The finite values of one metric on one set of a run, by a method of ours."""
-    wanted = (run.about.run, run.about.budget, name, metric)
+    wanted = (run.metadata.run, run.metadata.budget, name, metric)
     return [s for s in scores if (s.run, s.budget, s.set, s.metric) == wanted and s.finite and s.method in METHODS]
 
 

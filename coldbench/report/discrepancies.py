@@ -18,7 +18,7 @@ from coldbench.report.inputs import Score, Scores
 from coldbench.report.navigation import DISCREPANCIES, render
 from coldbench.report.page import Banner
 from coldbench.report.tables import TableView
-from coldbench.report.verdict import KINDS, named, shown
+from coldbench.report.verdict import KINDS, metric_name, shown
 
 UNMADE = "not calibrated yet: `snakemake reports/calibration.html`"
 
@@ -59,7 +59,7 @@ class Choice:
     """A protocol that answers a question, and the experiments that have it so; `chosen` by default."""
 
     protocol: str
-    because: str
+    rationale: str
     experiments: tuple[str, ...]
     chosen: bool
     changes: str
@@ -72,7 +72,7 @@ class Evidence:
     table: str
     row: str
     reading: str
-    because: str
+    rationale: str
     ours: str
     n: int
     printed: str
@@ -153,9 +153,9 @@ def _choices(key: str, question: Question, grid: dict[str, Any]) -> Iterable[Cho
     found: dict[tuple[str, str, bool, str], list[str]] = {}
     for name, entry in grid.items():
         for protocol, reading in entry["protocols"].items():
-            because = " ".join(reading.get("because", "").split())
+            because = " ".join(reading.get("rationale", "").split())
             if mentions(key, because) or f"{name}.{protocol}" in question.also:
-                changes = {part: value for part, value in reading.items() if part != "because"}
+                changes = {part: value for part, value in reading.items() if part != "rationale"}
                 place = protocol, because, protocol == entry["protocol"], _words(changes)
                 found.setdefault(place, []).append(name)
     ordered = sorted(found.items(), key=lambda item: not item[0][2])
@@ -171,14 +171,14 @@ def _words(value: dict[str, Any]) -> str:
 def _evidence(key: str, readings: dict[str, Any], lines: Sequence[dict[str, Any]]) -> Iterable[Evidence]:
     for name, row in readings.items():
         for reading, told in row["readings"].items():
-            if mentions(key, told["because"]):
+            if mentions(key, told["rationale"]):
                 pair = [x for x in lines if x["cell"] == name and x.get("reading") == reading and x.get("verdict")]
                 absent = next((x["missing"] for x in lines if x["cell"] == name and x["missing"]), "")
                 yield Evidence(
                     table=str(row["table"]),
                     row=row["row"],
                     reading=reading,
-                    because=told["because"],
+                    rationale=told["rationale"],
                     ours=" / ".join(f"{x['value']:.4f}" for x in pair),
                     n=int(pair[0]["n"]) if pair else 0,
                     printed=" / ".join(x["printed"] or "–" for x in pair),
@@ -190,7 +190,7 @@ def _evidence(key: str, readings: dict[str, Any], lines: Sequence[dict[str, Any]
 def _tallies(key: str, views: Iterable[TableView]) -> Iterable[Tally]:
     rows = [row for view in views for row in view.rows + view.extra]
     for row in rows:
-        if row.run and mentions(key, row.run.because):
+        if row.run and mentions(key, row.run.rationale):
             counts = Counter(cell.verdict.kind for cell in row.cells if cell.paper)
             yield Tally(row.run, tuple((kind, counts[kind]) for kind in KINDS if counts[kind]))
 
@@ -201,7 +201,7 @@ def _values(question: Question, scores: Scores) -> Iterable[tuple[Score, str, st
             spans = score.low == score.low and score.high == score.high
             yield (
                 score,
-                named(score),
+                metric_name(score),
                 shown(score.value) + (f" ({shown(score.low)} – {shown(score.high)})" if spans else ""),
             )
 

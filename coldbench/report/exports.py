@@ -12,7 +12,7 @@ from coldbench import __version__
 from coldbench.report.inputs import Folders, PaperCell, Score
 from coldbench.report.provenance import logs_of, provenance
 from coldbench.report.tables import Cell, Row, TableView
-from coldbench.report.verdict import named
+from coldbench.report.verdict import metric_name
 
 HEAD = (
     "table,row,run,protocol,budget,dataset,set,method,metric,reference,"
@@ -79,7 +79,7 @@ def _cell(cell: Cell) -> dict[str, Any]:
 def _ours(score: Score) -> dict[str, Any]:
     return {
         "metric": score.metric,
-        "name": named(score),
+        "name": metric_name(score),
         "reference": score.reference,
         "value": _finite(score.value),
         "low": _finite(score.low),
@@ -96,7 +96,7 @@ def _paper(cell: PaperCell) -> dict[str, Any]:
 
 
 def _run(score: Score, folders: Folders) -> dict[str, Any]:
-    kept = ("experiment", "title", "protocol", "because", "budget", "dataset", "dataset_title", "embedded", "seed")
+    kept = ("experiment", "title", "protocol", "rationale", "budget", "dataset", "dataset_title", "embedded", "seed")
     facts = {key: getattr(score, key) for key in kept}
     logs = logs_of(folders.get((score.run, score.budget)))
     return {**facts, "logs": logs or None, "provenance": _clean(provenance(score))}

@@ -121,9 +121,9 @@ def figures(plan: Plan, runs: Sequence[Pictures]) -> list[Figure]:
 
 def chosen(experiment: str, runs: Iterable[Pictures]) -> Pictures | None:
     """The run that stands for an experiment: of its chosen protocol, at the largest budget, of the smallest seed."""
-    mine = [run for run in runs if run.about.name == experiment and run.about.default]
+    mine = [run for run in runs if run.metadata.name == experiment and run.metadata.default]
     ranks = {budget: rank for rank, budget in enumerate(BUDGETS)}
-    return min(mine, key=lambda r: (ranks.get(r.about.budget, len(ranks)), r.science["seed"]), default=None)
+    return min(mine, key=lambda r: (ranks.get(r.metadata.budget, len(ranks)), r.experiment["seed"]), default=None)
 
 
 def _view(panel: Panel, wanted: Wanted, runs: Sequence[Pictures]) -> View:
@@ -132,7 +132,7 @@ def _view(panel: Panel, wanted: Wanted, runs: Sequence[Pictures]) -> View:
         return View(label, panel.experiment, None, missing=f"run {panel.experiment} missing")
     sets = panel.sets or [panel.set]
     if lacking := [name for name in sets if name not in run.sets]:
-        return View(label, panel.experiment, None, missing=f"run {run.about.run} has no set {lacking[0]}")
+        return View(label, panel.experiment, None, missing=f"run {run.metadata.run} has no set {lacking[0]}")
     methods = panel.methods or wanted.methods
     if panel.kind == "columns":
         columns, strips = compared(run, panel.set, methods or ["direct", best(run, panel.set)], wanted)
@@ -145,7 +145,7 @@ def _view(panel: Panel, wanted: Wanted, runs: Sequence[Pictures]) -> View:
     else:
         columns, strips = (), _rows(run, sets, methods or ["tacos"])
     if not any(tile for strip in strips for tile in strip.tiles):
-        return View(label, panel.experiment, None, missing=f"run {run.about.run} kept no such images")
+        return View(label, panel.experiment, None, missing=f"run {run.metadata.run} kept no such images")
     return View(label, panel.experiment, run, columns, strips)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from coldbench.core.config import About
+from coldbench.core.config import RunMetadata
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Experiment
 from coldbench.core.files import read_json, write_json
@@ -45,16 +45,16 @@ LINES = 300
 class Pictures:
     """What one run has to show; `base` is the folder that the sprites' paths begin at.
 
-    `science` is the resolved experiment and `origin` what is known of its model. `sets` says how each was sampled.
-    `training` has [update, loss, images per second, seconds] per line, nothing for an imported model; `distances` are
-    Fréchet distances of the first images of a set, each with method, reference, value, interval and n.
+    `experiment` is the resolved experiment and `provenance` what is known of its model. `sets` says how each was
+    sampled. `training` has [step, loss, images per second, seconds] per line, nothing for an imported model;
+    `distances` are Fréchet distances of the first images of a set, each with method, reference, value, interval and n.
     """
 
-    about: About
+    metadata: RunMetadata
     embedded: bool
-    mark: str
-    science: dict[str, Any]
-    origin: dict[str, Any]
+    watermark: str
+    experiment: dict[str, Any]
+    provenance: dict[str, Any]
     model: str
     sets: dict[str, dict[str, Any]]
     sprites: tuple[Sprite, ...]
@@ -63,7 +63,7 @@ class Pictures:
 
     @property
     def T(self) -> int:
-        return int(self.science["degradation"]["T"])
+        return int(self.experiment["degradation"]["T"])
 
     def find(self, kind: str, part: str = "") -> Sprite | None:
         """The sprite of one kind and set, if there is one."""
@@ -72,7 +72,7 @@ class Pictures:
 
 def draw(
     manifest: Path,
-    about: About,
+    metadata: RunMetadata,
     training_log: Path,
     prepared: Path,
     out: Path,
@@ -90,22 +90,22 @@ def draw(
     if facts["data"] != info["hash"]:
         raise ColdbenchError(f"{manifest} was sampled from other test images than {prepared} holds; sample again")
     experiment = checked(Experiment, facts["experiment"], f"the experiment in {manifest}")
-    training = _training(training_log, about.run, bool(facts["origin"].get("imported")))
-    mark = _mark(about.budget, info["embedded"])
+    training = _training(training_log, metadata.run, bool(facts["provenance"].get("imported")))
+    mark = _mark(metadata.budget, info["embedded"])
     folder, run = out.parent / "figures", Run(manifest, facts, experiment, prepared, partner)
-    sprites = [write(tiles, folder / f"{name}.png", *rest, f"{mark}; {about.run}" if mark else "", part, method)
+    sprites = [write(tiles, folder / f"{name}.png", *rest, f"{mark}; {metadata.run}" if mark else "", part, method)
                for name, tiles, rest, part, method in run.all()]  # fmt: skip
     record = {
-        "about": about.model_dump(),
+        "metadata": metadata.model_dump(),
         "embedded": info["embedded"],
-        "mark": mark,
-        "science": experiment.model_dump(),
-        "origin": facts["origin"],
+        "watermark": mark,
+        "experiment": experiment.model_dump(),
+        "provenance": facts["provenance"],
         "model": facts["model"],
         "sets": facts["sets"],
         "sprites": [{**asdict(sprite), "path": str(sprite.path.relative_to(out.parent))} for sprite in sprites],
         "training": training,
-        "distances": run.distances(statistics) if statistics and about.cell.table else [],
+        "distances": run.distances(statistics) if statistics and metadata.cell.table else [],
     }
     write_json(out, record)
 
@@ -118,12 +118,12 @@ def load(lists: Iterable[Path]) -> list[Pictures]:
             record: dict[str, Any] = read_json(path)
             parts = [{**part, "path": path.parent / part["path"]} for part in record["sprites"]]
             sprites = tuple(Sprite(**{**part, "columns": tuple(part["columns"])}) for part in parts)
-            about = checked(About, record["about"], f"about in {path}")
-            given = {"about": about, "sprites": sprites, "training": tuple(map(tuple, record["training"]))}
+            metadata = checked(RunMetadata, record["metadata"], f"metadata in {path}")
+            given = {"metadata": metadata, "sprites": sprites, "training": tuple(map(tuple, record["training"]))}
             found.append(Pictures(**{**record, **given, "distances": tuple(record["distances"])}))
         except (KeyError, TypeError) as error:
             raise ColdbenchError(f"{path} is no list of pictures of this version; delete it and run again") from error
-    return sorted(found, key=lambda pictures: pictures.about.run)
+    return sorted(found, key=lambda pictures: pictures.metadata.run)
 
 
 def _mark(budget: str, embedded: bool) -> str:
@@ -138,7 +138,7 @@ def _training(path: Path, run: str, imported: bool) -> list[list[float]]:
         log = [json.loads(line) for line in path.read_text().splitlines()]
     except (OSError, ValueError) as error:
         raise ColdbenchError(f"cannot draw {run}: {error}") from error
-    keys = ("update", "loss", "images_per_second", "seconds")
+    keys = ("step", "loss", "images_per_second", "seconds")
     if not (log or imported) or any(set(keys) - line.keys() for line in log):
         raise ColdbenchError(f"{path} is no training log of this version; delete it and its model, then run again")
     picks = np.unique(np.linspace(0, max(len(log) - 1, 0), min(LINES, len(log))).round().astype(int))

@@ -38,7 +38,7 @@ class Score:
     row: str
     protocol: str
     default: bool
-    because: str
+    rationale: str
     budget: str
     dataset: str
     dataset_title: str

@@ -38,11 +38,11 @@ BUDGETS = {
 
 @dataclass(frozen=True)
 class Banner:
-    """What a reader must know before any number; `mark` is repeated on every printed page."""
+    """What a reader must know before any number; `watermark` is repeated on every printed page."""
 
     title: str
     text: str
-    mark: str
+    watermark: str
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,9 @@ def table_page(view: TableView, scores: Scores, site: Site | None = None) -> str
     """One table as a page of its own, with the provenance of every cell."""
     mine = tuple(score for score in scores if score.table in (view.number, ALSO.get(view.number)))
     site = site or Site()
-    return _tables("table.html", table_file(view.number), [view], mine, site, facts=_cell_facts(view, site.folders))
+    return _precomputed(
+        "table.html", table_file(view.number), [view], mine, site, facts=_cell_facts(view, site.folders)
+    )
 
 
 def index_page(
@@ -86,14 +88,16 @@ def index_page(
     site = site or Site()
     values = {"claims": claims, "ablations": ablations(scores), "methods": METHODS}
     files, size = size_of(folder, folder / INDEX) if folder else (0, 0)
-    html = _tables("index.html", INDEX, views, scores, site, **values, files=files + 1, size=size)
+    html = _precomputed("index.html", INDEX, views, scores, site, **values, files=files + 1, size=size)
     if not folder:
         return html
     size += len(html.encode())
-    return _tables("index.html", INDEX, views, scores, site, **values, files=files + 1, size=size)
+    return _precomputed("index.html", INDEX, views, scores, site, **values, files=files + 1, size=size)
 
 
-def _tables(template: str, here: str, views: Sequence[TableView], scores: Scores, site: Site, **values: Any) -> str:
+def _precomputed(
+    template: str, here: str, views: Sequence[TableView], scores: Scores, site: Site, **values: Any
+) -> str:
     runs = runs_of(scores, site.folders)
     links = {run.score.run: run_file(run.score.run) for run in runs if run_file(run.score.run) in site.pages}
     return render(

@@ -87,7 +87,7 @@ def facts_of(score: Score, folders: Folders) -> tuple[tuple[str, str], ...]:
     facts = [
         ("experiment", f"{score.experiment}: {score.title}"),
         ("run", f"{score.run}, {score.budget} budget"),
-        ("protocol", f"{score.protocol}: {score.because}"),
+        ("protocol", f"{score.protocol}: {score.rationale}"),
         ("set, method", f"{score.set}, {score.method}"),
         ("metric", f"{score.metric}{f' against {score.reference}' if score.reference else ''}"),
         ("images", f"{score.n:,} of {score.dataset_title}{' (embedded)' if score.embedded else ''}"),

@@ -19,7 +19,7 @@ from coldbench.report.layout import BUDGETS
 from coldbench.report.navigation import FIGURES, render, run_file, table_file
 from coldbench.report.page import banner, runs_of
 from coldbench.report.sprites import Sprite
-from coldbench.report.verdict import named, shown
+from coldbench.report.verdict import metric_name, shown
 
 STAGE, TILE = 256, 96
 """Pixels on the screen of an image that is looked at alone, and of one among others."""
@@ -61,7 +61,7 @@ def write(plan: Plan, scores: Scores, runs: Sequence[Pictures], out: Path, pages
     `pages` are the other pages of the report that there are or will be. Returns the pages.
     """
     folder, runs = out.parent, _once(runs)
-    there = {*pages, FIGURES, *(run_file(run.about.run) for run in runs)}
+    there = {*pages, FIGURES, *(run_file(run.metadata.run) for run in runs)}
     shown = [_placed(run, folder) for run in runs]
     charts = [_drawn(chart, folder, _marks(shown)) for chart in chart_data.charts(scores, shown)]
     values = {
@@ -76,7 +76,7 @@ def write(plan: Plan, scores: Scores, runs: Sequence[Pictures], out: Path, pages
     write_text(out, render("figures.html", FIGURES, there, **values))
     written = [out]
     for run in shown:
-        here = run_file(run.about.run)
+        here = run_file(run.metadata.run)
         write_text(folder / here, _run_page(run, scores, folder, here, there))
         written.append(folder / here)
     return written
@@ -96,20 +96,20 @@ def _once(runs: Sequence[Pictures]) -> list[Pictures]:
     """Of runs of one name the one at the largest budget: a page has the name of its run."""
     ranks = {budget: rank for rank, budget in enumerate(BUDGETS)}
     best: dict[str, Pictures] = {}
-    for run in sorted(runs, key=lambda r: (r.about.run, ranks.get(r.about.budget, len(ranks)))):
-        best.setdefault(run.about.run, run)
+    for run in sorted(runs, key=lambda r: (r.metadata.run, ranks.get(r.metadata.budget, len(ranks)))):
+        best.setdefault(run.metadata.run, run)
     return list(best.values())
 
 
 def _marks(runs: Iterable[Pictures]) -> dict[str, str]:
-    return {run.about.run: run.mark for run in runs}
+    return {run.metadata.run: run.watermark for run in runs}
 
 
 def _placed(run: Pictures, folder: Path) -> Pictures:
     """The run with its sprites copied into the report's folder, their paths relative to it."""
     sprites = []
     for sprite in run.sprites:
-        path = Path("images", run.about.run, sprite.path.name)
+        path = Path("images", run.metadata.run, sprite.path.name)
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         try:
             shutil.copyfile(sprite.path, folder / path)
@@ -135,10 +135,10 @@ def _plot(chart: chart_data.Chart, axes: chart_data.Axes, mark: str, folder: Pat
 
 
 def _run_page(run: Pictures, scores: Scores, folder: Path, here: str, there: Iterable[str]) -> str:
-    mine = tuple(s for s in scores if (s.run, s.budget) == (run.about.run, run.about.budget))
+    mine = tuple(s for s in scores if (s.run, s.budget) == (run.metadata.run, run.metadata.budget))
     forward = run.find("forward")
     chart = chart_data.training([run])
-    number = run.about.cell.table
+    number = run.metadata.cell.table
     tables = {n: table_file(n) for n in ([number, "A.7"] if number == "5" else [number]) if table_file(n) in set(there)}
     return render(
         "run.html",
@@ -147,7 +147,7 @@ def _run_page(run: Pictures, scores: Scores, folder: Path, here: str, there: Ite
         run=run,
         parts=[_part(run, name, mine) for name in run.sets if run.find("methods", name)],
         forward=_whole(run, forward, "Test images, degraded") if forward else None,
-        curve=[(axes, _plot(chart, axes, run.mark, folder)) for axes in chart.panels],
+        curve=[(axes, _plot(chart, axes, run.watermark, folder)) for axes in chart.panels],
         facts=_facts(run),
         provenance=runs_of(mine),
         tables=tables,
@@ -160,10 +160,10 @@ def _run_page(run: Pictures, scores: Scores, folder: Path, here: str, there: Ite
 
 def _facts(run: Pictures) -> list[tuple[str, str]]:
     """The experiment in words: what was degraded, how, by which network and how it was trained."""
-    science, about = run.science, run.about
-    origin = run.origin.get("imported")
+    science, about = run.experiment, run.metadata
+    origin = run.provenance.get("imported")
     return [
-        ("Protocol", f"{about.protocol}: {about.because}" if about.because else about.protocol),
+        ("Protocol", f"{about.protocol}: {about.rationale}" if about.rationale else about.protocol),
         ("Data", f"{science['dataset']}, {science['size']} pixels{', embedded' if run.embedded else ''}"),
         ("Degradation", _settings(science["degradation"])),
         ("Network", _settings(science["network"])),
@@ -196,12 +196,12 @@ def _part(run: Pictures, name: str, scores: Scores) -> Part:
         name,
         title,
         _told(run.sets[name], run.T),
-        View(f"{run.about.title}, {name}", run.about.name, run, headings, strips),
+        View(f"{run.metadata.title}, {name}", run.metadata.name, run, headings, strips),
         headings,
         sprite,
         tuple(Track(METHODS[s.method], s) for s in kept),
         tuple(_whole(run, s, METHODS[s.method]) for s in kept),
-        View(f"Samples, {name}", run.about.name, run, (), found) if found else None,
+        View(f"Samples, {name}", run.metadata.name, run, (), found) if found else None,
         metrics,
         values,
     )
@@ -210,7 +210,7 @@ def _part(run: Pictures, name: str, scores: Scores) -> Part:
 def _whole(run: Pictures, sprite: Sprite, label: str) -> View:
     """All tiles of a sprite whose columns are severities."""
     strips = tuple(Strip("", tuple(sprite.place(t, row) for t in sprite.columns)) for row in range(sprite.rows))
-    return View(label, run.about.name, run, tuple(f"t = {t}" for t in sprite.columns), strips)
+    return View(label, run.metadata.name, run, tuple(f"t = {t}" for t in sprite.columns), strips)
 
 
 def _told(part: Mapping[str, Any], T: int) -> str:
@@ -227,13 +227,13 @@ def _told(part: Mapping[str, Any], T: int) -> str:
         return f"{part['images']:,} images were generated {kinds[start['kind']]}{noise}."
     severity = part["severity"] or T
     told = [f"The first {part['images']:,} test images at severity {severity} of {T}"]
-    if part["assumed"]:
-        told.append(f"taken for severity {part['assumed']}")
-    if part["state"] != "true":
+    if part["assumed_severity"]:
+        told.append(f"taken for severity {part['assumed_severity']}")
+    if part["known"] != "drawn":
         told.append("with another draw of what is random told to the sampler")
-    if part["every"] > 1:
-        told.append(f"{part['every']} severities at a time")
-    if part["official_shift"]:
+    if part["stride"] > 1:
+        told.append(f"{part['stride']} severities at a time")
+    if part["released_shift"]:
         told.append("every D one severity too low, as in the released code")
     return f"{', '.join(told)}{',' * (len(told) > 1)} were restored."
 
@@ -241,7 +241,7 @@ def _told(part: Mapping[str, Any], T: int) -> str:
 def _values(scores: Sequence[Score]) -> tuple[tuple[str, ...], tuple[tuple[str, tuple[tuple[str, str], ...]], ...]]:
     """The scores of a set: the metrics' names, and per method its values with their intervals."""
     metrics = list(dict.fromkeys((s.metric, s.reference) for s in scores if "per_image" not in s.metric))
-    names = tuple(next(named(s) for s in scores if (s.metric, s.reference) == key) for key in metrics)
+    names = tuple(next(metric_name(s) for s in scores if (s.metric, s.reference) == key) for key in metrics)
     labels = {"degraded": "Degraded", **METHODS, "tacos-direct": "TACoS minus direct"}
     rows = []
     for method, label in labels.items():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from coldbench.core.errors import unknown
 from coldbench.report.inputs import PaperCell, Planned, Score, Scores
 from coldbench.report.layout import ALSO, BUDGETS, COLUMNS, RESTORED, Column, Measure, heading, measures
-from coldbench.report.verdict import LABELS, Verdict, judge, named, quantity, shown, signed
+from coldbench.report.verdict import LABELS, Verdict, judge, metric_name, quantity, shown, signed
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Row:
         """For every measure its name here, itself, and its cells."""
         measures = dict.fromkeys(cell.measure for cell in self.cells)
         lines = [(measure, [cell for cell in self.cells if cell.measure == measure]) for measure in measures]
-        return [(next((named(c.ours) for c in cells if c.ours), LABELS[m.paper]), m, cells) for m, cells in lines]
+        return [(next((metric_name(c.ours) for c in cells if c.ours), LABELS[m.paper]), m, cells) for m, cells in lines]
 
     @property
     def common(self) -> Verdict | None:

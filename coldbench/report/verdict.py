@@ -32,7 +32,7 @@ def quantity(metric: str) -> str:
     return metric if metric in LABELS else metric.partition("_")[0]
 
 
-def named(score: Score) -> str:
+def metric_name(score: Score) -> str:
     """A metric with all that its value depends on: "FID (paper-float, test, n = 10,000)"."""
     protocol = score.metric.partition("_")[2] if score.metric not in LABELS else ""
     facts = [protocol, score.reference, f"n = {score.n:,}" if score.reference else ""]
@@ -78,11 +78,11 @@ def judge(ours: Score | None, cell: PaperCell | None, absent: str, whole: int = 
         here, there = LABELS.get(quantity(ours.metric), ours.metric), LABELS.get(cell.metric, cell.metric)
         return Verdict("not comparable", f"another feature extractor: {here} here, {there} in the paper")
     if ours.singular:
-        return Verdict("not comparable", f"{named(ours)}: fewer images than the features have dimensions")
+        return Verdict("not comparable", f"{metric_name(ours)}: fewer images than the features have dimensions")
     if ours.method != "degraded" and ours.budget != "paper":
         return Verdict("not comparable", f"trained at the {ours.budget} budget, not at the paper's")
     if ours.reference and ours.method == "degraded" and ours.n < whole:
-        return Verdict("not comparable", f"{named(ours)}: the paper's is of all images, here {whole:,}")
+        return Verdict("not comparable", f"{metric_name(ours)}: the paper's is of all images, here {whole:,}")
     return _compare(ours, cell)
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import read_json, sha256
 
-KEYS = {"experiment", "model", "data", "device", "origin", "sets", "shards"}
+KEYS = {"experiment", "model", "data", "device", "provenance", "sets", "shards"}
 
 
 def facts(manifest: Path) -> dict[str, Any]:

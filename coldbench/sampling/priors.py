@@ -18,7 +18,7 @@ from torch import Tensor
 
 from coldbench.core import rng
 from coldbench.core.errors import ColdbenchError, unknown
-from coldbench.degradations import Degradation, InpaintingGeneration, State
+from coldbench.degradations import Degradation, Drawn, InpaintingGeneration
 from coldbench.degradations.mixing import Animorphosis, Noise
 from coldbench.degradations.superresolution import SuperResolution
 
@@ -82,7 +82,7 @@ def draw(
     channels: int,
     mixture: Mixture | None = None,
     noise_level: float = 0.0,
-) -> tuple[Tensor, State]:
+) -> tuple[Tensor, Drawn]:
     """x_T for the images `indices` (N,) int64, float32 (N, channels, size, size), and the state of its trajectory.
 
     means: a picture of one colour; grid: one of few pixels, enlarged; colour, partner, noise: what the degradation
@@ -120,7 +120,7 @@ def check(kind: str, degradation: Degradation) -> None:
         raise unknown("kind of start", kind, needed)
     if not isinstance(degradation, needed[kind]):
         fits = ", ".join(name for name, family in needed.items() if isinstance(degradation, family))
-        raise ColdbenchError(f"degradation {degradation.named} cannot start from '{kind}' (it can from: {fits})")
+        raise ColdbenchError(f"degradation {degradation.name} cannot start from '{kind}' (it can from: {fits})")
 
 
 def _side(degradation: Degradation) -> int:

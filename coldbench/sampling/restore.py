@@ -28,7 +28,7 @@ from coldbench.core.logs import Ticker, log
 from coldbench.core.validation import fingerprint
 from coldbench.data.image_files import SUFFIXES, list_images
 from coldbench.data.image_io import encode, read
-from coldbench.degradations import Degradation, State
+from coldbench.degradations import Degradation, Drawn
 from coldbench.models import model_file
 from coldbench.sampling import journal
 from coldbench.sampling.journal import JOURNAL, Record
@@ -59,22 +59,22 @@ class Way:
 
     network: models.Restorer
     degradation: Degradation
-    told: State
+    told: Drawn
     method: str
     severity: int
-    every: int
+    stride: int
     seed: int
-    official_shift: bool
+    released_shift: bool
 
     @property
     def length(self) -> int:
         """The number of steps."""
-        return 1 if self.method == "direct" else len(range(0, self.severity, self.every))
+        return 1 if self.method == "direct" else len(range(0, self.severity, self.stride))
 
     def steps(self, x: Tensor, places: Tensor) -> Iterator[Step]:
         """The trajectory of the images x (N, C, size, size) in [-1, 1] that stand at `places` (N,) int64."""
 
-        def draw(purpose: str) -> State:
+        def draw(purpose: str) -> Drawn:
             return self.degradation.draw(places, rng.derive(self.seed, purpose))
 
         told = {key: value.to(x.device).expand(len(x), *value.shape) for key, value in self.told.items()}
@@ -85,9 +85,9 @@ class Way:
             {**draw("test"), **told},
             self.method,
             self.severity,
-            self.every,
-            self.official_shift,
-            fresh=lambda s: draw(f"test, step {s}"),
+            self.stride,
+            self.released_shift,
+            redraw=lambda s: draw(f"test, step {s}"),
         )
 
 
@@ -98,20 +98,20 @@ def restore(
     device: torch.device,
     method: str = "tacos",
     severity: int | None = None,
-    every: int = 1,
+    stride: int = 1,
     state: Mapping[str, str] | None = None,
     seed: int = 0,
     batch: int = 64,
     partner: Path | None = None,
     resize: bool = False,
-    official_shift: bool = False,
+    released_shift: bool = False,
 ) -> None:
     """Restore the image `source`, or all images in that folder and below it, by one method, into the folder `out`.
 
-    The images stand at `severity` (default: the model's T); `every` severities are taken at a time. `state` tells what
+    The images stand at `severity` (default: the model's T); `stride` severities are taken at a time. `state` tells what
     the degradation would draw, by name: numbers with commas between them, the same for all images. What is not told is
     drawn from (seed, place of the image among those of the source). `partner` is the prepared data set of a degradation
-    that mixes in other images. `resize` brings images of any size to the model's: see `read`. `official_shift` takes
+    that mixes in other images. `resize` brings images of any size to the model's: see `read`. `released_shift` takes
     every D one severity too low, as the released code does for snow and colour (D11).
 
     Writes for each image an 8-bit PNG, clipped and rounded to nearest, of the same relative path with the suffix .png;
@@ -131,20 +131,20 @@ def restore(
     degradation = degradations.degradation_of(experiment, partner)
     drawn = degradation.draw(torch.zeros(1, dtype=torch.int64), seed)
     told = parse_state(degradation, drawn, state or {})
-    begin = _start(degradation, method, severity, every, batch)
-    tile = models.TILE[device.type]
+    begin = _start(degradation, method, severity, stride, batch)
+    tile = models.INFERENCE_BATCH[device.type]
     network = models.restorer(loaded.network, tile)
-    way = Way(network, degradation, told, method, begin, every, seed, official_shift)
+    way = Way(network, degradation, told, method, begin, stride, seed, released_shift)
     about = {
         "model": sha256(model),
         "method": method,
         "severity": begin,
-        "every": every,
+        "stride": stride,
         "seed": seed,
         "state": {key: value.tolist() for key, value in told.items()},
         "partner": data.info(partner)["hash"] if partner else None,
         "resize": resize,
-        "official_shift": official_shift,
+        "released_shift": released_shift,
     }
     settings = fingerprint(about)
 
@@ -189,7 +189,7 @@ def restore(
                     with atomic(out / item.output) as temporary:
                         temporary.write_bytes(file)
             records |= made
-    whole = {**about, "experiment": experiment.model_dump(), "origin": loaded.origin, "device": str(device)}
+    whole = {**about, "experiment": experiment.model_dump(), "provenance": loaded.provenance, "device": str(device)}
     images = [
         {"file": item.path.name if source.is_file() else str(item.path.relative_to(source)), "output": item.output}
         | {key: records[item.output][key] for key in ("source", "sha256")}
@@ -213,7 +213,7 @@ def _batches(items: list[Item], missing: set[Item], size: int, tile: int) -> lis
     return [[item for each in wanted[i : i + step] for item in each] for i in range(0, len(wanted), step)]
 
 
-def parse_state(degradation: Degradation, drawn: State, words: Mapping[str, str]) -> State:
+def parse_state(degradation: Degradation, drawn: Drawn, words: Mapping[str, str]) -> Drawn:
     """What `words` tell of every image: per name a tensor of the type and shape of `drawn`'s, without the image's axis.
 
     `drawn` is a state of any images. Raises ColdbenchError, with the valid names and how many numbers each takes, for
@@ -223,7 +223,7 @@ def parse_state(degradation: Degradation, drawn: State, words: Mapping[str, str]
     told = {}
     for key, text in words.items():
         if not drawn:
-            raise ColdbenchError(f"state '{key}' cannot be told: {degradation.named} draws nothing")
+            raise ColdbenchError(f"state '{key}' cannot be told: {degradation.name} draws nothing")
         if key not in drawn:
             raise ColdbenchError(f"{unknown('state', key, drawn)}; {needed}")
         like, parts = drawn[key][0], text.split(",")
@@ -253,19 +253,19 @@ def _channels(model: Path) -> int:
     return next((len(weights[key]) for key in HEADS if key in weights), 3)
 
 
-def _start(degradation: Degradation, method: str, severity: int | None, every: int, batch: int) -> int:
+def _start(degradation: Degradation, method: str, severity: int | None, stride: int, batch: int) -> int:
     """The severity to start from; ColdbenchError for what no trajectory of this degradation can be."""
     check(method, degradation)
     if severity is not None and not 1 <= severity <= degradation.T:
         raise ColdbenchError(
-            f"severity {severity} is out of range: the model's {degradation.named} has 1…{degradation.T}"
+            f"severity {severity} is out of range: the model's {degradation.name} has 1…{degradation.T}"
         )
-    if every < 1 or batch < 1:
-        raise ColdbenchError(f"every and batch must be 1 or more, not {every} and {batch}")
+    if stride < 1 or batch < 1:
+        raise ColdbenchError(f"stride and batch must be 1 or more, not {stride} and {batch}")
     return degradation.T if severity is None else severity
 
 
-def _warn(method: str, told: State, drawn: State) -> None:
+def _warn(method: str, told: Drawn, drawn: Drawn) -> None:
     """Say what is not known of the images, and what was told in vain."""
     if told and method not in GIVEN:
         log.warning("method %s makes no use of the state told: %s", method, ", ".join(told))

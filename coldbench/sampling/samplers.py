@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from coldbench.core.errors import ColdbenchError, unknown
-from coldbench.degradations import Degradation, State
+from coldbench.degradations import Degradation, Drawn
 from coldbench.degradations.mixing import Mixing
 from coldbench.models import Restorer
 
@@ -32,20 +32,20 @@ class Operator:
     """D for one batch: what was drawn for its images, and how to draw anew."""
 
     degradation: Degradation
-    state: State
-    fresh: Callable[[int], State] | None = None  # of a severity
-    late: int = 0  # the released code's snow and colour samplers take every D one severity too low
+    drawn: Drawn
+    redraw: Callable[[int], Drawn] | None = None  # of a severity
+    t_offset: int = 0  # the released code's snow and colour samplers take every D one severity too low
 
-    def __call__(self, x0: Tensor, s: int, state: State | None = None) -> Tensor:
+    def __call__(self, x0: Tensor, s: int, drawn: Drawn | None = None) -> Tensor:
         """D(x0, s) for the whole batch at one severity."""
-        t = torch.full((len(x0),), max(s - self.late, 0), device=x0.device)
-        return self.degradation(x0, t, self.state if state is None else state)
+        t = torch.full((len(x0),), max(s - self.t_offset, 0), device=x0.device)
+        return self.degradation(x0, t, self.drawn if drawn is None else drawn)
 
-    def anew(self, s: int) -> State:
-        """A state drawn for severity s alone."""
-        if self.fresh is None:
-            raise ColdbenchError("this method draws at every step; give `fresh`")
-        return self.fresh(s)
+    def redrawn(self, s: int) -> Drawn:
+        """A draw for severity s alone."""
+        if self.redraw is None:
+            raise ColdbenchError("this method draws at every step; give `redraw`")
+        return self.redraw(s)
 
     @property
     def mixing(self) -> Mixing:
@@ -67,32 +67,32 @@ def naive(x: Tensor, x0_hat: Tensor, s: int, r: int, d: Operator) -> Tensor:
 def tacos(x: Tensor, x0_hat: Tensor, s: int, r: int, d: Operator) -> Tensor:
     """Algorithm 2, Transformation Agnostic Cold Sampling: x_{s−1} = x_s − D(x̂_0, s) + D(x̂_0, s−1).
 
-    For noise, whose z is part of the state, this is the paper's fixed noise.
+    For noise, whose z is part of the draw, this is the paper's fixed noise.
     """
     return x - d(x0_hat, s) + d(x0_hat, r)
 
 
 def estimated(x: Tensor, x0_hat: Tensor, s: int, r: int, d: Operator) -> Tensor:
     """Algorithm 2 with ẑ = (x_s − √ᾱ_s x̂_0) / √(1 − ᾱ_s) in the place of z: deterministic DDIM (appendix A.6)."""
-    return d(x0_hat, r, {"z": d.mixing.other(x, x0_hat, s)})
+    return d(x0_hat, r, {"z": d.mixing.estimate_z(x, x0_hat, s)})
 
 
 def resampled(x: Tensor, x0_hat: Tensor, s: int, r: int, d: Operator) -> Tensor:
     """Algorithm 2 with z drawn anew at every step (section 5.1, the first of its three options)."""
-    state = d.anew(s)
-    return x - d(x0_hat, s, state) + d(x0_hat, r, state)
+    drawn = d.redrawn(s)
+    return x - d(x0_hat, s, drawn) + d(x0_hat, r, drawn)
 
 
 def naive_resampled(x: Tensor, x0_hat: Tensor, s: int, r: int, d: Operator) -> Tensor:
     """Algorithm 1 with z drawn anew at every step."""
-    return d(x0_hat, r, d.anew(s))
+    return d(x0_hat, r, d.redrawn(s))
 
 
 def ddpm(x: Tensor, x0_hat: Tensor, s: int, r: int, d: Operator) -> Tensor:
     """Ho et al. (2020) in the form of Song et al. (2021): ẑ as in DDIM, and noise of the posterior's σ_s."""
-    z = d.mixing.other(x, x0_hat, s)
+    z = d.mixing.estimate_z(x, x0_hat, s)
     keep, sigma = d.mixing.posterior(s, r)
-    return d(x0_hat, r, {"z": keep * z + sigma * d.anew(s)["z"][:, : x.shape[1]].to(x.dtype)})
+    return d(x0_hat, r, {"z": keep * z + sigma * d.redrawn(s)["z"][:, : x.shape[1]].to(x.dtype)})
 
 
 Method = Callable[[Tensor, Tensor, int, int, Operator], Tensor]
@@ -116,33 +116,33 @@ def check(method: str, degradation: Degradation) -> None:
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     if method in NEED_MIXING and not isinstance(degradation, Mixing):
-        raise ColdbenchError(f"method {method} needs noise or another picture, not {degradation.named}")
+        raise ColdbenchError(f"method {method} needs noise or another picture, not {degradation.name}")
 
 
 def sample(
     restore: Restorer,
     degradation: Degradation,
     x: Tensor,
-    state: State,
+    drawn: Drawn,
     method: str,
     start: int | None = None,
-    every: int = 1,
-    official_shift: bool = False,
-    fresh: Callable[[int], State] | None = None,
+    stride: int = 1,
+    released_shift: bool = False,
+    redraw: Callable[[int], Drawn] | None = None,
 ) -> Iterator[Step]:
     """Restore a batch x (N, C, H, W) that stands at severity `start` (default T), yielding every step.
 
-    The last step's `x` is x_0. `state` is what was drawn when x was degraded: the samplers know where the mask lies.
-    `every` takes that many severities at a time; `official_shift` (discrepancy D11) takes every D one severity too low,
-    as the released code does for snow and colour; `fresh` draws a state for the methods that need one at every step.
+    The last step's `x` is x_0. `drawn` is what was drawn when x was degraded: the samplers know where the mask lies.
+    `stride` severities are taken at a time; `released_shift` (discrepancy D11) takes every D one severity too low,
+    as the released code does for snow and colour; `redraw` makes a draw for the methods that need one at every step.
     """
     check(method, degradation)
-    update, d = METHODS[method], Operator(degradation, state, fresh, late=int(official_shift))
+    update, d = METHODS[method], Operator(degradation, drawn, redraw, t_offset=int(released_shift))
     s = degradation.T if start is None else start
-    if not 1 <= s <= degradation.T or every < 1:
-        raise ColdbenchError(f"a trajectory starts at 1…{degradation.T} and steps by 1 or more, not at {s} by {every}")
+    if not 1 <= s <= degradation.T or stride < 1:
+        raise ColdbenchError(f"a trajectory starts at 1…{degradation.T} and steps by 1 or more, not at {s} by {stride}")
     last = s if method == "direct" else 1
-    for step in range(s, last - 1, -every):
+    for step in range(s, last - 1, -stride):
         x0_hat = restore(x, step)
-        x = update(x, x0_hat, step, max(step - every, 0), d)
+        x = update(x, x0_hat, step, max(step - stride, 0), d)
         yield Step(step, x0_hat, x)

@@ -95,7 +95,7 @@ def run(
     loaded = model_file.load_model(model, info["channels"], device)
     experiment = loaded.experiment
     degradation = degradations.degradation_of(experiment, partner)
-    tile = sampling.tile or models.TILE[device.type]
+    tile = sampling.inference_batch or models.INFERENCE_BATCH[device.type]
     network: torch.nn.Module = torch.compile(loaded.network) if sampling.compile else loaded.network  # type: ignore
     restore = models.restorer(network, tile, sampling.precision)
     content = {
@@ -103,9 +103,9 @@ def run(
         "data": info["hash"],
         "seed": experiment.seed,
         "partner": data.info(partner)["hash"] if partner else None,
-        "shard": sampling.shard,
+        "shard_size": sampling.shard_size,
         "device": device.type,
-        "tile": tile,
+        "inference_batch": tile,
         "precision": sampling.precision,
         "compile": sampling.compile,
         "tiles": "from image 0",  # where they began with a batch, an image's last bits were others
@@ -119,16 +119,16 @@ def run(
         for name, wanted in sampling.sets.items()
     }
     wanted = [
-        Shard(name, method, range(i, min(i + sampling.shard, origin.images)), folders[name])
+        Shard(name, method, range(i, min(i + sampling.shard_size, origin.images)), folders[name])
         for name, origin in sets.items()
         for method in sampling.methods_of(name)
-        for i in range(0, origin.images, sampling.shard)
+        for i in range(0, origin.images, sampling.shard_size)
     ]
     mine = wanted if out else wanted[part[0] - 1 :: part[1]]
     missing = [shard for shard in mine if shard.file() is None]
     if len(missing) < len(mine):
         log.info("%d of %d shards are there already", len(mine) - len(missing), len(mine))
-    batches = {shard: _batches(shard.where, sampling.batch, tile) for shard in missing}
+    batches = {shard: _batches(shard.where, sampling.batch_size, tile) for shard in missing}
     total = sum(sets[s.set].steps(s.method) * sum(map(len, batches[s])) for s in missing)
     ticker = Ticker(max(1, total), "image·step", 1)
     seen = 0
@@ -145,13 +145,15 @@ def run(
             shard.write(np.concatenate(parts))
         if out is None:
             return
-        trajectories = {
-            name: trajectories.keep(folders[name], restore, origin, sampling.methods_of(name), sampling.frames, stop)
+        kept = {
+            name: trajectories.keep(
+                folders[name], restore, origin, sampling.methods_of(name), sampling.max_frames, stop
+            )
             for name, origin in sets.items()
         }
     write_json(
         out,
-        _manifest(out, experiment.model_dump(), content, loaded.origin, device, sampling, sets, wanted, trajectories),
+        _manifest(out, experiment.model_dump(), content, loaded.provenance, device, sampling, sets, wanted, kept),
     )
     for other in work.iterdir():  # shards of an earlier model or seed
         if other.is_dir() and OURS.fullmatch(other.name) and other not in folders.values():
@@ -167,7 +169,9 @@ def _batches(where: range, size: int, tile: int) -> list[range]:
 def _trajectory(restore: models.Restorer, origin: starts.Origin, method: str, where: range) -> Iterator[Tensor]:
     """The iterates of images `where`; the last is x_0."""
     begin = origin.begin(where)
-    for step in sample(restore, origin.degradation, begin.x, begin.state, method, **origin.options, fresh=begin.fresh):
+    for step in sample(
+        restore, origin.degradation, begin.x, begin.drawn, method, **origin.options, redraw=begin.redraw
+    ):
         yield step.x
 
 
@@ -190,7 +194,7 @@ def _manifest(
         "experiment": experiment,
         "device": str(device),
         "signed_metrics": sampling.signed_metrics,
-        "origin": origin,
+        "provenance": origin,
         "sets": {
             name: {
                 **sampling.sets[name].model_dump(),

@@ -20,18 +20,18 @@ from coldbench.core import rng
 from coldbench.core.config import SampleSet, Start
 from coldbench.core.errors import ColdbenchError
 from coldbench.data import preprocessing
-from coldbench.degradations import Degradation, State, start
+from coldbench.degradations import Degradation, Drawn, initial_xt
 from coldbench.sampling import priors
 
 
 @dataclass(frozen=True)
 class Begin:
-    """One batch's beginning: x at the first severity, the state that the sampler is given, how to draw one anew for a
+    """One batch's beginning: x at the first severity, the draw that the sampler is given, how to draw one anew for a
     severity, and the original x0 where there is one."""
 
     x: Tensor
-    state: State
-    fresh: Callable[[int], State]
+    drawn: Drawn
+    redraw: Callable[[int], Drawn]
     x0: Tensor | None = None
 
 
@@ -42,18 +42,18 @@ class Origin:
     degradation: Degradation
     images: int
     severity: int
-    every: int
-    official_shift: bool
+    stride: int
+    released_shift: bool
     begin: Callable[[range], Begin]
 
     @property
     def options(self) -> dict[str, Any]:
         """What `samplers.sample` is told beyond the batch."""
-        return {"start": self.severity, "every": self.every, "official_shift": self.official_shift}
+        return {"start": self.severity, "stride": self.stride, "released_shift": self.released_shift}
 
     def visited(self, method: str) -> list[int]:
         """The severities at which the network is called."""
-        return [self.severity] if method == "direct" else list(range(self.severity, 0, -self.every))
+        return [self.severity] if method == "direct" else list(range(self.severity, 0, -self.stride))
 
     def steps(self, method: str) -> int:
         """The number of times that the network is called."""
@@ -73,7 +73,7 @@ def origin(
     Raises ColdbenchError if there are fewer test images, or none to fit a start to.
     """
     info = data.info(prepared)
-    first = wanted.assumed or wanted.severity or degradation.T
+    first = wanted.assumed_severity or wanted.severity or degradation.T
     if wanted.start is None:
         tests = data.load(prepared, "test")
         n = len(tests) if images is None else images
@@ -83,7 +83,7 @@ def origin(
     else:
         n = images or 0
         begin = _generation(wanted.start, degradation, prepared, info["channels"], seed, device)
-    return Origin(degradation, n, first, wanted.every, wanted.official_shift, begin)
+    return Origin(degradation, n, first, wanted.stride, wanted.released_shift, begin)
 
 
 def degraded(
@@ -93,23 +93,23 @@ def degraded(
     seed: int,
     device: torch.device,
     severity: int | None = None,
-) -> tuple[Tensor, Tensor, State]:
-    """Test images `where`: x0, x at `severity` (default T, where the protocol may have 8-bit values), and the state."""
+) -> tuple[Tensor, Tensor, Drawn]:
+    """Test images `where`: x0, x at `severity` (default T, where the protocol may have 8-bit values), and the draw."""
     x0 = preprocessing.test_images(tests, degradation.size, slice(where.start, where.stop), device)
-    state = degradation.draw(_indices(where, device), rng.derive(seed, "test"))
+    drawn = degradation.draw(_indices(where, device), rng.derive(seed, "test"))
     if severity is None or severity == degradation.T:
-        return x0, start(degradation, x0, state), state
-    return x0, degradation(x0, torch.full((len(x0),), severity, device=device), state), state
+        return x0, initial_xt(degradation, x0, drawn), drawn
+    return x0, degradation(x0, torch.full((len(x0),), severity, device=device), drawn), drawn
 
 
 def _indices(where: range, device: torch.device) -> Tensor:
     return torch.arange(where.start, where.stop, device=device)
 
 
-def _fresh(
+def _redraw(
     degradation: Degradation, where: range, seed: int, device: torch.device, what: str
-) -> Callable[[int], State]:
-    """What the methods need that draw at every step: a state of the same images for severity s alone."""
+) -> Callable[[int], Drawn]:
+    """What the methods need that draw at every step: a draw of the same images for severity s alone."""
     return lambda s: degradation.draw(_indices(where, device), rng.derive(seed, f"{what}, step {s}"))
 
 
@@ -117,10 +117,10 @@ def _restoration(
     wanted: SampleSet, degradation: Degradation, tests: npt.NDArray[np.uint8], seed: int, device: torch.device
 ) -> Callable[[range], Begin]:
     def begin(where: range) -> Begin:
-        x0, x, state = degraded(degradation, tests, where, seed, device, wanted.severity)
-        if wanted.state == "another":
-            state = degradation.draw(_indices(where, device), rng.derive(seed, "test, another state"))
-        return Begin(x, state, _fresh(degradation, where, seed, device, "test"), x0)
+        x0, x, drawn = degraded(degradation, tests, where, seed, device, wanted.severity)
+        if wanted.known == "redrawn":
+            drawn = degradation.draw(_indices(where, device), rng.derive(seed, "test, another state"))
+        return Begin(x, drawn, _redraw(degradation, where, seed, device, "test"), x0)
 
     return begin
 
@@ -135,8 +135,8 @@ def _generation(
 
     def begin(where: range) -> Begin:
         indices, own = _indices(where, device), rng.derive(seed, "generation")
-        x, state = priors.draw(wanted.kind, degradation, indices, own, channels, mixture, wanted.noise_level)
-        return Begin(x, state, _fresh(degradation, where, seed, device, "generation"))
+        x, drawn = priors.draw(wanted.kind, degradation, indices, own, channels, mixture, wanted.noise_level)
+        return Begin(x, drawn, _redraw(degradation, where, seed, device, "generation"))
 
     return begin
 

@@ -37,7 +37,7 @@ def keep(
 
     Its name tells what it holds; one of other methods, frames or fewer images is removed.
     """
-    about = {"methods": methods, "frames": frames, "images": min(SHOWN, origin.images)}
+    about = {"methods": methods, "max_frames": frames, "images": min(SHOWN, origin.images)}
     path = folder / f"trajectory-{fingerprint(about)}.npz"
     if path.exists() and not _whole(path):
         log.warning("%s is damaged; it is made again", path)
@@ -79,7 +79,7 @@ def _write(
     def states(method: str) -> tuple[Tensor, Tensor]:
         """R(x_T), and the kept iterates from x_T on."""
         found, direct = [begin.x], begin.x
-        steps = sample(restore, origin.degradation, begin.x, begin.state, method, **origin.options, fresh=begin.fresh)
+        steps = sample(restore, origin.degradation, begin.x, begin.drawn, method, **origin.options, redraw=begin.redraw)
         for place, step in enumerate(steps, start=1):
             stop.check()
             if place == 1:

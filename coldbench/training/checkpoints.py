@@ -23,7 +23,7 @@ KEPT = 2
 ARCHIVE_EVERY = 100_000
 """Checkpoints of every so many updates are never deleted (protocol 1.5)."""
 POINTER = "newest"
-NUMBERED = re.compile(r"update-\d{9}\.pt")
+NUMBERED = re.compile(r"step-\d{9}\.pt")
 
 
 def save_state(folder: Path, done: int, state: dict[str, Any]) -> None:
@@ -31,7 +31,7 @@ def save_state(folder: Path, done: int, state: dict[str, Any]) -> None:
 
     Those of later updates are not: a training that went on from before a damaged one has yet to come to them.
     """
-    path = folder / f"update-{done:09d}.pt"
+    path = folder / f"step-{done:09d}.pt"
     try:
         with atomic(path) as temporary:
             torch.save(state, temporary)
@@ -40,7 +40,7 @@ def save_state(folder: Path, done: int, state: dict[str, Any]) -> None:
         full = shutil.disk_usage(folder).free < 1 << 24 if folder.is_dir() else False
         reason = "no space left on device" if full else str(error).splitlines()[0]
         raise ColdbenchError(f"cannot write a checkpoint in {folder}: {reason}") from error
-    numbers = {other: int(other.stem.removeprefix("update-")) for other in _states(folder)}
+    numbers = {other: int(other.stem.removeprefix("step-")) for other in _states(folder)}
     for other in [other for other, number in numbers.items() if number > done]:
         other.unlink(missing_ok=True)
         del numbers[other]
@@ -81,7 +81,7 @@ def load_state(folder: Path, device: torch.device, belongs: dict[str, Any]) -> d
 
 def _states(folder: Path) -> list[Path]:
     """The checkpoints in `folder`: what the pointer names first, then from the newest to the oldest."""
-    found = sorted((path for path in folder.glob("update-*.pt") if NUMBERED.fullmatch(path.name)), reverse=True)
+    found = sorted((path for path in folder.glob("step-*.pt") if NUMBERED.fullmatch(path.name)), reverse=True)
     pointer = folder / POINTER
     named = pointer.read_text(errors="replace").strip() if pointer.is_file() else ""
     return sorted(found, key=lambda path: path.name != named)

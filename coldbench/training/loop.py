@@ -31,7 +31,7 @@ from coldbench.core.interrupts import Interrupted, stoppable
 from coldbench.core.logs import Ticker, log
 from coldbench.core.provenance import provenance
 from coldbench.data import preprocessing
-from coldbench.degradations import Degradation, observe
+from coldbench.degradations import Degradation, network_input
 from coldbench.models import model_file
 from coldbench.training import checkpoints, distributed, preview, slurm
 
@@ -62,14 +62,14 @@ def training_batch(
 ) -> Batch:
     """The training batch that holds images number first…first+count−1 of the endless, reshuffled sequence."""
     position = torch.arange(first, first + count)
-    x0 = preprocessing.training_images(images, experiment.images, experiment.size, seed, position, device)
+    x0 = preprocessing.training_images(images, experiment.preprocessing, experiment.size, seed, position, device)
     position = position.to(device)
     t = rng.integers(seed, "training severity", position, 1, degradation.T)[:, 0]
     state = degradation.draw(position, seed)
-    return x0, observe(degradation, x0, t, state), t
+    return x0, network_input(degradation, x0, t, state), t
 
 
-def update(
+def optimizer_step(
     network: nn.Module,
     average: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
@@ -82,15 +82,15 @@ def update(
     optimizer.zero_grad(set_to_none=True)
     losses: list[Tensor] = []
     for x0, xt, t in batches:
-        last = len(losses) == training.accumulation - 1
+        last = len(losses) == training.grad_accumulation - 1
         with distributed.quiet(network, fabric, last):
             difference = network(xt, t - 1) - x0
             loss = difference.abs().mean() if training.loss == "l1" else difference.square().mean()
-            distributed.backward(loss / training.accumulation, fabric)
+            distributed.backward(loss / training.grad_accumulation, fabric)
         losses.append(loss.detach())
     norm = torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
     optimizer.step()
-    if step % training.ema_every == 0:
+    if step % training.ema_update_every == 0:
         weight = 1.0 if step < training.ema_start else 1 - training.ema_decay
         with torch.no_grad():
             torch._foreach_lerp_(list(average.values()), list(network.state_dict().values()), weight)
@@ -120,7 +120,7 @@ def train(
     images = data.load(prepared, "train")
     degradation = degradations.degradation_of(experiment, partner)
     slurm.refuse_second(work)
-    belongs = {"experiment": experiment.science, "data": data.info(prepared)["hash"]}
+    belongs = {"experiment": experiment.hash_inputs, "data": data.info(prepared)["hash"]}
     belongs |= {"partner": data.info(partner)["hash"]} if partner else {}
 
     fabric = distributed.fabric(device, training.precision)
@@ -136,14 +136,14 @@ def train(
         plain.load_state_dict(state["network"])
         adam.load_state_dict(state["optimizer"])
         average = state["average"]
-        log.info("resuming at update %d of %d", done, training.updates)
+        log.info("resuming at step %d of %d", done, training.max_steps)
     network, optimizer = fabric.setup(distributed.prepare(plain, options), adam)
     distributed.lay_out(adam)
     origin = {"world_size": fabric.world_size, "precision": training.precision, **vars(options)}
 
     def batches() -> Iterator[Batch]:
-        for k in range(training.accumulation):
-            first = done * training.total_batch + k * training.micro_batch + offset
+        for k in range(training.grad_accumulation):
+            first = done * training.batch_size + k * training.micro_batch + offset
             torch.manual_seed(rng.derive(seed, f"dropout {first}"))  # what a network draws is no state to be kept
             yield training_batch(images, experiment, degradation, seed, first, count, fabric.device)
 
@@ -154,8 +154,8 @@ def train(
         if math.isfinite(first := bad.item()):
             at = int(first)
             raise ColdbenchError(
-                f"the loss or its gradient is not finite at update {at} "
-                f"(images from {(at - 1) * training.total_batch}, seed {seed}); "
+                f"the loss or its gradient is not finite at step {at} "
+                f"(images from {(at - 1) * training.batch_size}, seed {seed}); "
                 f"last good checkpoint: {checkpoints.newest(work) or 'none'}"
             )
 
@@ -170,26 +170,26 @@ def train(
     def alive(state: str, error: str = "") -> None:
         if fabric.is_global_zero:
             rate = ticker.rate(done)
-            left = (training.updates - done) * training.total_batch / rate if rate else None
-            facts = {"update": done, "updates": training.updates, "images_per_second": rate, "seconds_left": left}
+            left = (training.max_steps - done) * training.batch_size / rate if rate else None
+            facts = {"step": done, "max_steps": training.max_steps, "images_per_second": rate, "seconds_left": left}
             slurm.sign_of_life(work, state, **facts, error=error)
 
     began = saved = time.monotonic()
-    ticker = Ticker(training.updates, "update", training.total_batch, start=done)
-    log_every = max(1, training.updates // LOG_LINES)
+    ticker = Ticker(training.max_steps, "step", training.batch_size, start=done)
+    log_every = max(1, training.max_steps // LOG_LINES)
     bad = torch.full((), math.inf, device=fabric.device)  # the first update whose loss or gradient was not finite
     if fabric.is_global_zero:
         with slurm.alone(work):  # of several that started in one instant, and were let in above, one goes on
             slurm.refuse_second(work)
             alive("running")
     with stoppable(upkeep.stop_after) as stop, slurm.last_words(functools.partial(alive, "failed")):
-        while done < training.updates:
-            loss, norm = update(network, average, optimizer, batches(), training, done, fabric)
+        while done < training.max_steps:
+            loss, norm = optimizer_step(network, average, optimizer, batches(), training, done, fabric)
             done += 1
             bad = torch.where(loss.isfinite() & norm.isfinite(), bad, bad.clamp(max=float(done)))
-            if done % log_every == 0 or done == training.updates:
+            if done % log_every == 0 or done == training.max_steps:
                 check()
-                values = {"update": done, "images": done * training.total_batch, "loss": loss.item()}
+                values = {"step": done, "images": done * training.batch_size, "loss": loss.item()}
                 speed = {"images_per_second": round(ticker.rate(done), 1), "seconds": round(spent(), 1)}
                 memory = {"memory_gb": round(distributed.memory(fabric.device), 2)}
                 lines.append(json.dumps({**values, "grad_norm": norm.item(), **speed, **memory}))
@@ -201,7 +201,7 @@ def train(
                 preview.draw(work / f"preview-{done:09d}.png", plain, average, experiment, degradation, prepared)
             due = fabric.is_global_zero and time.monotonic() - saved >= upkeep.checkpoint_every
             signalled, late, saving = distributed.any_of([stop.signalled, stop.late, due], fabric)
-            stopping = (signalled or late) and done < training.updates
+            stopping = (signalled or late) and done < training.max_steps
             if stopping or saving or done % checkpoints.ARCHIVE_EVERY == 0:
                 save()
                 saved = time.monotonic()

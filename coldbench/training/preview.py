@@ -16,7 +16,7 @@ from coldbench.core.experiment import Experiment
 from coldbench.core.files import atomic
 from coldbench.core.images import to_unit_interval
 from coldbench.data import preprocessing
-from coldbench.degradations import Degradation, start
+from coldbench.degradations import Degradation, initial_xt
 from coldbench.sampling.samplers import sample
 
 SHOWN = 8
@@ -44,7 +44,7 @@ def draw(
     training = network.training
     network.eval()
     try:
-        xt = start(degradation, x0, state)
+        xt = initial_xt(degradation, x0, state)
         steps = list(sample(restore, degradation, xt, state, "tacos"))
     finally:
         network.train(training)

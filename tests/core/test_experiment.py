@@ -25,7 +25,7 @@ from coldbench.core.validation import checked, fingerprint, from_json, merged
 from coldbench.planning.grid import Grid, build, refuse_on_cpu
 
 SHIPPED = ("paper", "gpu-hour", "short", "laptop", "smoke")
-EMBEDDED = {"stand_in": {"celeba": "photos", "afhq": "photos"}}
+EMBEDDED = {"substitute": {"celeba": "photos", "afhq": "photos"}}
 """Over the paper's grid: nothing in it lacks its data."""
 
 
@@ -61,32 +61,32 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("base", SHIPPED)
 def test_shipped_configurations_are_valid(base: str) -> None:
     found = whole() if base == "paper" else grid(base=base)
-    assert found.made
-    assert found.made.items() <= found.runs.items()
-    assert {run.about.budget for run in found.runs.values()} == {base}
-    assert len(found.made) == len({run.about.name for run in found.made.values()})
+    assert found.report_runs
+    assert found.report_runs.items() <= found.all_runs.items()
+    assert {run.metadata.budget for run in found.all_runs.values()} == {base}
+    assert len(found.report_runs) == len({run.metadata.name for run in found.report_runs.values()})
     wanted = set(found.config.experiments or found.config.grid)
-    assert {run.about.name for run in found.made.values()} | found.skipped.keys() == wanted
+    assert {run.metadata.name for run in found.report_runs.values()} | found.skipped.keys() == wanted
 
 
 @pytest.mark.parametrize("base", SHIPPED)
 def test_names_that_stand_in_paths_are_safe(base: str) -> None:
-    for name, run in (whole() if base == "paper" else grid(base=base)).runs.items():
-        assert name == run.experiment.run == run.about.run
-        for part in (name, run.about.budget, *run.sampling.sets):
+    for name, run in (whole() if base == "paper" else grid(base=base)).all_runs.items():
+        assert name == run.experiment.run == run.metadata.run
+        for part in (name, run.metadata.budget, *run.sampling.sets):
             assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", part)
 
 
 def test_the_hour_on_a_gpu_has_inpainting_as_the_paper_states_it() -> None:
     """Its two commands: E04 at the paper's budget, then the others, beside which E04 is shown."""
-    stated = grid({"budget": "paper", "experiments": ["E04"]}, "gpu-hour").made
+    stated = grid({"budget": "paper", "experiments": ["E04"]}, "gpu-hour").report_runs
     (run,) = stated.values()
     training, masks = run.experiment.training, run.experiment.degradation
-    assert (run.about.run, training.updates, training.total_batch) == ("E04-stated", 60_000, 128)
+    assert (run.metadata.run, training.max_steps, training.batch_size) == ("E04-stated", 60_000, 128)
     assert (training.learning_rate, training.ema_decay, training.precision) == (2e-5, 0.995, "bf16")
     assert (masks["std"], masks["centre_low"], masks.get("width", "std")) == (1.0, 1, "std")
-    rest = grid(base="gpu-hour", done=("paper/E04-stated",)).made
-    budgets = {name: run.about.budget for name, run in rest.items()}
+    rest = grid(base="gpu-hour", done=("paper/E04-stated",)).report_runs
+    budgets = {name: run.metadata.budget for name, run in rest.items()}
     assert budgets == {"E01-fitted": "gpu-hour", "E04-stated": "paper", "E07-fitted": "gpu-hour"}
     assert rest["E04-stated"].experiment == run.experiment
     for each in rest.values():
@@ -106,19 +106,19 @@ def test_numbers_and_flags_may_be_text() -> None:
             "E01": {
                 "degradation": {"T": "24", "std": "2.5"},
                 "sampling": {"images": "7"},
-                "training": {"updates": "40"},
+                "training": {"max_steps": "40"},
             }
         },
     }
     found = grid({**typed, "experiments": "E01"})
-    told, run = found.config, found.made["E01-fitted-s1"]
+    told, run = found.config, found.report_runs["E01-fitted-s1"]
     assert (told.seeds, told.compile, told.threads["train"], told.results) == ([0, 1], True, 3, "elsewhere")
     assert (run.experiment.degradation["T"], run.experiment.degradation["std"]) == (24, 2.5)
     assert (run.experiment.seed, run.sampling.images) == (1, 500)  # the budget has the last word
     assert grid({"seeds": 1}).config.seeds == grid({"seeds": "1"}).config.seeds == [1]
     assert (
-        found.made["E01-fitted"].experiment
-        == grid({"grid": {"E01": {"degradation": {"T": 24, "std": 2.5}}}}).made["E01-fitted"].experiment
+        found.report_runs["E01-fitted"].experiment
+        == grid({"grid": {"E01": {"degradation": {"T": 24, "std": 2.5}}}}).report_runs["E01-fitted"].experiment
     )
 
 
@@ -126,28 +126,28 @@ def test_a_checkpoint_is_not_passed_over(tmp_path: Path) -> None:
     """For a run that samples another's model it would be: the name of the owner is asked for."""
     source = tmp_path / "model.pt"
     source.touch()
-    assert whole({"imports": {"E11-fitted": str(source)}}).runs["E11-released"].model == "E11-fitted"
+    assert whole({"imports": {"E11-fitted": str(source)}}).all_runs["E11-released"].model == "E11-fitted"
     with pytest.raises(
         ColdbenchError, match=r"^imports\.E11-released: it samples the model of E11-fitted; import that"
     ):
         whole({"imports": {"E11-released": str(source)}})
-    assert whole({"imports": {"E11-released": str(source)}, "protocol": "released"}).made["E11-released"].trains
+    assert whole({"imports": {"E11-released": str(source)}, "protocol": "released"}).report_runs["E11-released"].trains
 
 
 def test_one_protocol_of_each_experiment_is_made() -> None:
     for found in (whole(), grid(base="smoke")):
-        assert {run.about.name for run in found.made.values()} == set(found.config.grid)
-        assert len(found.made) == len(found.config.grid)
-        assert all(run.about.default == (name in found.made) for name, run in found.runs.items())
+        assert {run.metadata.name for run in found.report_runs.values()} == set(found.config.grid)
+        assert len(found.report_runs) == len(found.config.grid)
+        assert all(run.metadata.default == (name in found.report_runs) for name, run in found.all_runs.items())
 
 
 def test_every_experiment_of_the_paper_has_its_table() -> None:
     """E01 to E13 restore, E14 to E18 generate, and nothing else claims a place in the paper's tables."""
     cells: dict[str, set[str]] = {}
-    for run in whole().made.values():
-        if run.about.cell.table:
-            cells.setdefault(run.about.cell.table, set()).add(run.about.cell.row)
-            assert run.sampling.restores == (run.about.cell.table in {"1", "2", "3", "4", "6"})
+    for run in whole().report_runs.values():
+        if run.metadata.cell.table:
+            cells.setdefault(run.metadata.cell.table, set()).add(run.metadata.cell.row)
+            assert run.sampling.restores == (run.metadata.cell.table in {"1", "2", "3", "4", "6"})
     three, two = {"MNIST", "CIFAR-10", "CelebA"}, {"CIFAR-10", "CelebA"}
     generated = {f"{data}, {kind}" for data in ("CelebA", "AFHQ") for kind in ("noise", "blur")}
     animals = {f"CelebA, {kind}" for kind in ("inpainting", "super-resolution", "animorphosis")}
@@ -156,11 +156,11 @@ def test_every_experiment_of_the_paper_has_its_table() -> None:
 
 def test_variants_lie_beside_the_grid() -> None:
     """Other people's settings: they can be chosen at any budget, and claim no place in the paper's tables."""
-    ours = set(grid().made)
+    ours = set(grid().report_runs)
     found = grid(load("variants"))
-    added = {name: run for name, run in found.made.items() if name not in ours}
-    assert {run.about.name for run in added.values()} == set(load("variants")["grid"])
-    assert all(run.trains and not run.about.cell.table and run.about.because for run in added.values())
+    added = {name: run for name, run in found.report_runs.items() if name not in ours}
+    assert {run.metadata.name for run in added.values()} == set(load("variants")["grid"])
+    assert all(run.trains and not run.metadata.cell.table and run.metadata.rationale for run in added.values())
 
 
 # What is lent: models, data, seeds
@@ -169,22 +169,22 @@ def test_variants_lie_beside_the_grid() -> None:
 def test_what_is_sampled_is_trained_once() -> None:
     """Every run knows the run whose model it samples; that one is there, trains, and is the very same model."""
     for found in (whole(), grid(base="smoke")):
-        for name, run in found.runs.items():
-            owner = found.runs[run.model]
+        for name, run in found.all_runs.items():
+            owner = found.all_runs[run.model]
             assert owner.trains, (name, run.model)
             assert owner.experiment.fingerprint == run.experiment.fingerprint
-            assert owner.about.budget == run.about.budget
-        trained = [run.experiment.fingerprint for run in found.runs.values() if run.trains]
+            assert owner.metadata.budget == run.metadata.budget
+        trained = [run.experiment.fingerprint for run in found.all_runs.values() if run.trains]
         assert len(set(trained)) == len(trained)
 
 
 def test_an_experiment_takes_all_but_its_own_words_from_its_model() -> None:
-    runs = whole().runs
+    runs = whole().all_runs
     lender, borrower = runs["E09-fitted"], runs["E17-fitted"]
     assert borrower.model == "E09-fitted"
     assert borrower.experiment == lender.experiment.model_copy(update={"name": "E17"})
-    assert borrower.about.title == "Generation from 2 x 2 pixels, CelebA"
-    assert borrower.about.cell.table == "5.3"
+    assert borrower.metadata.title == "Generation from 2 x 2 pixels, CelebA"
+    assert borrower.metadata.cell.table == "5.3"
     assert set(borrower.sampling.sets) == {"generated"}
     assert runs["A1-fitted"].model == "E04-fitted"
 
@@ -192,9 +192,9 @@ def test_an_experiment_takes_all_but_its_own_words_from_its_model() -> None:
 def test_a_model_asked_for_alone_brings_its_owner() -> None:
     """`--config experiments=A1` needs E04's training, which the filter does not name."""
     found = grid("experiments: [A1]")
-    assert set(found.made) == {"A1-released"}
-    assert found.runs["E04-released"].trains
-    assert not {name for name, run in found.runs.items() if run.about.name not in ("A1", "E04")}
+    assert set(found.report_runs) == {"A1-released"}
+    assert found.all_runs["E04-released"].trains
+    assert not {name for name, run in found.all_runs.items() if run.metadata.name not in ("A1", "E04")}
 
 
 @pytest.mark.parametrize("base", ["short", "laptop"])
@@ -202,7 +202,7 @@ def test_experiments_without_data_are_skipped_with_the_reason(base: str) -> None
     """MNIST and CIFAR-10 can be downloaded; faces and animals cannot, and each reason says what is needed."""
     found = grid(base=base)
     assert set(found.datasets) == {"mnist", "cifar10"}
-    absent = {name for name, run in whole({"stand_in": {}}).made.items() if run.experiment.dataset == "photos"}
+    absent = {name for name, run in whole({"substitute": {}}).report_runs.items() if run.experiment.dataset == "photos"}
     assert found.skipped.keys() == {name.partition("-")[0] for name in absent}
     for name, why in found.skipped.items():
         assert "AFHQ" in why or "CelebA-HQ" in why, name
@@ -210,7 +210,7 @@ def test_experiments_without_data_are_skipped_with_the_reason(base: str) -> None
 
 
 def test_absent_data_are_refused_by_the_paper_and_where_they_are_asked_for() -> None:
-    with pytest.raises(ColdbenchError, match=r"^E03: .*CelebA-HQ.* without it: --config absent=skip$"):
+    with pytest.raises(ColdbenchError, match=r"^E03: .*CelebA-HQ.* without it: --config missing_data=skip$"):
         grid(base="paper")
     with pytest.raises(ColdbenchError, match=r"^E18: .*AFHQ"):
         grid("experiments: [E01, E18]")  # also where others are skipped
@@ -224,19 +224,19 @@ def test_damaged_data_are_not_skipped(tmp_path: Path) -> None:
     (raw / "t10k-images-idx3-ubyte").write_bytes(b"x")
     (raw / "train-images-idx3-ubyte").write_bytes(b"x")
     with pytest.raises(ColdbenchError, match="truncated or damaged"):
-        grid({"data": str(tmp_path / "own"), "absent": "skip"})
+        grid({"data": str(tmp_path / "own"), "missing_data": "skip"})
 
 
 def test_every_seed_is_a_run_of_its_own() -> None:
     """All seeds of the chosen protocol, the first of the others; only seed 0 has the plain name."""
     found = grid("{experiments: [E04, A1], seeds: [0, 3]}")
-    assert set(found.made) == {"E04-released", "E04-released-s3", "A1-released", "A1-released-s3"}
-    assert found.made["A1-released-s3"].model == "E04-released-s3"
-    assert {found.runs[name].experiment.seed for name in ("E04-released-s3", "A1-released-s3")} == {3}
-    assert "E04-fitted-s3" not in found.runs
+    assert set(found.report_runs) == {"E04-released", "E04-released-s3", "A1-released", "A1-released-s3"}
+    assert found.report_runs["A1-released-s3"].model == "E04-released-s3"
+    assert {found.all_runs[name].experiment.seed for name in ("E04-released-s3", "A1-released-s3")} == {3}
+    assert "E04-fitted-s3" not in found.all_runs
     only = grid("{experiments: [E04], seeds: [3]}")
-    assert set(only.made) == {"E04-released-s3"}
-    assert all(run.experiment.seed == 3 for run in only.runs.values())
+    assert set(only.report_runs) == {"E04-released-s3"}
+    assert all(run.experiment.seed == 3 for run in only.all_runs.values())
 
 
 # What is refused: (overlay, words of the one line)
@@ -255,22 +255,22 @@ BAD = {
     "nested key": ("grid: {E01: {training: {learning_rat: 0.1}}}", "training.learning_rat'", "learning_rate'?"),
     "entry key": ("grid: {E01: {titel: x}}", "'grid.E01.titel'", "did you mean 'grid.E01.title'?"),
     "cell key": ("grid: {E01: {cell: {tabel: 1}}}", "'grid.E01.cell.tabel'", "did you mean 'grid.E01.cell.table'?"),
-    "budget part": ("budgets: {laptop: {trainnig: {updates: 5}}}", "trainnig", "'budgets.laptop.training'?"),
-    "budget key": ("budgets: {laptop: {training: {updats: 5}}}", "'training.updats'", "'training.updates'?"),
+    "budget part": ("budgets: {laptop: {trainnig: {max_steps: 5}}}", "trainnig", "'budgets.laptop.training'?"),
+    "budget key": ("budgets: {laptop: {training: {max_stepz: 5}}}", "'training.max_stepz'", "'training.max_steps'?"),
     "network key": ("grid: {E01: {network: {dmi: 8}}}", "'network.dmi'", "did you mean 'network.dim'?"),
-    "protocol key": ("grid: {E01: {protocols: {fitted: {becuase: x}}}}", "'becuase'", "did you mean 'because'?"),
+    "protocol key": ("grid: {E01: {protocols: {fitted: {rationle: x}}}}", "'rationle'", "did you mean 'rationale'?"),
     "threads key": ("threads: {trian: 2}", "threads.trian", "'train'"),
     # names
     "budget": ("budget: laptpo", "'laptpo'", "did you mean 'laptop'?"),
-    "accepted budget": ("accept: [papr]", "'papr'", "did you mean 'paper'?"),
+    "accepted budget": ("reuse_budgets: [papr]", "'papr'", "did you mean 'paper'?"),
     "protocol": ("protocol: relased", "'relased'", "did you mean 'released'?"),
     "protocol of an entry": ("grid: {E01: {protocol: fited}}", "E01 'fited'", "did you mean 'fitted'?"),
     "experiment": ("experiments: [E19]", "experiment 'E19'", "E01"),
     "experiment in lower case": ("experiments: [e01]", "'e01'", "did you mean 'E01'?"),
     "data set": ("grid: {E01: {dataset: mnits}}", "'mnits'", "did you mean 'mnist'?"),
     "filtered data set": ("datasets: [mnits]", "'mnits'", "did you mean 'mnist'?"),
-    "data set standing in": ("stand_in: {mnist: digts}", "'digts'", "did you mean 'digits'?"),
-    "data set stood in for": ("stand_in: {mnits: digits}", "'mnits'", "did you mean 'mnist'?"),
+    "data set standing in": ("substitute: {mnist: digts}", "'digts'", "did you mean 'digits'?"),
+    "data set stood in for": ("substitute: {mnits: digits}", "'mnits'", "did you mean 'mnist'?"),
     "degradation": ("grid: {E01: {degradation: {name: blurr}}}", "E01", "'blurr'", "did you mean 'blur'?"),
     "parameter": ("grid: {E01: {degradation: {kernal: 5}}}", "E01", "'kernal'", "did you mean 'kernel'?"),
     "schedule": ("grid: {E01: {degradation: {schedule: constnat}}}", "'constnat'", "did you mean 'constant'?"),
@@ -293,16 +293,16 @@ BAD = {
     ),
     "generations without a number": ("grid: {E17: {sampling: {images: null}}}", "sampling", "how many images"),
     "severity above T": ("grid: {A3: {sampling: {sets: {half: {severity: 70}}}}}", "set half: severity", "1…20", "70"),
-    "assumed above T": ("grid: {A3: {sampling: {sets: {half: {assumed: 70}}}}}", "set half: assumed", "1…20", "70"),
+    "assumed above T": ("grid: {A3: {sampling: {sets: {half: {assumed_severity: 70}}}}}", "half: assumed_severity"),
     "method without noise": ("grid: {A4: {sampling: {methods: [ddpm]}}}", "A4", "ddpm needs noise"),
-    "key of a set": ("grid: {A4: {sampling: {sets: {every_2: {evry: 2}}}}}", "'sampling.sets.every_2.evry'", "every'?"),
+    "key of a set": ("grid: {A4: {sampling: {sets: {every_2: {strid: 2}}}}}", "sets.every_2.strid'", "stride'?"),
     "method of a set twice": ("grid: {A4: {sampling: {sets: {x: {methods: [naive, naive]}}}}}", "sets.x", "naive"),
-    "no every": ("grid: {A4: {sampling: {sets: {x: {every: 0}}}}}", "sets.x.every", "0"),
-    "slash in a set": ("grid: {A4: {sampling: {sets: {a/b: {every: 2}}}}}", "a/b"),
+    "no every": ("grid: {A4: {sampling: {sets: {x: {stride: 0}}}}}", "sets.x.stride", "0"),
+    "slash in a set": ("grid: {A4: {sampling: {sets: {a/b: {stride: 2}}}}}", "a/b"),
     "no seed": ("seeds: []", "seeds"),
     "negative seed": ("seeds: [-1]", "seeds.0", "-1"),
     "fid": ("fid: [cleen]", "fid.0", "'cleen'", "'clean'"),
-    "absent": ("absent: ignore", "absent", "'ignore'", "'skip'"),
+    "missing data": ("missing_data: ignore", "missing_data", "'ignore'", "'skip'"),
     # types
     "word for a number": ("seeds: [abc]", "seeds.0", "integer", "'abc'"),
     "word for a rate": ("budgets: {laptop: {training: {learning_rate: fast}}}", "training.learning_rate", "'fast'"),
@@ -311,7 +311,7 @@ BAD = {
     "empty entry": ("grid: {E01: null}", "grid.E01", "None"),
     "empty protocol": ("grid: {E01: {protocols: {fitted: null}}}", "grid.E01.protocols.fitted"),
     "number for a degradation": ("grid: {E01: {degradation: 5}}", "grid.E01.degradation", "5"),
-    "number for a reason": ("grid: {E01: {protocols: {fitted: {because: 5}}}}", "grid.E01", "fitted", "because"),
+    "number for a reason": ("grid: {E01: {protocols: {fitted: {rationale: 5}}}}", "grid.E01", "fitted", "rationale"),
     "T in words": ("grid: {E01: {degradation: {T: many}}}", "E01", "T must be a whole number", "'many'"),
     "two runs of one name": (
         "grid: {E01-fitted: {title: a, dataset: mnist, degradation: {name: decolorization, T: 2}, protocol: b,"
@@ -320,21 +320,21 @@ BAD = {
     ),
     "protocol like a seed": ("{seeds: [0, 1], grid: {E01: {protocols: {fitted-s1: {}}}}}", "E01-fitted-s1", "seed 1"),
     "import of another seed": ("{seeds: [1], imports: {E01-fitted: x}}", "run in imports", "E01-fitted-s1"),
-    "large before the crop": ("grid: {E01: {images: {resize: 300}}}", "images.resize 300", "16 to 256"),
+    "large before the crop": ("grid: {E01: {preprocessing: {resize: 300}}}", "preprocessing.resize 300", "16 to 256"),
     "widths that begin elsewhere": ("grid: {E01: {network: {dim_mults: [2, 4]}}}", "dim_mults", "begin with 1"),
     "angle brackets in a folder": ("reports: a<b>c", "reports", "'a<b>c'"),
     "number for a partner": ("grid: {E18: {degradation: {partner: 5}}}", "'5'"),
     "threads in words": ("threads: {train: two}", "threads.train", "'two'"),
     "missing title": ("grid: {X: {cell: {table: 1, row: ''}}}", "grid.X.title", "missing"),
     # values that make no sense
-    "no update": ("budgets: {laptop: {training: {updates: 0}}}", "training.updates", "1", "0"),
-    "negative updates": ("budgets: {laptop: {training: {updates: -5}}}", "training.updates", "-5"),
-    "half an update": ("budgets: {laptop: {training: {updates: 1.5}}}", "training.updates", "1.5"),
-    "updates in words": ("budgets: {laptop: {training: {updates: many}}}", "training.updates", "'many'"),
-    "odd accumulation": ("budgets: {laptop: {training: {accumulation: 3}}}", "total_batch 32", "accumulation 3"),
+    "no update": ("budgets: {laptop: {training: {max_steps: 0}}}", "training.max_steps", "1", "0"),
+    "negative updates": ("budgets: {laptop: {training: {max_steps: -5}}}", "training.max_steps", "-5"),
+    "half an update": ("budgets: {laptop: {training: {max_steps: 1.5}}}", "training.max_steps", "1.5"),
+    "updates in words": ("budgets: {laptop: {training: {max_steps: many}}}", "training.max_steps", "'many'"),
+    "odd accumulation": ("budgets: {laptop: {training: {grad_accumulation: 3}}}", "batch_size 32", "accumulation 3"),
     "learning rate 5": ("budgets: {laptop: {training: {learning_rate: 5}}}", "training.learning_rate", "less than 1"),
     "learning rate nan": ("budgets: {laptop: {training: {learning_rate: .nan}}}", "training.learning_rate", "nan"),
-    "average never taken": ("budgets: {laptop: {training: {updates: 5, ema_every: 10}}}", "ema_every", "10", "5"),
+    "average never taken": ("budgets: {laptop: {training: {max_steps: 5, ema_update_every: 10}}}", "every 10"),
     "more images than there are": ("budgets: {laptop: {sampling: {images: 20000}}}", "images", "20000", "10000"),
     "no method": ("budgets: {laptop: {sampling: {methods: []}}}", "sampling.methods"),
     "a method twice": ("budgets: {laptop: {sampling: {methods: [direct, direct]}}}", "sampling.methods", "direct"),
@@ -350,12 +350,12 @@ BAD = {
     "side out of range": ("grid: {E04: {size: 264}}", "E04", "264", "256"),
     # mistakes that the chosen budget hides
     "value a budget hides": ("grid: {E01: {training: {learning_rate: fast}}}", "training.learning_rate", "'fast'"),
-    "budget not chosen": ("budgets: {mine: {training: {updates: -3}}}", "mine", "training.updates", "-3"),
+    "budget not chosen": ("budgets: {mine: {training: {max_steps: -3}}}", "mine", "training.max_steps", "-3"),
     # names become folders and patterns
     "slash in a name": (named("E/9", "a"), "E/9"),
     "space in a name": (named("E 9", "a"), "E 9"),
     "dots for a protocol": (named("E9", ".."), "E9", "'..'"),
-    "slash in a budget": ("{budget: a/b, budgets: {a/b: {training: {updates: 3}}}}", "a/b"),
+    "slash in a budget": ("{budget: a/b, budgets: {a/b: {training: {max_steps: 3}}}}", "a/b"),
     # folders
     "no results folder": ("results: ''", "results"),
     "braces in a folder": ("results: 'a{b}'", "results", "a{b}"),
@@ -374,23 +374,23 @@ def test_a_bad_configuration_is_refused_in_one_line(case: str) -> None:
     assert not [word for word in words if word not in message], message
 
 
-@pytest.mark.parametrize(("key", "word"), [("datasets", "mnist"), ("experiments", "E01"), ("accept", "paper")])
+@pytest.mark.parametrize(("key", "word"), [("datasets", "mnist"), ("experiments", "E01"), ("reuse_budgets", "paper")])
 def test_one_word_is_a_list_of_one(key: str, word: str) -> None:
     """`--config experiments=E01` arrives as a string."""
     done = ("paper/E01-fitted",)
-    assert grid({key: word}, done=done).runs == grid({key: [word]}, done=done).runs
+    assert grid({key: word}, done=done).all_runs == grid({key: [word]}, done=done).all_runs
     assert grid({"fid": "clean"}).config.fid == ["clean"]
 
 
 def test_tables_are_words() -> None:
     """YAML reads 5.3 as a number; both spellings name the same table."""
     for table in (2, "2", 5.3, "5.3", "A.7", ""):
-        run = grid({"grid": {"E01": {"cell": {"table": table}}}}).made["E01-fitted"]
-        assert run.about.cell.table == str(table)
+        run = grid({"grid": {"E01": {"cell": {"table": table}}}}).report_runs["E01-fitted"]
+        assert run.metadata.cell.table == str(table)
 
 
 def test_an_experiment_named_twice_is_one() -> None:
-    assert list(grid("experiments: [E01, E01]").made) == ["E01-fitted"]
+    assert list(grid("experiments: [E01, E01]").report_runs) == ["E01-fitted"]
 
 
 def test_damaged_data_are_refused_before_any_job(tmp_path: Path) -> None:
@@ -422,7 +422,7 @@ def test_an_experiment_that_is_none_is_refused_in_one_line(text: str) -> None:
 
 
 def prints(overlay: str = "") -> dict[str, str]:
-    return {name: run.experiment.fingerprint for name, run in grid(overlay).runs.items()}
+    return {name: run.experiment.fingerprint for name, run in grid(overlay).all_runs.items()}
 
 
 @pytest.mark.parametrize(
@@ -430,17 +430,17 @@ def prints(overlay: str = "") -> dict[str, str]:
     [
         "grid: {E01: {title: Another}}",
         "grid: {E01: {cell: {table: 2, row: Other}}}",
-        "grid: {E01: {protocols: {fitted: {because: other words}}}}",
-        "grid: {E01: {sampling: {batch: 7}}}",
-        "budgets: {laptop: {sampling: {images: 5, batch: 2, shard: 2, methods: [direct]}}}",
+        "grid: {E01: {protocols: {fitted: {rationale: other words}}}}",
+        "grid: {E01: {sampling: {batch_size: 7}}}",
+        "budgets: {laptop: {sampling: {images: 5, batch_size: 2, shard_size: 2, methods: [direct]}}}",
         "threads: {train: 16}",
         "max_cpu_hours: 1",
         "device: cpu",
         "{results: elsewhere, reports: nowhere}",
         "protocol: released",
-        "{absent: refuse, experiments: [E01, E02, E04, E05, E07, E08, E10, E12, A1, A2, A3, A4]}",
-        "grid: {A4: {sampling: {sets: {every_2: {every: 3, official_shift: true}}}}}",
-        "{budgets: {laptop: {sampling: {tile: 5, precision: bf16, jobs: 3, frames: 4, compile: true}}}}",
+        "{missing_data: refuse, experiments: [E01, E02, E04, E05, E07, E08, E10, E12, A1, A2, A3, A4]}",
+        "grid: {A4: {sampling: {sets: {every_2: {stride: 3, released_shift: true}}}}}",
+        "{budgets: {laptop: {sampling: {inference_batch: 5, precision: bf16, jobs: 3, max_frames: 4, compile: true}}}}",
         "{fid: [clean], inception: somewhere}",
     ],
 )
@@ -450,7 +450,7 @@ def test_words_sampling_and_machine_leave_fingerprints_alone(overlay: str) -> No
 
 def test_the_name_of_a_budget_leaves_fingerprints_alone() -> None:
     same = {"budget": "mine", "budgets": {"mine": load("paper")["budgets"]["laptop"]}}
-    assert {n: r.experiment.fingerprint for n, r in grid(same).runs.items()} == prints()
+    assert {n: r.experiment.fingerprint for n, r in grid(same).all_runs.items()} == prints()
 
 
 @pytest.mark.parametrize("field", ["name", "protocol", "budget"])
@@ -483,11 +483,11 @@ def test_every_field_of_an_experiment_is_science(experiment: Experiment, field: 
 
 
 def test_no_field_of_an_experiment_is_forgotten_here() -> None:
-    tested = {"dataset", "size", "seed", "degradation", "images", "network", "training"}
+    tested = {"dataset", "size", "seed", "degradation", "preprocessing", "network", "training"}
     assert set(Experiment.model_fields) == tested | {"name", "protocol", "budget"}
 
 
-@pytest.mark.parametrize("part", ["images", "network", "training"])
+@pytest.mark.parametrize("part", ["preprocessing", "network", "training"])
 def test_every_field_of_the_parts_is_science(experiment: Experiment, part: str) -> None:
     below: BaseModel = getattr(experiment, part)
     found = {experiment.fingerprint}
@@ -514,7 +514,7 @@ def test_the_order_of_keys_and_a_trip_through_json_change_nothing(experiment: Ex
 
 def test_models_of_the_grid_are_distinct() -> None:
     """But for models that are borrowed, which are the same on purpose."""
-    config = whole({"stand_in": {"afhq": "digits"}}).config  # as for animals, another data set than for faces
+    config = whole({"substitute": {"afhq": "digits"}}).config  # as for animals, another data set than for faces
     seen: dict[str, str] = {}
     for name, entry in config.grid.items():
         for protocol in entry.protocols if entry.model is None else ():
@@ -570,8 +570,8 @@ def test_the_upper_layer_wins_key_by_key(below: dict[str, Any], above: dict[str,
 
 
 def test_an_overlay_changes_only_what_it_names() -> None:
-    before = whole().runs
-    after = whole("grid: {E01: {degradation: {std: 6.0}}}").runs
+    before = whole().all_runs
+    after = whole("grid: {E01: {degradation: {std: 6.0}}}").all_runs
     assert after["E01-fitted"].experiment.degradation == {**before["E01-fitted"].experiment.degradation, "std": 6.0}
     borrowed = {name for name in before if before[name].model.startswith("E01-")}
     assert {n for n in before if before[n] != after[n]} == borrowed
@@ -583,16 +583,16 @@ def test_an_overlay_changes_only_what_it_names() -> None:
 def test_protocol_lies_over_the_entry_and_budget_over_both() -> None:
     text = """
     budget: mine
-    budgets: {mine: {training: {updates: 70}, network: {dim: 8}}}
+    budgets: {mine: {training: {max_steps: 70}, network: {dim: 8}}}
     grid:
       E07:
-        training: {updates: 50, total_batch: 6}
+        training: {max_steps: 50, batch_size: 6}
         network: {dim: 32}
-        protocols: {fitted: {training: {total_batch: 10}, degradation: {T: 2}}}
+        protocols: {fitted: {training: {batch_size: 10}, degradation: {T: 2}}}
     """
-    run = grid(text).runs["E07-fitted"]
-    assert run.experiment.training.updates == 70
-    assert run.experiment.training.total_batch == 10
+    run = grid(text).all_runs["E07-fitted"]
+    assert run.experiment.training.max_steps == 70
+    assert run.experiment.training.batch_size == 10
     assert run.experiment.training.learning_rate == Training().learning_rate
     assert run.experiment.network == Network(dim=8)
     assert run.experiment.degradation == {"name": "superresolution", "T": 2, "reduce": "average"}
@@ -601,35 +601,35 @@ def test_protocol_lies_over_the_entry_and_budget_over_both() -> None:
 def test_the_chosen_protocol_is_trained_where_an_experiment_has_it() -> None:
     only = {"experiments": ["E01", "E04", "E07", "A1", "A3"]}
     names = {"E01-released", "E04-released", "E07-released", "A1-released", "A3-released"}
-    assert set(grid({"protocol": "released", **only}).made) == names
+    assert set(grid({"protocol": "released", **only}).report_runs) == names
     names = {"E01-paper", "E04-paper", "E07-fitted", "A1-paper", "A3-paper"}
-    assert set(grid({"protocol": "paper", **only}).made) == names
+    assert set(grid({"protocol": "paper", **only}).report_runs) == names
 
 
 def test_a_stand_in_replaces_the_data_set_everywhere() -> None:
     assert grid("datasets: [digits]", base="smoke").datasets == {"digits": {32, 35}}
-    animals = grid("experiments: [E18]", base="smoke").made["E18-released"].experiment
+    animals = grid("experiments: [E18]", base="smoke").report_runs["E18-released"].experiment
     assert (animals.dataset, animals.partner) == ("photos", "photos")
 
 
 def test_filters_select_experiments_and_data_sets() -> None:
-    assert set(grid("experiments: [E04]").runs) == {"E04-released", "E04-fitted", "E04-paper", "E04-stated"}
-    photos = grid("datasets: [photos]", base="smoke").made
+    assert set(grid("experiments: [E04]").all_runs) == {"E04-released", "E04-fitted", "E04-paper", "E04-stated"}
+    photos = grid("datasets: [photos]", base="smoke").report_runs
     assert {run.experiment.dataset for run in photos.values()} == {"photos"}
-    digits = grid("datasets: [digits]", base="smoke").made
-    assert {run.about.name for run in digits.values()} == {"E01", "E04", "E07", "A1", "A3", "A4"}
-    assert len(photos) + len(digits) == len(grid(base="smoke").made)
+    digits = grid("datasets: [digits]", base="smoke").report_runs
+    assert {run.metadata.name for run in digits.values()} == {"E01", "E04", "E07", "A1", "A3", "A4"}
+    assert len(photos) + len(digits) == len(grid(base="smoke").report_runs)
 
 
 def test_accepted_results_are_taken_where_they_exist() -> None:
     found = grid(done=("paper/E01-fitted", "smoke/E04-released", "short/E07-fitted", "paper/E07-fitted"))
-    assert found.config.accept == ["paper", "gpu-hour", "short"]
-    budgets = {name: run.about.budget for name, run in found.runs.items()}
+    assert found.config.reuse_budgets == ["paper", "gpu-hour", "short"]
+    budgets = {name: run.metadata.budget for name, run in found.all_runs.items()}
     assert budgets["E01-fitted"] == budgets["E07-fitted"] == "paper"  # the first that is accepted and there
     assert budgets["E01-paper"] == budgets["E04-released"] == "laptop"
     assert budgets["A3-fitted"] == "paper"  # it samples a model that is there
     assert budgets["A3-paper"] == "laptop"
-    assert found.runs["A3-fitted"].experiment.network == Network()
+    assert found.all_runs["A3-fitted"].experiment.network == Network()
 
 
 def test_resolving_names_the_place_of_a_mistake() -> None:
@@ -642,7 +642,7 @@ def test_resolving_names_the_place_of_a_mistake() -> None:
 
 
 def test_the_budget_of_the_paper_is_refused_on_a_cpu_with_the_ways_out() -> None:
-    run = whole().made["E01-fitted"].experiment
+    run = whole().report_runs["E01-fitted"].experiment
     with pytest.raises(ColdbenchError) as caught:
         refuse_on_cpu(run, 24, CONFIG / "devices.yaml")
     message = str(caught.value)
@@ -654,7 +654,7 @@ def test_the_budget_of_the_paper_is_refused_on_a_cpu_with_the_ways_out() -> None
 
 @pytest.mark.parametrize("base", ["laptop", "smoke"])
 def test_small_budgets_are_not_refused(base: str) -> None:
-    for run in grid(base=base).runs.values():
+    for run in grid(base=base).all_runs.values():
         refuse_on_cpu(run.experiment, 1, CONFIG / "devices.yaml")
 
 
@@ -662,7 +662,7 @@ def test_small_budgets_are_not_refused(base: str) -> None:
 
 
 def test_the_methods_of_a_set_win_over_those_of_the_run() -> None:
-    sampling = whole().made["E15_celeba-released"].sampling
+    sampling = whole().report_runs["E15_celeba-released"].sampling
     assert sampling.methods_of("perfect") == ["tacos"]
     assert sampling.methods_of("broken") == ["direct", "naive", "tacos"]
 

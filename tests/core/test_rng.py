@@ -62,7 +62,7 @@ def test_words_are_splitmix64(seed: int, purpose: str, indices: list[int], draws
     ],
 )
 def test_pinned(seed: int, purpose: str, index: int, draw: int, value: int) -> None:
-    """Every trained model and sample depends on the sequence: a change needs a new `SCIENCE_VERSION`."""
+    """Every trained model and sample depends on the sequence: a change needs a new `HASH_VERSION`."""
     assert word(seed, purpose, index, draw) == value
     assert words(seed, purpose, [index], draw + 1)[0][draw] == value
 

@@ -16,7 +16,7 @@ from torchvision.transforms import v2 as transforms
 
 from coldbench import degradations
 from coldbench.core import rng
-from coldbench.core.experiment import Experiment, Pipeline
+from coldbench.core.experiment import Experiment, Preprocessing
 from coldbench.core.images import from_uint8
 from coldbench.data import preprocessing
 from coldbench.training import loop
@@ -24,13 +24,13 @@ from coldbench.training import loop
 CPU = torch.device("cpu")
 SIZE = 16
 PIPELINES = {
-    "default": (Pipeline(), SIZE),
-    "flip": (Pipeline(flip=True), SIZE),
-    "pad": (Pipeline(pad=3), SIZE),
-    "pad and flip": (Pipeline(pad=4, flip=True), SIZE),
-    "resize": (Pipeline(resize=19), 19),
-    "resize and flip": (Pipeline(resize=19, flip=True), 19),
-    "all": (Pipeline(resize=18, pad=2, flip=True), 18),
+    "default": (Preprocessing(), SIZE),
+    "flip": (Preprocessing(flip=True), SIZE),
+    "pad": (Preprocessing(pad=3), SIZE),
+    "pad and flip": (Preprocessing(pad=4, flip=True), SIZE),
+    "resize": (Preprocessing(resize=19), 19),
+    "resize and flip": (Preprocessing(resize=19, flip=True), 19),
+    "all": (Preprocessing(resize=18, pad=2, flip=True), 18),
 }
 pipelines = pytest.mark.parametrize("name", list(PIPELINES))
 
@@ -54,7 +54,7 @@ def cut(name: str, images: np.ndarray, seed: int, first: int, count: int) -> tor
     )
 
 
-def oracle(settings: Pipeline, images: np.ndarray, seed: int, position: int) -> np.ndarray:
+def oracle(settings: Preprocessing, images: np.ndarray, seed: int, position: int) -> np.ndarray:
     """One training image by plain slicing."""
     epoch, place = divmod(position, len(images))
     image = images[int(rng.permutation(seed, "training order", epoch, len(images))[place])]
@@ -155,14 +155,16 @@ def test_all_levels_are_exact() -> None:
     images = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
     expected = torch.arange(256).reshape(1, 1, 16, 16).to(torch.float32) / 255 * 2 - 1
     one = torch.zeros(1, dtype=torch.int64)
-    plain = preprocessing.training_images(images, Pipeline(), 16, 0, one, CPU)
+    plain = preprocessing.training_images(images, Preprocessing(), 16, 0, one, CPU)
     assert plain.dtype == torch.float32
     assert torch.equal(plain, expected)
     assert torch.equal(preprocessing.test_images(images, 16, slice(1), CPU), expected)
-    flipped = [preprocessing.training_images(images, Pipeline(flip=True), 16, 0, one + k, CPU) for k in range(20)]
+    flipped = [preprocessing.training_images(images, Preprocessing(flip=True), 16, 0, one + k, CPU) for k in range(20)]
     assert {torch.equal(x, expected) for x in flipped} == {True, False}
     assert all(torch.equal(x, expected) or torch.equal(x, expected.flip(3)) for x in flipped)
-    border = preprocessing.training_images(np.full_like(images, 255), Pipeline(pad=8), 16, 0, torch.arange(50), CPU)
+    border = preprocessing.training_images(
+        np.full_like(images, 255), Preprocessing(pad=8), 16, 0, torch.arange(50), CPU
+    )
     assert set(border.unique().tolist()) == {-1.0, 1.0}, "the border is black"
 
 
@@ -174,7 +176,7 @@ def test_the_default_changes_nothing() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rng, "integers", None)
         patch.setattr(rng, "uniform", None)
-        got = preprocessing.training_images(images, Pipeline(), SIZE, 5, position, CPU)
+        got = preprocessing.training_images(images, Preprocessing(), SIZE, 5, position, CPU)
     assert torch.equal(got, from_uint8(images[order], CPU))
 
 
@@ -203,7 +205,7 @@ def test_mapped_files_are_read_as_arrays_are(tmp_path: Path) -> None:
 
 def test_batches_use_the_pipeline_and_share_the_draws(experiment: Experiment) -> None:
     """A training batch is cut so; halves equal the whole; the severities and masks are those of the plain pipeline."""
-    cropped = experiment.model_copy(update={"images": Pipeline(resize=19, flip=True)})
+    cropped = experiment.model_copy(update={"preprocessing": Preprocessing(resize=19, flip=True)})
     images = noise(9, 19, 1)
     degradation = degradations.build(experiment.degradation, 16)
     x0, xt, t = loop.training_batch(images, cropped, degradation, 5, 6, 8, CPU)

@@ -1,6 +1,6 @@
 """Degradations: laws that hold for every registered one, the step-by-step recursion as oracle, errors.
 
-The laws read what they need from the class itself: a new degradation with `examples` is tested without a line here.
+The laws read what they need from the class itself: a new degradation with `test_params` is tested without a line here.
 A step-by-step version of it may be added in `recursions.py`.
 """
 
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from coldbench import degradations
 from coldbench.core.errors import ColdbenchError
-from coldbench.degradations import DEGRADATIONS, Degradation, State, observe, start
+from coldbench.degradations import DEGRADATIONS, Degradation, Drawn, initial_xt, network_input
 from coldbench.degradations.base import check_numbers
 
 SIZE = 16
@@ -33,10 +33,10 @@ Spec = dict[str, Any]
 CASES = [
     pytest.param({"name": name, **spec}, id="-".join([name, *map(str, spec.values())]))
     for name, kind in DEGRADATIONS.items()
-    for spec in kind.examples
+    for spec in kind.test_params
 ]
 every_example = pytest.mark.parametrize("spec", CASES)
-every_name = pytest.mark.parametrize("name", [name for name, kind in DEGRADATIONS.items() if kind.examples])
+every_name = pytest.mark.parametrize("name", [name for name, kind in DEGRADATIONS.items() if kind.test_params])
 
 
 def built(spec: Spec, size: int = SIZE) -> Degradation:
@@ -50,7 +50,7 @@ def built(spec: Spec, size: int = SIZE) -> Degradation:
 
 def first(name: str) -> Degradation:
     """The first example of a degradation."""
-    return built({"name": name, **DEGRADATIONS[name].examples[0]})
+    return built({"name": name, **DEGRADATIONS[name].test_params[0]})
 
 
 def noise(n: int, channels: int, size: int = SIZE, seed: int = 0) -> Tensor:
@@ -65,34 +65,36 @@ def channels_of(degradation: Degradation) -> list[int]:
 
 @pytest.mark.parametrize("name", DEGRADATIONS)
 def test_every_degradation_is_covered(name: str) -> None:
-    assert DEGRADATIONS[name].examples, f"{name} has no `examples` (parameters at {SIZE} px): no law is tested with it"
+    assert DEGRADATIONS[name].test_params, (
+        f"{name} has no `test_params` (parameters at {SIZE} px): no law is tested with it"
+    )
 
 
 def hold_laws(degradation: Degradation, x: Tensor, t: Tensor, indices: Tensor, seed: int) -> None:
     """Identity at 0, shape, dtype, device, range, mean, linearity, and one image at a time, for one batch."""
     exact = {"rtol": 0, "atol": 5e-6 if x.dtype == torch.float32 else 1e-12}
-    state, before = degradation.draw(indices, seed), x.clone()
-    states_before = {key: value.clone() for key, value in state.items()}
-    y = degradation(x, t, state)
+    drawn, before = degradation.draw(indices, seed), x.clone()
+    states_before = {key: value.clone() for key, value in drawn.items()}
+    y = degradation(x, t, drawn)
     assert torch.equal(x, before), "the input was changed"
-    for key, value in state.items():
-        assert torch.equal(value, states_before[key]), f"state '{key}' was changed"
+    for key, value in drawn.items():
+        assert torch.equal(value, states_before[key]), f"drawn '{key}' was changed"
         assert value.device == x.device
     assert (y.shape, y.dtype, y.device) == (x.shape, x.dtype, x.device)
     assert y.isfinite().all()
     assert y.abs().max() <= degradation.bound + 1e-5
     assert torch.equal(y[t == 0], x[t == 0])
-    assert torch.equal(degradation(x, torch.zeros_like(t), state), x)
-    assert torch.equal(degradation(x, t, state), y), "not deterministic"
-    for i in range(len(x)):  # the same alone, with its state drawn alone
+    assert torch.equal(degradation(x, torch.zeros_like(t), drawn), x)
+    assert torch.equal(degradation(x, t, drawn), y), "not deterministic"
+    for i in range(len(x)):  # the same alone, with its drawn drawn alone
         alone = degradation(x[[i]], t[[i]], degradation.draw(indices[[i]], seed))
         torch.testing.assert_close(alone, y[[i]], **exact)
     if degradation.keeps_mean:  # the tables are float32
         torch.testing.assert_close(y.mean(dim=(2, 3)), x.mean(dim=(2, 3)), rtol=0, atol=5e-6)
     if degradation.linear:
         other = x.flip(0, 2)
-        mixed = degradation(0.3 * x - 0.6 * other, t, state)
-        torch.testing.assert_close(mixed, 0.3 * y - 0.6 * degradation(other, t, state), **exact)
+        mixed = degradation(0.3 * x - 0.6 * other, t, drawn)
+        torch.testing.assert_close(mixed, 0.3 * y - 0.6 * degradation(other, t, drawn), **exact)
 
 
 @every_example
@@ -116,7 +118,7 @@ def test_laws(spec: Spec, data: st.DataObject, picture: int, seed: int, black_an
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 @every_example
 def test_laws_on_the_gpu(spec: Spec) -> None:
-    """The same on a GPU, where the state is the same as on the CPU and so is the picture."""
+    """The same on a GPU, where the draw is the same as on the CPU and so is the picture."""
     degradation = built(spec)
     x, t, indices = noise(4, 3).float(), torch.arange(4) * degradation.T // 3, torch.tensor([3, 0, 2**40, 77])
     hold_laws(degradation, x.cuda(), t.cuda(), indices.cuda(), 5)
@@ -146,7 +148,7 @@ def test_every_severity_degrades(spec: Spec) -> None:
 @settings(deadline=None, max_examples=10)
 @given(seed=st.integers(0, 2**63 - 1), order=st.permutations(range(50)), cut=st.integers(1, 50))
 def test_state_belongs_to_the_image(spec: Spec, seed: int, order: list[int], cut: int) -> None:
-    """A state depends on the seed and the image's index, never on the batch or its order."""
+    """A draw depends on the seed and the image's index, never on the batch or its order."""
     degradation = built(spec)
     every = degradation.draw(torch.arange(50), seed)
     chosen = torch.tensor(order[:cut])
@@ -160,10 +162,10 @@ def test_eight_bits_where_declared(spec: Spec) -> None:
     degradation = built(spec)
     t = torch.arange(degradation.T + 1)
     x = noise(len(t), 3).float()
-    state = degradation.draw(t, 3)
+    drawn = degradation.draw(t, 3)
     most = torch.full_like(t, degradation.T)
-    shown = observe(degradation, x, t, state), degradation(x, t, state), degradation.discrete
-    started = start(degradation, x, state), degradation(x, most, state), degradation.starts_discrete
+    shown = network_input(degradation, x, t, drawn), degradation(x, t, drawn), degradation.quantized
+    started = initial_xt(degradation, x, drawn), degradation(x, most, drawn), degradation.quantized_start
     for got, exact, discrete in (shown, started):
         if not discrete:
             assert torch.equal(got, exact)
@@ -180,11 +182,11 @@ def test_eight_bits_where_declared(spec: Spec) -> None:
 @pytest.mark.parametrize("rounding", ["truncate", "nearest"])
 def test_eight_bits_of_what_is_8_bit(rounding: str) -> None:
     """Of the 256 exact values truncation in float32 lowers 63 by one level; to the nearest keeps them all."""
-    spec = {"name": "inpainting", "T": 2, "std": 1.0, "rate": 0.1, "centre_low": 0, "centre_high": 0, "discrete": True}
+    spec = {"name": "inpainting", "T": 2, "std": 1.0, "rate": 0.1, "centre_low": 0, "centre_high": 0, "quantized": True}
     degradation = built({**spec, "rounding": rounding})
     x = (torch.arange(256, dtype=torch.float32) / 255 * 2 - 1).reshape(1, 1, SIZE, SIZE)
     t = torch.zeros(1, dtype=torch.int64)
-    lower = (x - observe(degradation, x, t, degradation.draw(t, 0))) / LEVEL
+    lower = (x - network_input(degradation, x, t, degradation.draw(t, 0))) / LEVEL
     assert (lower - lower.round()).abs().max() < 1e-3
     assert lower.round().unique(return_counts=True)[1].tolist() == ([193, 63] if rounding == "truncate" else [256])
 
@@ -195,23 +197,23 @@ def test_agrees_with_the_recursion(spec: Spec) -> None:
     if spec["name"] not in RECURSIONS:
         pytest.skip(f"recursions.py has none for {spec['name']}")
     degradation = built(spec)
-    state = degradation.draw(torch.tensor([5, 0, 77]), 1)
+    drawn = degradation.draw(torch.tensor([5, 0, 77]), 1)
     for channels in channels_of(degradation):
         x = noise(3, channels, seed=channels)
         for t in range(degradation.T + 1):
-            got = degradation(x.float(), torch.full((3,), t), state)
-            expected = RECURSIONS[spec["name"]](degradation, x, t, state)
+            got = degradation(x.float(), torch.full((3,), t), drawn)
+            expected = RECURSIONS[spec["name"]](degradation, x, t, drawn)
             torch.testing.assert_close(got.double(), expected, rtol=0, atol=2e-6)
 
 
 def agree(spec: Spec, size: int) -> Degradation:
     """The degradation of the spec, after a comparison with its recursion at the last severities."""
     degradation = built(spec, size)
-    state = degradation.draw(torch.tensor([3]), size)
+    drawn = degradation.draw(torch.tensor([3]), size)
     x = noise(1, 1, size, seed=size)
     for t in {degradation.T, max(degradation.T - 1, 0)}:
-        got = degradation(x.float(), torch.tensor([t]), state)
-        expected = RECURSIONS[spec["name"]](degradation, x, t, state)
+        got = degradation(x.float(), torch.tensor([t]), drawn)
+        expected = RECURSIONS[spec["name"]](degradation, x, t, drawn)
         torch.testing.assert_close(got.double(), expected, rtol=0, atol=2e-6)
     return degradation
 
@@ -226,7 +228,7 @@ def agree(spec: Spec, size: int) -> Degradation:
     schedule=st.sampled_from(["constant", "linear", "exponential"]),
     rate=st.floats(0, 0.5),
     padding=st.sampled_from(["circular", "reflect"]),
-    discrete=st.booleans(),
+    quantized=st.booleans(),
 )
 def test_any_blur_agrees_with_the_recursion(size: int, reach: int, widening: int, **rest: Any) -> None:
     """Over the whole space of parameters: borders, odd sizes and kernels as wide as the image included."""
@@ -367,7 +369,7 @@ def refused(spec: Spec, size: int, told: list[str]) -> None:
         ("blur", {"matrices": 1}, ["parameter of degradation blur 'matrices'"]),
         ("animorphosis", {"images": None, "imags": 1}, ["parameter of degradation animorphosis 'imags'", "partner"]),
         ("noise", {"partner": "x"}, ["parameter of degradation noise 'partner'"]),
-        ("superresolution", {"discrete": True}, ["parameter of degradation superresolution 'discrete'"]),
+        ("superresolution", {"quantized": True}, ["parameter of degradation superresolution 'quantized'"]),
         ("decolorization", {"total_remove": True}, ["parameter of degradation decolorization 'total_remove'"]),
         ("blur", {"std": None}, ["parameter 'std' is missing"]),
         ("inpainting", {"centre_high": None}, ["parameter 'centre_high' is missing"]),
@@ -382,8 +384,8 @@ def refused(spec: Spec, size: int, told: list[str]) -> None:
         ("blur", {"padding": "zeros"}, ["padding of degradation blur 'zeros'", "circular, reflect"]),
         ("blur", {"composition": "kernels"}, ["composition", "did you mean 'kernel'?"]),
         ("blur", {"rounding": "floor"}, ["rounding of degradation blur 'floor'", "nearest, truncate"]),
-        ("blur", {"discrete": 1}, ["discrete must be true or false", "1"]),
-        ("inpainting", {"discrete": "yes"}, ["discrete must be true or false", "'yes'"]),
+        ("blur", {"quantized": 1}, ["quantized must be true or false", "1"]),
+        ("inpainting", {"quantized": "yes"}, ["quantized must be true or false", "'yes'"]),
         ("inpainting", {"rounding": "nearst"}, ["rounding of degradation inpainting", "did you mean 'nearest'?"]),
         ("inpainting", {"width": "var"}, ["width of degradation inpainting 'var'", "std, variance"]),
         ("inpainting", {"centre_low": 16}, ["centre_low 16", "centre_high 15"]),
@@ -476,8 +478,8 @@ def test_superresolution_names_the_deepest_reduction(schedule: str, size: int, l
 def test_numbers_are_checked_however_they_are_declared(annotations: tuple[Any, ...]) -> None:
     """Annotations are types, or words in a module that postpones them."""
     whole, real, flag = annotations
-    fields = [("T", whole), ("rate", real), ("discrete", flag, False)]
-    kind: Any = dataclasses.make_dataclass("Fade", fields, namespace={"named": "fade"})
+    fields = [("T", whole), ("rate", real), ("quantized", flag, False)]
+    kind: Any = dataclasses.make_dataclass("Fade", fields, namespace={"name": "fade"})
     check_numbers(kind(3, 1), T=(1, 9), rate=(0, 2))
     for values, told in [((2.5, 1.0), "T must be a whole number"), ((3, "1"), "rate"), ((3, 1.0, 1), "true or false")]:
         with pytest.raises(ColdbenchError, match=told):
@@ -528,9 +530,9 @@ def spoilt(value: float) -> Tensor:
 def test_wrong_input_is_named(name: str, x: Tensor, t: list[Any], told: list[str]) -> None:
     """One line, whatever the degradation; at severity 0 as well."""
     degradation = first(name)
-    state = degradation.draw(torch.arange(2), 0)
+    drawn = degradation.draw(torch.arange(2), 0)
     with pytest.raises(ColdbenchError) as error:
-        degradation(x, torch.tensor(t), state)
+        degradation(x, torch.tensor(t), drawn)
     assert "\n" not in str(error.value)
     for words in told:
         assert words in str(error.value)
@@ -538,20 +540,20 @@ def test_wrong_input_is_named(name: str, x: Tensor, t: list[Any], told: list[str
 
 @every_name
 def test_wrong_batches_are_named(name: str) -> None:
-    """Severities end at T, a state serves its own batch, and colour is asked for where it is needed."""
+    """Severities end at T, a draw serves its own batch, and colour is asked for where it is needed."""
     degradation = first(name)
-    x, top, state = GOOD, degradation.T, degradation.draw(torch.arange(2), 0)
-    degradation(x, torch.tensor([0, top]), state)
+    x, top, drawn = GOOD, degradation.T, degradation.draw(torch.arange(2), 0)
+    degradation(x, torch.tensor([0, top]), drawn)
     for low, high in [(0, top + 1), (-1, top)]:
         with pytest.raises(ColdbenchError, match=f"^severity must lie in 0…{top}, not {low}…{high}$"):
-            degradation(x, torch.tensor([low, high]), state)
-    if state:
+            degradation(x, torch.tensor([low, high]), drawn)
+    if drawn:
         for n in (1, 3):
-            with pytest.raises(ColdbenchError, match=rf"^state '\w+' was drawn for {n} images, not 2$"):
+            with pytest.raises(ColdbenchError, match=rf"^drawn '\w+' was drawn for {n} images, not 2$"):
                 degradation(x, torch.tensor([0, top]), degradation.draw(torch.arange(n), 0))
     if degradation.needs_colour:
         with pytest.raises(ColdbenchError, match=r"^degradation \w+ needs images of 3 channels, not 1$"):
-            degradation(x[:, :1], torch.tensor([0, top]), state)
+            degradation(x[:, :1], torch.tensor([0, top]), drawn)
 
 
 def test_a_class_of_ones_own_is_held_to_the_laws() -> None:
@@ -564,18 +566,18 @@ def test_a_class_of_ones_own_is_held_to_the_laws() -> None:
         keeps_mean = property(lambda self: "keeps_mean" in self.claims)
         bound = property(lambda self: 0.5 if "bound" in self.claims else 2.0)
 
-        def draw(self, indices: Tensor, seed: int) -> State:
-            return {"z": torch.arange(len(indices)) if "state" in self.claims else indices}
+        def draw(self, indices: Tensor, seed: int) -> Drawn:
+            return {"z": torch.arange(len(indices)) if "drawn" in self.claims else indices}
 
-        def degrade(self, x0: Tensor, t: Tensor, state: State) -> Tensor:
+        def degrade(self, x0: Tensor, t: Tensor, drawn: Drawn) -> Tensor:
             if "in place" in self.claims:
                 x0 += 0.1
-            return x0.abs() + 1e-6 * state["z"][:, None, None, None]
+            return x0.abs() + 1e-6 * drawn["z"][:, None, None, None]
 
     batch = noise(3, 1), torch.tensor([1, 0, 3]), torch.tensor([5, 6, 7])
     degradation = Wrong()
     hold_laws(degradation, *batch, 0)
-    for claim in ("linear", "keeps_mean", "bound", "state", "in place"):
+    for claim in ("linear", "keeps_mean", "bound", "drawn", "in place"):
         degradation.claims = frozenset([claim])
         with pytest.raises(AssertionError):
             hold_laws(degradation, batch[0].clone(), *batch[1:], 0)
@@ -585,7 +587,7 @@ def test_a_class_of_ones_own_is_held_to_the_laws() -> None:
 def test_a_network_in_lower_precision_leaves_degradations_exact(spec: Spec) -> None:
     degradation = built(spec)
     x = 2 * torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)) - 1
-    t, state = torch.tensor([1, degradation.T]), degradation.draw(torch.arange(2), 0)
-    exact = degradation(x, t, state)
+    t, drawn = torch.tensor([1, degradation.T]), degradation.draw(torch.arange(2), 0)
+    exact = degradation(x, t, drawn)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(degradation(x, t, state), exact)
+        assert torch.equal(degradation(x, t, drawn), exact)

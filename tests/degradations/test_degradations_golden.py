@@ -13,7 +13,7 @@ from cases import GOLDEN, SHARED
 from torch import Tensor
 
 from coldbench import degradations
-from coldbench.degradations import Degradation, State, observe
+from coldbench.degradations import Degradation, Drawn, network_input
 from coldbench.degradations.blur import gaussian_weights
 from coldbench.degradations.mixing import cosine_alphas
 
@@ -28,8 +28,8 @@ def blur(T: int, kernel: int, std: float, schedule: str = "constant", rate: floa
     return {"name": "blur", "T": T, "kernel": kernel, "std": std, "schedule": schedule, "rate": rate, **more}
 
 
-def masks(T: int, std: float, rate: float, low: int, high: int, discrete: bool = False) -> Spec:
-    spec: Spec = {"name": "inpainting", "T": T, "std": std, "rate": rate, "discrete": discrete}
+def masks(T: int, std: float, rate: float, low: int, high: int, quantized: bool = False) -> Spec:
+    spec: Spec = {"name": "inpainting", "T": T, "std": std, "rate": rate, "quantized": quantized}
     return {**spec, "centre_low": low, "centre_high": high}
 
 
@@ -49,7 +49,7 @@ CELEBA = blur(200, 15, 1.0, "exponential", 0.01, padding="reflect")
 GENERATION = blur(300, 27, 1.0, "exponential", 0.01)
 CIFAR = blur(50, 11, 0.35, "linear", 0.01, padding="reflect")
 INDIVIDUAL = blur(10, 1, 2.0, "linear", 4.0, kernel_rate=2)
-ANYWHERE = {"low": -1, "high": 31, "discrete": True}
+ANYWHERE = {"low": -1, "high": 31, "quantized": True}
 
 FILES: dict[str, Spec] = {
     "deg_blur_celeba_expreflect_T200": CELEBA,
@@ -58,7 +58,7 @@ FILES: dict[str, Spec] = {
     "deg_blur_extra_incremental_T50": blur(50, 3, 0.1, "linear", 0.1),
     "deg_blur_extra_individual_incremental_T10": INDIVIDUAL,
     "deg_blur_generation_exponential_T300": GENERATION,
-    "deg_blur_generation_exponential_T300_discrete": {**GENERATION, "discrete": True},
+    "deg_blur_generation_exponential_T300_discrete": {**GENERATION, "quantized": True},
     "deg_blur_mnist_constant_T20": blur(20, 11, 7.0),
     "deg_blur_mnist_constant_T40": blur(40, 11, 7.0),
     "deg_colourfade_reverse_T750_init1": fade(0.05),
@@ -128,7 +128,7 @@ def close(got: Tensor, expected: Tensor, atol: float) -> None:
     torch.testing.assert_close(got.double(), expected.double(), rtol=0, atol=atol)
 
 
-def recorded(degradation: Any, golden: dict[str, Tensor]) -> State:
+def recorded(degradation: Any, golden: dict[str, Tensor]) -> Drawn:
     """What was drawn for the images of a file."""
     n = len(golden["x0"])
     if "hole_row" in golden:
@@ -144,35 +144,35 @@ def recorded(degradation: Any, golden: dict[str, Tensor]) -> State:
     return degradation.draw(torch.zeros(n, dtype=torch.int64), 0)  # nothing is random, or its limits coincide
 
 
-def eight_bit(degradation: Degradation, golden: dict[str, Tensor], t: Tensor, state: State) -> None:
+def quantize(degradation: Degradation, golden: dict[str, Tensor], t: Tensor, drawn: Drawn) -> None:
     """The levels agree to 0.01; once they are truncated, a value beside a step may fall either way."""
-    levels = (degradation(golden["x0"], t, state) + 1) * 0.5 * 255
+    levels = (degradation(golden["x0"], t, drawn) + 1) * 0.5 * 255
     close(levels, golden["levels_before_truncation"], 0.01)
     height, width = golden["x_t"].shape[-2:]
-    shown = observe(degradation, golden["x0"], t, state)[..., :height, :width]
+    shown = network_input(degradation, golden["x0"], t, drawn)[..., :height, :width]
     difference = (shown - golden["x_t"]).abs()
     assert difference.max() <= LEVEL + 1e-4
     assert (difference > 1e-4).float().mean() < 0.01
 
 
-def operators(degradation: Any, golden: dict[str, Tensor], state: State) -> None:
+def operators(degradation: Any, golden: dict[str, Tensor], drawn: Drawn) -> None:
     """What a file records besides pictures: masks, weights of the image or the colour, layers of snow, kernels."""
     T, n = degradation.T, len(golden["x0"])
     every = torch.arange(1, T + 1)
     if "cumulative_mask" in golden:
-        close(degradation.mask(golden["t_index"] + 1, state), golden["cumulative_mask"], 2e-6)
+        close(degradation.mask(golden["t_index"] + 1, drawn), golden["cumulative_mask"], 2e-6)
     if "alpha_mean_per_step" in golden:
-        weight = degradation.table(torch.device("cpu"))[1:]
+        weight = degradation.operators_on(torch.device("cpu"))[1:]
         close(weight.mean(dim=(1, 2)), golden["alpha_mean_per_step"], 2e-6)
         close(weight[:, 0, 0], golden["alpha_corner_per_step"], 2e-6)
         close(weight[:, 63, 63], golden["alpha_centre_per_step"], 2e-6)
     if "keep_factor_per_step" in golden:
-        kept = torch.from_numpy(degradation.matrices())
+        kept = torch.from_numpy(degradation.operators())
         close(kept[1:] / kept[:-1], golden["keep_factor_per_step"], 2e-6)
     if "fully_degraded" in golden:
-        close(degradation(golden["x0"], torch.full((n,), T), state)[:1], golden["fully_degraded"], 2e-6)
+        close(degradation(golden["x0"], torch.full((n,), T), drawn)[:1], golden["fully_degraded"], 2e-6)
     if "layer_mean_per_step" in golden:
-        layers = degradation.snow(every, {key: value[:1].expand(T, *value.shape[1:]) for key, value in state.items()})
+        layers = degradation.snow(every, {key: value[:1].expand(T, *value.shape[1:]) for key, value in drawn.items()})
         close(layers.mean(dim=(1, 2)), golden["layer_mean_per_step"], 2e-6)
         for key in ("layer_20", "layer_49", "layer_60", "layer_199"):
             if key in golden:
@@ -190,12 +190,12 @@ def test_golden(folder: Path, name: str) -> None:
     """The released implementation's q_sample; its index i is severity i + 1."""
     golden = load(folder, name)
     degradation = degradations.build(FILES[name], golden["x0"].shape[-1])
-    t, state = golden["t_index"] + 1, recorded(degradation, golden)
+    t, drawn = golden["t_index"] + 1, recorded(degradation, golden)
     if "levels_before_truncation" in golden:
-        eight_bit(degradation, golden, t, state)
+        quantize(degradation, golden, t, drawn)
     else:
-        close(observe(degradation, golden["x0"], t, state), golden["x_t"], TOLERANCES[name])
-    operators(degradation, golden, state)
+        close(network_input(degradation, golden["x0"], t, drawn), golden["x_t"], TOLERANCES[name])
+    operators(degradation, golden, drawn)
 
 
 def test_every_file_is_compared() -> None:
@@ -222,7 +222,7 @@ def test_golden_weights(folder: Path) -> None:
     for key, expected in load(folder, "sched_cosine").items():
         T = int(key.rsplit("_T", 1)[1])
         alphas = torch.from_numpy(cosine_alphas(T))
-        weights = torch.from_numpy(degradations.build({"name": "noise", "T": T}, 2).matrices())
+        weights = torch.from_numpy(degradations.build({"name": "noise", "T": T}, 2).operators())
         got = {
             "betas": 1 - alphas[1:] / alphas[:-1],
             "alphas_cumprod": alphas[1:],
@@ -232,7 +232,7 @@ def test_golden_weights(folder: Path) -> None:
         close(got, expected, TOLERANCES["sched_cosine"][key])
     colour = load(folder, "sched_decolor_linear")
     for T in (20, 50):
-        kept = torch.from_numpy(degradations.build({"name": "decolorization", "T": T}, 2).matrices())
+        kept = torch.from_numpy(degradations.build({"name": "decolorization", "T": T}, 2).operators())
         close(kept[1:], colour[f"cumulative_keep_T{T}"], 2e-6)
         close(kept[1:] / kept[:-1], colour[f"keep_factor_T{T}"], 2e-6)
     for key, sides in load(folder, "sched_superres").items():
@@ -289,7 +289,7 @@ def test_numbers_of_the_protocol() -> None:
 
     def table(spec: Spec, size: int) -> Any:
         built: Any = degradations.build(spec, size)
-        return built.matrices()
+        return built.operators()
 
     random = table(masks(50, 1.1, 0.1, **ANYWHERE), 32)[50]  # all of its 64 × 64 pixels, the centre at 31
     row = [0, 0, 0, 0, 0.00043, 0.03362, 0.24506, 0.58062, 0.82369, 0.93859, 0.98131]

@@ -61,16 +61,16 @@ def test_agrees_with_the_published_corruption(
     indices = torch.arange(8)
     pixels = np.random.default_rng(1).integers(0, 256, (8, size, size, channels), dtype=np.uint8)
     x0 = torch.from_numpy(pixels).permute(0, 3, 1, 2).double() / 255 * 2 - 1
-    state = ours.draw(indices, SEED)
-    got = ours(x0, torch.ones(8, dtype=torch.int64), state)
-    assert 0 < state["vertical"].sum() < 8, "both directions occur"
+    drawn = ours.draw(indices, SEED)
+    got = ours(x0, torch.ones(8, dtype=torch.int64), drawn)
+    assert 0 < drawn["vertical"].sum() < 8, "both directions occur"
     for i in indices.tolist():
 
         def normal(size: tuple[int, int], loc: float, scale: float, i: int = i) -> Any:
             return loc + scale * seed_layer(i, size[0])
 
         monkeypatch.setattr(np.random, "normal", normal)
-        monkeypatch.setattr(np.random, "uniform", lambda low, high, i=i: -90.0 if state["vertical"][i] else 0.0)
+        monkeypatch.setattr(np.random, "uniform", lambda low, high, i=i: -90.0 if drawn["vertical"][i] else 0.0)
         picture = pixels[i] if channels == 3 else pixels[i, :, :, 0]
         expected = torch.from_numpy(np.atleast_3d(published.snow(picture, severity=5))).permute(2, 0, 1) / 255
         difference = ((got[i] + 1) / 2 - expected).abs()
@@ -97,8 +97,8 @@ def test_the_published_motion_blur_runs_the_same_way(published: Any, vertical: b
     flake[15, 15] = 1.0
     std = (0.05 + 16) / 2  # of level 3 at severity 2 of 3
     theirs = published._motion_blur(flake, radius=5, sigma=std, angle=-90.0 if vertical else 0.0)
-    state = {"flakes": torch.from_numpy(flake)[None], "vertical": torch.tensor([vertical])}
-    layers = theirs, ours.snow(torch.tensor([2]), state)[0].numpy()
+    drawn = {"flakes": torch.from_numpy(flake)[None], "vertical": torch.tensor([vertical])}
+    layers = theirs, ours.snow(torch.tensor([2]), drawn)[0].numpy()
     profiles = []
     for layer in layers:
         line = layer[:, 15] if vertical else layer[15]
@@ -132,12 +132,12 @@ def test_flakes_are_an_enlarged_part(size: int, level: int, crop: str, zoom: str
 @pytest.mark.parametrize("shared", [1, 7, 32])
 def test_who_shares_a_pattern(shared: int) -> None:
     """`shared` consecutive images, from 0 on, have one pattern and one direction; half of the patterns are vertical."""
-    state = build(16, shared=shared).draw(torch.arange(64), SEED)
+    drawn = build(16, shared=shared).draw(torch.arange(64), SEED)
     groups = torch.arange(64) // shared
-    for value in state.values():
+    for value in drawn.values():
         for group in groups.unique():
             assert (value[groups == group] == value[groups == group][:1]).all()
-    flakes = state["flakes"].flatten(1)
+    flakes = drawn["flakes"].flatten(1)
     same = (flakes[:, None] == flakes[None]).all(dim=2)
     assert torch.equal(same, groups[:, None] == groups[None])
     many = build(2, shared=1).draw(torch.arange(4000), SEED)["vertical"].double()
@@ -148,8 +148,8 @@ def test_a_flake_at_the_threshold() -> None:
     """It stays, and falls away when it is smaller by the last bit of a float64."""
     ours = degradations.build({"name": "snow", "T": 3, "level": 3}, 16)
     for value, stays in ((1.15, True), (np.nextafter(1.15, 0), False)):
-        state = {"flakes": torch.full((1, 16, 16), value, dtype=torch.float64), "vertical": torch.tensor([False])}
-        assert bool(ours.snow(torch.tensor([1]), state).sum() > 0) == stays
+        drawn = {"flakes": torch.full((1, 16, 16), value, dtype=torch.float64), "vertical": torch.tensor([False])}
+        assert bool(ours.snow(torch.tensor([1]), drawn).sum() > 0) == stays
 
 
 def test_snow_grows() -> None:

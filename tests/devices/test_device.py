@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from coldbench import degradations, models
 from coldbench.core import rng
 from coldbench.core.config import SampleSet
-from coldbench.core.experiment import Experiment, Network, Pipeline, Training
+from coldbench.core.experiment import Experiment, Network, Preprocessing, Training
 from coldbench.data import preprocessing
 from coldbench.degradations import DEGRADATIONS, Degradation, base
 from coldbench.degradations.mixing import Animorphosis, Mixing
@@ -33,7 +33,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 SPECS = [
     pytest.param({"name": name, **example}, id=f"{name}-{k}")
     for name, kind in DEGRADATIONS.items()
-    for k, example in enumerate(kind.examples)
+    for k, example in enumerate(kind.test_params)
 ]
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 3, 16, 16), dtype=np.uint8)
 
@@ -41,13 +41,13 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (7, 3, 16, 16), dtype=np.uint
 @pytest.fixture
 def pretend(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
     """Enter it and make tensors on GPU; what is kept of them by caches is forgotten afterwards."""
-    monkeypatch.setattr(base, "check_input", lambda degradation, x0, t, state: None)
+    monkeypatch.setattr(base, "check_input", lambda degradation, x0, t, drawn: None)
     monkeypatch.setattr(rng, "derive", lambda seed, purpose: seed)
     monkeypatch.setattr(preprocessing, "chosen", lambda seed, position, count: np.arange(len(position)) % count)
     monkeypatch.setattr(torch, "unique", lambda x, return_inverse: (x, torch.arange(len(x), device=x.device)))
     partner = lambda self, indices, seed: {"z": torch.zeros(len(indices), 3, 16, 16, device=indices.device)}  # noqa: E731
     monkeypatch.setattr(Animorphosis, "draw", partner)
-    caches = (base._tables, ssim._smoothing)
+    caches = (base._precomputed, ssim._smoothing)
     for cache in caches:
         cache.cache_clear()
     yield FakeTensorMode(allow_non_fake_inputs=True)
@@ -58,8 +58,8 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
 def built(spec: dict[str, Any], mode: FakeTensorMode) -> Degradation:
     """The degradation; its tables, which NumPy composes, lie in main memory without their values."""
     degradation = degradations.build(spec, 16, IMAGES if "partner" in spec else None)
-    if isinstance(degradation, base.Tabled):
-        here = base._tables(degradation)._on
+    if isinstance(degradation, base.Precomputed):
+        here = base._precomputed(degradation)._on
         here[CPU] = mode.from_tensor(here[CPU])
     return degradation
 
@@ -83,14 +83,14 @@ def test_degradations_and_samplers(pretend: FakeTensorMode, spec: dict[str, Any]
         )
         begin = origin.begin(range(4))
         assert begin.x0 is not None
-        assert on_gpu(begin.x, begin.x0, *begin.state.values())
+        assert on_gpu(begin.x, begin.x0, *begin.drawn.values())
         t = torch.ones(4, dtype=torch.int64, device=GPU)
-        assert on_gpu(degradations.observe(degradation, begin.x0, t, begin.state))
+        assert on_gpu(degradations.network_input(degradation, begin.x0, t, begin.drawn))
         for method in METHODS:
             if method in NEED_MIXING and not isinstance(degradation, Mixing):
                 continue
-            some = {"every": max(1, degradation.T // 4), "fresh": begin.fresh}
-            for step in sample(lambda x, s: x, degradation, begin.x, begin.state, method, **some):
+            some = {"stride": max(1, degradation.T // 4), "redraw": begin.redraw}
+            for step in sample(lambda x, s: x, degradation, begin.x, begin.drawn, method, **some):
                 assert on_gpu(step.x)
 
 
@@ -99,17 +99,17 @@ def test_starts(pretend: FakeTensorMode, kind: str) -> None:
     spec: dict[str, Any] = {
         "means": {"name": "blur", "T": 4, "kernel": 5, "std": 2.0},
         "grid": {"name": "superresolution", "T": 2},
-        "colour": {"name": "inpainting_generation", **DEGRADATIONS["inpainting_generation"].examples[0]},
-        "partner": {"name": "animorphosis", **DEGRADATIONS["animorphosis"].examples[0]},
-        "noise": {"name": "noise", **DEGRADATIONS["noise"].examples[0]},
+        "colour": {"name": "inpainting_generation", **DEGRADATIONS["inpainting_generation"].test_params[0]},
+        "partner": {"name": "animorphosis", **DEGRADATIONS["animorphosis"].test_params[0]},
+        "noise": {"name": "noise", **DEGRADATIONS["noise"].test_params[0]},
     }[kind]
     degradation, mixture = built(spec, pretend), None
     if kind in priors.FITTED:
         d = 3 * (priors._side(degradation) ** 2 if kind == "grid" else 1)
         mixture = priors.Mixture(np.array([0.5, 0.5]), np.zeros((2, d)), np.stack([np.eye(d)] * 2))
     with pretend:
-        x, state = priors.draw(kind, degradation, torch.arange(4, device=GPU), 1, 3, mixture, noise_level=0.002)
-        assert on_gpu(x, *state.values())
+        x, drawn = priors.draw(kind, degradation, torch.arange(4, device=GPU), 1, 3, mixture, noise_level=0.002)
+        assert on_gpu(x, *drawn.values())
         assert x.shape == (4, 3, 16, 16)
 
 
@@ -122,10 +122,12 @@ def test_training_and_restoring(
     pretend: FakeTensorMode, monkeypatch: pytest.MonkeyPatch, experiment: Experiment, network: Network
 ) -> None:
     """Two updates, one of them with the moving average's rule, of images that are cropped and flipped; then R."""
-    experiment = experiment.model_copy(update={"images": Pipeline(resize=19, pad=1, flip=True), "network": network})
+    experiment = experiment.model_copy(
+        update={"preprocessing": Preprocessing(resize=19, pad=1, flip=True), "network": network}
+    )
     degradation = built(experiment.degradation, pretend)
     larger = np.zeros((9, 3, 19, 19), np.uint8)
-    training = Training(updates=2, total_batch=8, accumulation=2, ema_every=2)
+    training = Training(max_steps=2, batch_size=8, grad_accumulation=2, ema_update_every=2)
     with pretend:
         with GPU:
             net = models.build(network, 3, 16).train()
@@ -144,9 +146,9 @@ def test_training_and_restoring(
                 for first in (8 * step, 8 * step + 4)
             ]
             assert all(on_gpu(*batch) for batch in batches)
-            loss, norm = loop.update(net, average, adam, batches, training, step)
+            loss, norm = loop.optimizer_step(net, average, adam, batches, training, step)
             assert on_gpu(loss, norm, *average.values())
-        restored = models.restorer(net, tile=3)(torch.zeros(4, 3, 16, 16, device=GPU), 2)
+        restored = models.restorer(net, inference_batch=3)(torch.zeros(4, 3, 16, 16, device=GPU), 2)
         assert on_gpu(restored)
         assert (restored.shape, restored.dtype) == ((4, 3, 16, 16), torch.float32)
 

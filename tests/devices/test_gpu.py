@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from coldbench import data, models
-from coldbench.core.config import About, Cell, Sampling
-from coldbench.core.experiment import Experiment, Network, Pipeline
+from coldbench.core.config import Cell, RunMetadata, Sampling
+from coldbench.core.experiment import Experiment, Network, Preprocessing
 from coldbench.core.interrupts import Interrupted
 from coldbench.evaluation import evaluate
 from coldbench.sampling import manifest as sampled
@@ -35,8 +35,8 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 CONVNEXT = Network(dim=16, dim_mults=[1, 2])
 DDPM = Network(name="unet_ddpm", dim=16, dim_mults=[1, 2], dropout=0.2, attention=8)
 NETWORKS = pytest.mark.parametrize("network", [CONVNEXT, DDPM], ids=lambda network: network.name)
-ABOUT = About(
-    name="tiny", protocol="test", budget="smoke", run="tiny-test", title="Tiny", cell=Cell(), default=True, because=""
+ABOUT = RunMetadata(
+    name="tiny", protocol="test", budget="smoke", run="tiny-test", title="Tiny", cell=Cell(), default=True, rationale=""
 )  # fmt: skip
 FAST = distributed.Options(compile=True, channels_last=True)
 
@@ -58,7 +58,7 @@ def of(experiment: Experiment, network: Network, **training: Any) -> Experiment:
     """All that draws random numbers at once: windows, flips, masks, and dropout where the network has it."""
     told = experiment.training.model_copy(update=training)
     return experiment.model_copy(
-        update={"network": network, "images": Pipeline(resize=19, pad=1, flip=True), "training": told}
+        update={"network": network, "preprocessing": Preprocessing(resize=19, pad=1, flip=True), "training": told}
     )
 
 
@@ -114,7 +114,7 @@ def test_a_stopped_training_ends_with_the_bits_of_an_undisturbed_one(
     """Twice undisturbed, and once stopped after five of twelve updates."""
     wanted = of(experiment, network, precision=precision)
     first, second = (trained(wanted, larger, tmp_path / name, GPU) for name in ("first", "second"))
-    original, calls = loop.update, []
+    original, calls = loop.optimizer_step, []
 
     def update(*args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
@@ -127,7 +127,7 @@ def test_a_stopped_training_ends_with_the_bits_of_an_undisturbed_one(
     with pytest.raises(Interrupted):
         trained(wanted, larger, tmp_path / "stopped", GPU)
     stopped = trained(wanted, larger, tmp_path / "stopped", GPU)
-    assert len(calls) == wanted.training.updates
+    assert len(calls) == wanted.training.max_steps
     for key in first:
         assert torch.equal(first[key], second[key]), key
         assert torch.equal(first[key], stopped[key]), key
@@ -136,9 +136,9 @@ def test_a_stopped_training_ends_with_the_bits_of_an_undisturbed_one(
 
 def test_compiled_in_half_precision_it_learns_the_same(experiment: Experiment, larger: Path, tmp_path: Path) -> None:
     """As the short budgets train: compiled, channels-last, bf16."""
-    plain = of(experiment, CONVNEXT, updates=60)
+    plain = of(experiment, CONVNEXT, max_steps=60)
     trained(plain, larger, tmp_path / "plain", GPU)
-    half = of(experiment, CONVNEXT, updates=60, precision="bf16")
+    half = of(experiment, CONVNEXT, max_steps=60, precision="bf16")
     trained(half, larger, tmp_path / "fast", GPU, options=FAST)
     a, b = (np.array(losses(tmp_path / name)) for name in ("plain", "fast"))
     assert a[-10:].mean() < 0.8 * a[:5].mean()
@@ -150,12 +150,12 @@ def test_compiled_in_half_precision_it_learns_the_same(experiment: Experiment, l
 @pytest.fixture
 def model(experiment: Experiment, larger: Path, tmp_path: Path) -> Path:
     """A model trained on the GPU for a little while."""
-    trained(of(experiment, CONVNEXT, updates=60), larger, tmp_path / "model", GPU)
+    trained(of(experiment, CONVNEXT, max_steps=60), larger, tmp_path / "model", GPU)
     return tmp_path / "model/model.safetensors"
 
 
 def images(model: Path, larger: Path, folder: Path, device: torch.device, **sampling: Any) -> dict[str, np.ndarray]:
-    told = Sampling(**{"images": 23, "tile": 8, **sampling})
+    told = Sampling(**{"images": 23, "inference_batch": 8, **sampling})
     shards.run(model, larger, folder / "samples.json", folder / "shards", told, device)
     return {method: sampled.read(folder / "samples.json", method) for method in told.methods}
 

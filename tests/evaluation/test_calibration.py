@@ -29,7 +29,7 @@ READINGS = ROOT / "workflow/config/calibration.yaml"
 PAPER = ROOT / "workflow/paper/tables.csv"
 REAL = ROOT.parent / "shared" / "data"
 CPU = torch.device("cpu")
-MASK = {"name": "inpainting", "T": 3, "std": 2.0, "rate": 1.0, "centre_low": 0, "centre_high": 31, "discrete": True}
+MASK = {"name": "inpainting", "T": 3, "std": 2.0, "rate": 1.0, "centre_low": 0, "centre_high": 31, "quantized": True}
 
 
 def plan_of(**row: Any) -> interpretations.Calibration:
@@ -39,7 +39,7 @@ def plan_of(**row: Any) -> interpretations.Calibration:
         "row": "MNIST",
         "dataset": "digits",
         "degradation": MASK,
-        "readings": {"plain": {"because": ""}},
+        "readings": {"plain": {"rationale": ""}},
     }
     return interpretations.load(yaml.safe_dump({"rows": {"row": {**base, **row}}}), "test")
 
@@ -47,7 +47,7 @@ def plan_of(**row: Any) -> interpretations.Calibration:
 def test_values_are_those_of_the_metrics_own_code() -> None:
     """One reading with crop and truncation, put together by hand from PIL's images and pytorch-msssim."""
     images = {"resize": 35, "crop": 32}
-    plan = plan_of(readings={"zoom": {"because": "", "images": images}})
+    plan = plan_of(readings={"zoom": {"rationale": "", "preprocessing": images}})
     records = calibration.run(plan, Path(), CPU, 60)
     every = data.dataset("digits").build(Path(), 35, "test")
     crop = np.stack([next(every)[:, 2:34, 2:34] for _ in range(60)])
@@ -115,15 +115,15 @@ def test_labels() -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"readings": {"r": {"because": "", "degradatoin": {}}}}, ["degradatoin", "did you mean"]),
+        ({"readings": {"r": {"rationale": "", "degradatoin": {}}}}, ["degradatoin", "did you mean"]),
         (
-            {"readings": {"r": {"because": "", "degradation": {"stdd": 1.0}}}},
+            {"readings": {"r": {"rationale": "", "degradation": {"stdd": 1.0}}}},
             ["row, r", "'stdd'", "did you mean 'std'"],
         ),
-        ({"readings": {"r": {"because": "", "metric": "psnr"}}}, ["metric", "psnr"]),
-        ({"readings": {"r": {"because": "", "steps_short": 4}}}, ["row, r", "steps_short", "0…2"]),
-        ({"readings": {"r": {"because": "", "images": {"crop": 40}}}}, ["row, r", "crop 40", "32"]),
-        ({"readings": {"r": {"because": "", "images": {"crop": 8}}}}, ["row, r", "11"]),
+        ({"readings": {"r": {"rationale": "", "metric": "psnr"}}}, ["metric", "psnr"]),
+        ({"readings": {"r": {"rationale": "", "steps_short": 4}}}, ["row, r", "steps_short", "0…2"]),
+        ({"readings": {"r": {"rationale": "", "preprocessing": {"crop": 40}}}}, ["row, r", "crop 40", "32"]),
+        ({"readings": {"r": {"rationale": "", "preprocessing": {"crop": 8}}}}, ["row, r", "11"]),
         ({"dataset": "mnisst"}, ["'mnisst'", "did you mean 'mnist'"]),
         ({"degradation": {"name": "snoww"}}, ["'snoww'", "did you mean 'snow'"]),
         ({"draws": 0}, ["draws"]),

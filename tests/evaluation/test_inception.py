@@ -89,7 +89,7 @@ def test_legacy_pytorch_is_clean_fid_on_files(trusted: Path, tmp_path: Path, mon
 
     x = images()
     for index, picture in enumerate(x):
-        levels = inception.eight_bit(picture).permute(1, 2, 0).numpy()
+        levels = inception.quantize(picture).permute(1, 2, 0).numpy()
         Image.fromarray(levels).save(tmp_path / f"{index}.png")
     values = torch.load(trusted / weights.PORT.name, weights_only=True)
     monkeypatch.setattr(inception_pytorch, "load_state_dict_from_url", lambda *_, **__: values)
@@ -109,7 +109,7 @@ def test_eight_bit_is_what_torchvision_writes(tmp_path: Path) -> None:
 
     x = images()[0]
     save_image(x, tmp_path / "a.png")
-    difference = inception.eight_bit(x).int() - torch.from_numpy(np.array(Image.open(tmp_path / "a.png"))).permute(
+    difference = inception.quantize(x).int() - torch.from_numpy(np.array(Image.open(tmp_path / "a.png"))).permute(
         2, 0, 1
     )
     assert difference.abs().max() <= 1

@@ -508,7 +508,7 @@ def paired_features(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_frechet_intervals() -> None:
-    """About ± 1.96 of the standard deviation that the distances, and their differences, of other images show."""
+    """RunMetadata ± 1.96 of the standard deviation that the distances, and their differences, of other images show."""
     target = Statistics(np.zeros(3), np.eye(3), 10_000)
     samples = [paired_features(200, seed) for seed in range(150)]
     a, b = samples[0]
@@ -585,7 +585,7 @@ class Set:
     """A reference set of four batches that counts how often its images are asked for."""
 
     def __init__(self, seed: int = 0) -> None:
-        self.about: dict[str, object] = {"features": "toy", "data": "abc", "split": "train", "n": 12}
+        self.metadata: dict[str, object] = {"features": "toy", "data": "abc", "split": "train", "n": 12}
         self.rows, self.asked = features(12, 3, seed), 0
 
     def batches(self) -> Iterator[Tensor]:
@@ -593,7 +593,7 @@ class Set:
         return iter(torch.from_numpy(self.rows).split(3))
 
     def reference(self, folder: Path, **about: object) -> reference.Reference:
-        return reference.reference(folder, {**self.about, **about}, self.batches, Tensor.numpy)
+        return reference.reference(folder, {**self.metadata, **about}, self.batches, Tensor.numpy)
 
 
 def same(one: reference.Reference, other: reference.Reference) -> bool:
@@ -619,7 +619,7 @@ def test_reference_features_are_made_once(tmp_path: Path, monkeypatch: pytest.Mo
     [path] = (tmp_path / "cache").iterdir()
     assert path.name.startswith("toy-")
     with np.load(path, allow_pickle=False) as stored:
-        assert json.loads(str(stored["about"])) == toy.about
+        assert json.loads(str(stored["about"])) == toy.metadata
 
 
 def test_reference_sets_share_no_file(tmp_path: Path) -> None:
@@ -630,7 +630,7 @@ def test_reference_sets_share_no_file(tmp_path: Path) -> None:
         toy.reference(tmp_path, **about)
         assert (toy.asked, len(list(tmp_path.iterdir()))) == (1, count)
     toy = Set(seed=1)
-    toy.about = dict(reversed(toy.about.items()))
+    toy.metadata = dict(reversed(toy.metadata.items()))
     toy.reference(tmp_path)
     assert toy.asked == 0
 
@@ -698,5 +698,5 @@ def test_reference_that_cannot_be(tmp_path: Path) -> None:
         with pytest.raises(ColdbenchError, match=told):
             toy.reference(tmp_path)
     with pytest.raises(ColdbenchError, match="no images"):
-        reference.reference(tmp_path, toy.about, lambda: [], Tensor.numpy)
+        reference.reference(tmp_path, toy.metadata, lambda: [], Tensor.numpy)
     assert not list(tmp_path.iterdir())

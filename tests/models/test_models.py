@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from coldbench import degradations, models
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Network, Training
-from coldbench.degradations import observe
-from coldbench.training.loop import update
+from coldbench.degradations import network_input
+from coldbench.training.loop import optimizer_step
 
 FULL = SHARED / "golden"
 TOLERANCES = json.loads((GOLDEN / "tolerances.json").read_text())
@@ -204,18 +204,20 @@ def gradient_norms(network: nn.Module, names: list[str]) -> list[float]:
     return [named[key].grad.norm().item() for key in names]
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_golden_loss_and_gradients(grey: nn.Module, accumulation: int) -> None:
+@pytest.mark.parametrize("grad_accumulation", [1, 2])
+def test_golden_loss_and_gradients(grey: nn.Module, grad_accumulation: int) -> None:
     """Loss and gradient norms, per parameter and in total; micro-batches add up to the whole batch."""
     golden = load("loss_blur_mnist_unet_ch1_l1")
     x0, xt = (torch.from_numpy(golden[k]) for k in ("x0", "x_t"))
     t = torch.from_numpy(golden["t_index"]) + 1
-    blurred = observe(degradations.build(BLUR, 32), x0, t, {})
+    blurred = network_input(degradations.build(BLUR, 32), x0, t, {})
     torch.testing.assert_close(blurred, xt, rtol=0, atol=7e-6)
-    size = len(x0) // accumulation
+    size = len(x0) // grad_accumulation
     parts = zip(x0.split(size), xt.split(size), t.split(size), strict=True)
     still = torch.optim.SGD(grey.parameters(), lr=0.0)
-    loss, norm = update(grey, {}, still, parts, Training(total_batch=4, accumulation=accumulation), step=1)
+    loss, norm = optimizer_step(
+        grey, {}, still, parts, Training(batch_size=4, grad_accumulation=grad_accumulation), step=1
+    )
     assert loss.item() == pytest.approx(float(golden["loss"]), rel=1e-5)
     assert norm.item() == pytest.approx(float(golden["grad_norm_total"]), rel=1e-4)
     norms = gradient_norms(grey, golden["parameter_names"].tolist())
@@ -229,10 +231,10 @@ def test_golden_losses_of_every_kind(name: str, request: pytest.FixtureRequest) 
     net, kind = LOSSES[name]
     network = request.getfixturevalue("grey") if net == "net_unet_ch1" else filled(net)
     x0, xt = (torch.from_numpy(golden[k]) for k in ("x0", "x_t"))
-    training = Training(total_batch=len(x0), accumulation=1, loss=kind)
+    training = Training(batch_size=len(x0), grad_accumulation=1, loss=kind)
     still = torch.optim.SGD(network.parameters(), lr=0.0)
     batches = [(x0, xt, torch.from_numpy(golden["t_index"]) + 1)]
-    loss, norm = update(network, {}, still, batches, training, step=1)
+    loss, norm = optimizer_step(network, {}, still, batches, training, step=1)
     assert loss.item() == pytest.approx(float(golden["loss"]), rel=1e-4)
     assert norm.item() == pytest.approx(float(golden["grad_norm_total"]), rel=1e-4)
     norms = gradient_norms(network, golden["parameter_names"].tolist())
@@ -246,13 +248,13 @@ def test_golden_training_loop() -> None:
     network, degradation = filled("net_unet_ch1").train(), degradations.build(BLUR, 32)
     initial = {key: value.clone() for key, value in network.state_dict().items()}
     average = {key: value.clone() for key, value in initial.items()}
-    training = Training(total_batch=4)
+    training = Training(batch_size=4)
     optimizer = torch.optim.Adam(network.parameters(), lr=training.learning_rate)
     x0, t = torch.from_numpy(golden["batches"]), torch.from_numpy(golden["t_index"]) + 1
     losses = []
     for k in range(12):
-        batches = [(x0[i], observe(degradation, x0[i], t[i], {}), t[i]) for i in (2 * k, 2 * k + 1)]
-        loss, _ = update(network, average, optimizer, batches, training, step=2000 + k)
+        batches = [(x0[i], network_input(degradation, x0[i], t[i], {}), t[i]) for i in (2 * k, 2 * k + 1)]
+        loss, _ = optimizer_step(network, average, optimizer, batches, training, step=2000 + k)
         losses.append(loss.item())
     np.testing.assert_allclose(losses, golden["losses"].reshape(12, 2).mean(axis=1), rtol=1e-4)
     assert distance(network.state_dict(), initial) == pytest.approx(float(golden["model_minus_init_l2"]), rel=1e-4)
@@ -279,12 +281,12 @@ class Shift(nn.Module):
     ("step", "share"), [(0, 1.0), (7, 0.0), (10, 1.0), (15, 0.0), (20, 0.1), (21, 0.0), (30, 0.1), (35, 0.0)]
 )
 def test_moving_average(step: int, share: float) -> None:
-    """Every `ema_every` updates: a copy before `ema_start`, from it on 1 − decay of the new weights; else untouched."""
+    """Every `ema_update_every` steps: a copy before `ema_start`, then 1 − decay of the new weights; else untouched."""
     network, average = Shift(), {"weight": torch.tensor(100.0)}
     image = torch.zeros(1, 1, 2, 2)
-    training = Training(total_batch=1, accumulation=1, ema_every=10, ema_start=20, ema_decay=0.9)
+    training = Training(batch_size=1, grad_accumulation=1, ema_update_every=10, ema_start=20, ema_decay=0.9)
     optimizer = torch.optim.SGD(network.parameters(), lr=4.0)
-    loss, norm = update(network, average, optimizer, [(image + 1, image, torch.tensor([1]))], training, step)
+    loss, norm = optimizer_step(network, average, optimizer, [(image + 1, image, torch.tensor([1]))], training, step)
     assert (loss.item(), norm.item()) == (1.0, 1.0)
     assert network.weight.item() == 4.0, "the average is taken after the optimiser's step"
     assert average["weight"].item() == pytest.approx(100 + share * (4 - 100))

@@ -151,7 +151,7 @@ def test_every_layout_gives_the_averaged_weights(experiment, weights, tmp_path, 
     assert equal(safetensors.torch.load_file(out), weights)
     loaded = model_file.load_model(out, 1, CPU)
     assert loaded.experiment == experiment
-    assert loaded.origin == {"imported": "model.pt"}
+    assert loaded.provenance == {"imported": "model.pt"}
     assert list(model_file.load_weights(out)[0]) == list(safetensors.torch.load_file(out))
 
 
@@ -451,7 +451,7 @@ def test_weights_that_are_not_finite_are_refused(experiment, weights, tmp_path, 
     assert "weights are not finite in final_conv.1.bias" in told
 
 
-FAMILIES = [(name, spec) for name, kind in degradations.DEGRADATIONS.items() for spec in kind.examples]
+FAMILIES = [(name, spec) for name, kind in degradations.DEGRADATIONS.items() for spec in kind.test_params]
 PREFIX_OF = {"inpainting": "module.defade_fn.", "snow": "denoise_fn.", "decolorization": "denoise_fn."}
 
 
@@ -468,7 +468,7 @@ def test_export_and_import_give_the_same_bits(experiment, tmp_path, name, spec, 
     released.export_model(model, theirs)
     state = torch.load(theirs, weights_only=True)
     assert state.keys() == {"step", "model", "ema"}
-    assert state["step"] == experiment.training.updates
+    assert state["step"] == experiment.training.max_steps
     assert equal(state["model"], state["ema"])
     prefix = PREFIX_OF.get(name, "module.denoise_fn.")
     ema = dict(state["ema"])
@@ -604,10 +604,10 @@ def test_an_imported_model_is_sampled_as_any_other(experiment, weights, digits, 
     found = {}
     for name in ("imported", "trained"):
         out = tmp_path / name / "samples.json"
-        settings = Sampling(images=5, batch=5, shard=5)
+        settings = Sampling(images=5, batch_size=5, shard_size=5)
         shards.run(tmp_path / f"{name}.safetensors", digits, out, tmp_path / name / "shards", settings, CPU)
         found[name] = manifest.read(out, "tacos")
-        origin = json.loads(out.read_text())["origin"]
+        origin = json.loads(out.read_text())["provenance"]
         assert origin == ({"imported": "theirs.pt"} if name == "imported" else {"world_size": 1})
     assert found["imported"].shape == (5, *data.load(digits, "test").shape[1:])
     np.testing.assert_array_equal(found["imported"], found["trained"])
@@ -627,10 +627,10 @@ def test_whether_a_model_was_imported_is_read_off_its_head(experiment, weights, 
     head = 8 + int.from_bytes(whole[:8], "little")
     path.write_bytes(whole[:head])
     assert grid.was_imported(path)
-    for content in (whole[: head - 1], whole[:7], b"", b"\xff" * 40, bytes(100), b"PK\x03\x04" + whole):
+    for content in (whole[: head - 9], whole[:7], b"", b"\xff" * 40, bytes(100), b"PK\x03\x04" + whole):
         path.write_bytes(content)
         assert not grid.was_imported(path)
-    for about in ("{", "[]", "3", '{"origin": null}', '{"origin": 3}', '{"origin": []}', "{}"):
+    for about in ("{", "[]", "3", '{"provenance": null}', '{"provenance": 3}', '{"provenance": []}', "{}"):
         model_file.save_weights(path, weights, {"experiment": about})
         assert not grid.was_imported(path), about
     safetensors.torch.save_file(weights, path)

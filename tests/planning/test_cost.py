@@ -120,18 +120,20 @@ def test_inception_is_what_is_counted() -> None:
 
 
 @pytest.mark.parametrize("method", ["direct", "naive", "tacos"])
-@pytest.mark.parametrize("part", [{}, {"every": 3}, {"severity": 5}, {"severity": 5, "assumed": 2, "every": 2}])
+@pytest.mark.parametrize(
+    "part", [{}, {"stride": 3}, {"severity": 5}, {"severity": 5, "assumed_severity": 2, "stride": 2}]
+)
 def test_calls_are_those_of_the_sampler(method: str, part: dict[str, Any]) -> None:
     called = []
     degradation = degradations.build({"name": "decolorization", "T": 7}, 16)
     told, x = checked(SampleSet, part, "set"), torch.zeros(1, 3, 16, 16)
-    first = told.assumed or told.severity or degradation.T
+    first = told.assumed_severity or told.severity or degradation.T
 
     def restore(x: Tensor, s: int) -> Tensor:
         called.append(s)
         return x
 
-    list(samplers.sample(restore, degradation, x, {}, method, start=first, every=told.every))
+    list(samplers.sample(restore, degradation, x, {}, method, start=first, stride=told.stride))
     assert cost.calls(told, method, degradation.T) == len(called)
 
 
@@ -150,7 +152,7 @@ def test_the_network_sees_whole_tiles(images: int, shard: int, batch: int, tile:
     for first in range(0, images, shard):
         for where in shards._batches(range(first, min(first + shard, images)), batch, tile):
             restore(torch.zeros(len(where), 1, 2, 2), 1)
-    assert cost.seen(images, Sampling(shard=shard, batch=batch), tile) == shown
+    assert cost.seen(images, Sampling(shard_size=shard, batch_size=batch), tile) == shown
 
 
 # Speed
@@ -176,7 +178,7 @@ def test_another_network_is_scaled_by_its_flops() -> None:
 
 @pytest.mark.parametrize(("stage", "passes"), [("train", 3), ("sample", 1)])
 def test_what_was_not_measured_is_counted(stage: Any, passes: int) -> None:
-    on = Device(title="x", source="y", peak={"fp32": 1e9, "tf32": 3e9}, share={"fp32": 0.5, "tf32": 0.1}, because="z")
+    on = Device(title="x", source="y", peak={"fp32": 1e9, "tf32": 3e9}, share={"fp32": 0.5, "tf32": 0.1}, rationale="z")
     flops = by_formula(SMALL, 1, 16)
     for precision, rate in (("fp32", 0.5e9), ("tf32", 0.3e9), ("bf16", 0.5e9)):
         found = cost.speed(on, SMALL, 1, 16, stage, precision)  # type: ignore[arg-type]
@@ -196,7 +198,7 @@ def test_every_number_of_the_data_file_has_its_source() -> None:
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--dim-mults", type=int, nargs="+")
     for device in cost.devices(DEVICES).values():
-        assert device.because
+        assert device.rationale
         assert bool(device.peak) == bool(device.source)
         for row in device.measured:
             python, script, *arguments = shlex.split(row.command)
@@ -210,10 +212,10 @@ def test_every_number_of_the_data_file_has_its_source() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("devices: {a: {title: x, because: y}}", "both stages must be measured"),
-        ("devices: {a: {title: x, because: y, peak: {fp32: 1e12}, share: {fp32: 0.3}}}", "its source"),
-        ("devices: {a: {title: x, because: y, peak: {fp32: 1e12}, share: {fp32: 0}, source: z}}", "greater than 0"),
-        ("devices: {a: {title: x, because: y, peek: {}}}", "did you mean 'devices.a.peak'?"),
+        ("devices: {a: {title: x, rationale: y}}", "both stages must be measured"),
+        ("devices: {a: {title: x, rationale: y, peak: {fp32: 1e12}, share: {fp32: 0.3}}}", "its source"),
+        ("devices: {a: {title: x, rationale: y, peak: {fp32: 1e12}, share: {fp32: 0}, source: z}}", "greater than 0"),
+        ("devices: {a: {title: x, rationale: y, peek: {}}}", "did you mean 'devices.a.peak'?"),
         ("devices: [", "is not YAML"),
     ],
 )
@@ -233,19 +235,19 @@ def test_bytes_are_those_of_the_files(
 ) -> None:
     """A training, its checkpoints (two kept, two archived), its shards; with 32 channels tensors outweigh names."""
     monkeypatch.setattr(checkpoints, "ARCHIVE_EVERY", 3)
-    training = experiment.training.model_copy(update={"updates": 8, "total_batch": 2})
+    training = experiment.training.model_copy(update={"max_steps": 8, "batch_size": 2})
     told = {"network": Network(dim=32, dim_mults=[1, 2]), "training": training}
     science = experiment.model_copy(update=told)
     cpu, model, work = torch.device("cpu"), tmp_path / "model.safetensors", tmp_path / "work"
     loop.train(science, digits, model, work, cpu, upkeep=loop.Upkeep(checkpoint_every=0.0))
     assert cost.model_bytes(science) == pytest.approx(model.stat().st_size, rel=0.05)
-    states = sum(path.stat().st_size for path in work.glob("update-*.pt"))
+    states = sum(path.stat().st_size for path in work.glob("step-*.pt"))
     assert cost.checkpoint_bytes(science) == pytest.approx(states, rel=0.05)
 
-    sampling = Sampling(images=20, shard=8, methods=["direct", "tacos"])
+    sampling = Sampling(images=20, shard_size=8, methods=["direct", "tacos"])
     shards.run(model, digits, tmp_path / "samples.json", tmp_path / "shards", sampling, cpu)
     written = sum(path.stat().st_size for path in (tmp_path / "shards").glob("*/*.npy"))
-    run = next(iter(grid(tmp_path, "smoke", experiments=["E01"]).made.values()))
+    run = next(iter(grid(tmp_path, "smoke", experiments=["E01"]).report_runs.values()))
     assert cost.shard_bytes(replace(run, experiment=science, sampling=sampling), 99) == pytest.approx(written, rel=0.05)
 
     prepared = sum((digits / f"{split}.npy").stat().st_size for split in data.SPLITS)
@@ -343,7 +345,7 @@ def test_an_imported_model_is_not_trained(tmp_path: Path) -> None:
     found = plan.jobs(grid(tmp_path, experiments=["E01"], imports={"E01-fitted": str(tmp_path / "x.pt")}), H100)
     (job,) = (job for job in found if job.stage == "import")
     assert job.hours == plan.row(found, 1).train == 0
-    assert job.disk == cost.model_bytes(grid(tmp_path, experiments=["E01"]).made["E01-fitted"].experiment)
+    assert job.disk == cost.model_bytes(grid(tmp_path, experiments=["E01"]).report_runs["E01-fitted"].experiment)
 
 
 def test_more_protocols_and_more_seeds_cost_more(tmp_path: Path) -> None:
@@ -456,7 +458,7 @@ def test_the_command_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_paper_is_refused_on_a_cpu_with_the_hours_of_the_plan(paper: Grid) -> None:
-    science = paper.made["E01-fitted"].experiment
+    science = paper.report_runs["E01-fitted"].experiment
     hours = plan.rows(plan.jobs(paper, CPU), 1)["E01-fitted"].train
     with pytest.raises(ColdbenchError) as caught:
         refuse_on_cpu(science, hours * 0.999, DEVICES)

@@ -28,7 +28,7 @@ CONFIG: dict[str, Any] = {
     "budgets": {
         "tiny": {
             "network": {"dim": 8, "dim_mults": [1, 2]},
-            "training": {"updates": 12, "total_batch": 8, "ema_every": 2, "learning_rate": 1e-3},
+            "training": {"max_steps": 12, "batch_size": 8, "ema_update_every": 2, "learning_rate": 1e-3},
             "sampling": {"images": 2},
         }
     },
@@ -54,7 +54,7 @@ class Site:
         self.grid = grid_of(merged(CONFIG, {"results": str(self.results)}, overlay))
 
     def run(self, name: str = "X1-a") -> Run:
-        return self.grid.runs[name]
+        return self.grid.all_runs[name]
 
     def folder(self, name: str = "X1-a") -> Path:
         return self.results / "tiny" / name
@@ -69,13 +69,13 @@ class Site:
 
     def save(self, done: int) -> Path:
         checkpoints.save_state(self.work, done, {"done": done})
-        return self.work / f"update-{done:09d}.pt"
+        return self.work / f"step-{done:09d}.pt"
 
     def finish(self, **origin: Any) -> None:
         model_file.save_model(self.model, {"w": torch.zeros(9)}, self.run().experiment, origin)
 
     def alive(self, state: str, age: float = 0.0, **facts: Any) -> None:
-        known = {"update": 6, "updates": 12, "images_per_second": 2.0, "seconds_left": 24.0, **facts}
+        known = {"step": 6, "max_steps": 12, "images_per_second": 2.0, "seconds_left": 24.0, **facts}
         slurm.sign_of_life(self.work, state, **known)
         written = json.loads((self.work / slurm.SIGN_OF_LIFE).read_text())
         write_json(self.work / slurm.SIGN_OF_LIFE, {**written, "time": NOW - age, "host": "node7"})
@@ -113,9 +113,9 @@ def test_running(site: Site, monkeypatch: pytest.MonkeyPatch):
     site.save(4)
     site.alive("running", age=10)
     line = site.line()
-    assert (line.state, line.update, line.updates, line.host, line.job) == ("running", 6, 12, "node7", "41")
+    assert (line.state, line.step, line.max_steps, line.host, line.job) == ("running", 6, 12, "node7", "41")
     assert line.seconds_left == 14, "what has passed since the sign is over"
-    assert words(line) == "update 6 of 12 · 2 images/s · 0:14 left · on node7, job 41"
+    assert words(line) == "step 6 of 12 · 2 images/s · 0:14 left · on node7, job 41"
     assert words(site.line("X2-a")) == "for the model of X1-a: running"
 
 
@@ -135,9 +135,9 @@ def test_silence_is_death(site: Site, age: float, state: str):
     line = site.line()
     assert line.state == state
     if state == "stopped":
-        assert line.update == 4, "what is saved counts, not what was done"
+        assert line.step == 4, "what is saved counts, not what was done"
         assert line.note == f"no sign of life since {status.date(NOW - age)}"
-        assert "checkpoint at update 4 of 12; goes on when run again" in words(line)
+        assert "checkpoint at step 4 of 12; goes on when run again" in words(line)
 
 
 @pytest.mark.parametrize("saved", [True, False])
@@ -145,11 +145,11 @@ def test_failed(site: Site, saved: bool):
     """A training that ended with an error says which, at once, with or without a checkpoint."""
     if saved:
         site.save(4)
-    site.alive("failed", age=1, error="the loss is not finite at update 5")
+    site.alive("failed", age=1, error="the loss is not finite at step 5")
     line = site.line()
-    assert (line.state, line.update) == ("failed", 4 if saved else 0)
-    assert words(line).endswith("the loss is not finite at update 5 · on node7")
-    assert ("checkpoint at update 4 of 12" in words(line)) == saved
+    assert (line.state, line.step) == ("failed", 4 if saved else 0)
+    assert words(line).endswith("the loss is not finite at step 5 · on node7")
+    assert ("checkpoint at step 4 of 12" in words(line)) == saved
     assert words(site.line("X2-a")) == "for the model of X1-a: failed"
     assert as_text(site.lines().values()).endswith("1 failed, 1 waiting")
 
@@ -158,14 +158,14 @@ def test_stopped(site: Site):
     site.save(6)
     site.alive("stopped", age=7_000)
     line = site.line()
-    assert (line.state, line.update, line.note) == ("stopped", 6, "")
-    assert words(line) == "checkpoint at update 6 of 12; goes on when run again · on node7"
+    assert (line.state, line.step, line.note) == ("stopped", 6, "")
+    assert words(line) == "checkpoint at step 6 of 12; goes on when run again · on node7"
 
 
 def test_died_before_its_first_checkpoint(site: Site):
     site.alive("running", age=1_000)
     line = site.line()
-    assert (line.state, line.update) == ("stopped", 0)
+    assert (line.state, line.step) == ("stopped", 0)
     assert words(line).startswith("begins again when run again · no sign of life since ")
 
 
@@ -173,15 +173,15 @@ def test_a_checkpoint_alone_is_a_stopped_training(site: Site):
     """Trainings of other versions, or whose last sign was never written."""
     for done in (3, 5, 9):
         site.save(done)
-    assert (site.line().state, site.line().update) == ("stopped", 9)
+    assert (site.line().state, site.line().step) == ("stopped", 9)
 
 
 def test_the_checkpoint_is_the_one_that_training_goes_on_from(site: Site):
     site.save(3)
     site.save(9)
-    (site.work / "newest").write_text("update-000000003.pt\n")  # as after a crash between the two writes
-    assert [site.work / "update-000000003.pt"] == status._checkpoints(site.work)[:1] == [checkpoints.newest(site.work)]
-    assert site.line().update == 3
+    (site.work / "newest").write_text("step-000000003.pt\n")  # as after a crash between the two writes
+    assert [site.work / "step-000000003.pt"] == status._checkpoints(site.work)[:1] == [checkpoints.newest(site.work)]
+    assert site.line().step == 3
 
 
 def test_damaged_checkpoints_are_passed_over(site: Site):
@@ -189,8 +189,8 @@ def test_damaged_checkpoints_are_passed_over(site: Site):
     newest = site.save(9)
     newest.write_bytes(newest.read_bytes()[:-100])
     line = site.line()
-    assert (line.state, line.update, line.note) == ("stopped", 3, "the newest checkpoint is damaged")
-    for path in site.work.glob("update-*.pt"):
+    assert (line.state, line.step, line.note) == ("stopped", 3, "the newest checkpoint is damaged")
+    for path in site.work.glob("step-*.pt"):
         path.write_bytes(b"")
     line = site.line()
     assert (line.state, line.note) == ("damaged", "every checkpoint is damaged")
@@ -204,10 +204,10 @@ def test_damaged_sign_of_life(site: Site, text: str):
     (site.work / slurm.SIGN_OF_LIFE).write_text(text, encoding="latin-1")
     assert (site.line().state, site.line().note) == ("damaged", "progress.json is damaged")
     site.save(3)
-    assert (site.line().state, site.line().update) == ("stopped", 3)
+    assert (site.line().state, site.line().step) == ("stopped", 3)
 
 
-@pytest.mark.parametrize("facts", [{"update": -1}, {"updates": "many"}, {"seconds_left": float("nan")}, {"host": 7}])
+@pytest.mark.parametrize("facts", [{"step": -1}, {"max_steps": "many"}, {"seconds_left": float("nan")}, {"host": 7}])
 def test_a_sign_of_life_that_makes_no_sense(site: Site, facts: dict[str, Any]):
     site.alive("running")
     path = site.work / slurm.SIGN_OF_LIFE
@@ -217,7 +217,7 @@ def test_a_sign_of_life_that_makes_no_sense(site: Site, facts: dict[str, Any]):
 
 def test_done(site: Site):
     site.save(12)
-    site.alive("running", update=12)
+    site.alive("running", step=12)
     site.finish(trained_on="a GPU")
     os.utime(site.model, (NOW - 60, NOW - 60))
     line = site.line()
@@ -247,7 +247,7 @@ def test_damaged_models(site: Site):
     for content in (b"", whole[:5], whole[:100], whole[:-1], bytes(len(whole)), whole + b"more"):
         site.model.write_bytes(content)
         assert (site.line().state, site.line().note) == ("damaged", "model.safetensors cannot be read")
-    for metadata in ({}, {"experiment": "no JSON"}, {"experiment": "[]"}, {"experiment": '{"origin": 3}'}):
+    for metadata in ({}, {"experiment": "no JSON"}, {"experiment": "[]"}, {"experiment": '{"provenance": 3}'}):
         model_file.save_weights(site.model, {"w": torch.zeros(9)}, metadata)
         assert site.line().state == "damaged"
 
@@ -271,7 +271,7 @@ def test_stages(site: Site):
     shard = shards.Shard("test", "direct", range(2), site.folder() / "shards" / "test-0")
     shard.write(torch.zeros(2, 1, 4, 4).numpy())
     assert stages() == ("partly", "")
-    write_json(manifest, dict.fromkeys(["experiment", "model", "data", "device", "origin", "sets", "shards"]))
+    write_json(manifest, dict.fromkeys(["experiment", "model", "data", "device", "provenance", "sets", "shards"]))
     os.utime(manifest, (200, 200))
     assert stages() == ("done", "")
     pd.DataFrame({"value": [1.0]}).to_parquet(scores)
@@ -305,12 +305,12 @@ def test_a_real_training(tmp_path: Path, digits: Path):
     with pytest.raises(loop.Interrupted):
         loop.train(*arguments, upkeep=loop.Upkeep(stop_after=0.0))
     stopped = states(site.grid, site.results, time.time())[0]
-    assert (stopped.state, stopped.update, stopped.note) == ("stopped", 1, "")
+    assert (stopped.state, stopped.step, stopped.note) == ("stopped", 1, "")
     assert stopped.host
     loop.train(*arguments)
-    assert status.Sign.model_validate_json((site.work / slurm.SIGN_OF_LIFE).read_text()).update == 12
+    assert status.Sign.model_validate_json((site.work / slurm.SIGN_OF_LIFE).read_text()).step == 12
     done = states(site.grid, site.results, time.time())[0]
-    assert (done.state, done.updates) == ("done", 12)
+    assert (done.state, done.max_steps) == ("done", 12)
     assert done.device.startswith("CPU")
     assert done.time == pytest.approx(time.time(), abs=60)
 

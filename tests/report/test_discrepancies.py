@@ -53,7 +53,7 @@ def test_alternatives_are_protocols_that_there_are() -> None:
         assert set(question.also) <= protocols, key
         for place in question.also:
             name, protocol = place.split(".")
-            assert not mentions(key, GRID[name]["protocols"][protocol]["because"]), f"{key}: {place} names it already"
+            assert not mentions(key, GRID[name]["protocols"][protocol]["rationale"]), f"{key}: {place} names it already"
 
 
 def test_a_number_is_not_found_in_a_longer_one() -> None:
@@ -68,7 +68,7 @@ def test_choices_are_read_from_the_protocols() -> None:
         ("fitted", ("E01",), True),
         ("paper", ("E01",), False),
     ]
-    assert first[0].because == GRID["E01"]["protocols"]["fitted"]["because"]
+    assert first[0].rationale == GRID["E01"]["protocols"]["fitted"]["rationale"]
     assert first[1].changes == "degradation: T: 40"
     shared = [c for c in found()["D6"].choices if c.protocol == "released" and "E04" in c.experiments]
     assert [c.experiments for c in shared] == [("E04", "E05")]
@@ -94,7 +94,7 @@ def test_evidence_is_read_from_the_calibration() -> None:
 
 
 def test_evidence_is_read_from_the_scores() -> None:
-    run = replace(SCORE, because="20 blur steps (D1)")
+    run = replace(SCORE, rationale="20 blur steps (D1)")
     noise = replace(
         SCORE, run="E14", table="5", row="CelebA, noise", set="noise", method="naive", metric="frechet_gabor"
     )
@@ -110,7 +110,7 @@ def test_evidence_is_read_from_the_scores() -> None:
 
 
 def test_the_page_escapes_and_links_only_what_is_there() -> None:
-    d = found(scores=(replace(SCORE, run="<script>x", because="(D1)"),))
+    d = found(scores=(replace(SCORE, run="<script>x", rationale="(D1)"),))
     html = view.page(list(d.values()), None, ["discrepancies.html", "index.html"])
     assert "&lt;script&gt;x" in html
     assert "<script" not in html

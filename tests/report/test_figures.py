@@ -30,7 +30,7 @@ from coldbench.sampling import manifest as sampled
 from coldbench.sampling import shards, trajectories
 
 CPU = torch.device("cpu")
-LOG = '{"update": 1, "loss": 0.5, "images_per_second": 3.0, "seconds": 61.0}\n'
+LOG = '{"step": 1, "loss": 0.5, "images_per_second": 3.0, "seconds": 61.0}\n'
 
 
 def tiles_of(sprite: Sprite) -> np.ndarray:
@@ -98,8 +98,8 @@ def test_sprites_are_bounded() -> None:
 def drawn(digits: Path, experiment: Experiment, tmp_path: Path) -> Path:
     """The folder of a tiny run that restores, with its pictures."""
     model = untrained(tmp_path / "model.safetensors", experiment)
-    sets = {"test": {}, "half": {"severity": 2}, "leaps": {"every": 3, "methods": ["tacos"]}}
-    sampling = Sampling(images=17, sets=sets, frames=3)
+    sets = {"test": {}, "half": {"severity": 2}, "leaps": {"stride": 3, "methods": ["tacos"]}}
+    sampling = Sampling(images=17, sets=sets, max_frames=3)
     shards.run(model, digits, tmp_path / "samples.json", tmp_path / "shards", sampling, CPU)
     (tmp_path / "model.jsonl").write_text(LOG)
     gallery.draw(
@@ -176,7 +176,7 @@ def test_distances_of_fewer_images(drawn: Path, digits: Path, experiment: Experi
 
 def test_a_generation_has_no_originals_but_a_sheet(photos: Path, experiment: Experiment, tmp_path: Path) -> None:
     degradation = {"name": "blur", "T": 3, "kernel": 5, "std": 1.0, "schedule": "constant", "padding": "circular",
-                   "discrete": True}  # fmt: skip
+                   "quantized": True}  # fmt: skip
     science = experiment.model_copy(update={"degradation": degradation, "dataset": "photos"})
     model = untrained(tmp_path / "model.safetensors", science, channels=3)
     sampling = Sampling(images=19, sets={"broken": {"start": {"kind": "means", "noise_level": 0.002}}})
@@ -192,7 +192,7 @@ def test_a_generation_has_no_originals_but_a_sheet(photos: Path, experiment: Exp
     assert methods is not None
     assert np.array_equal(tiles_of(sheet), shown(sampled.read(tmp_path / "samples.json", "tacos", "broken")))
     assert methods.columns == ("degraded", "direct", "naive", "tacos")
-    assert (found.distances, found.mark) == ((), MARK)
+    assert (found.distances, found.watermark) == ((), MARK)
 
 
 @pytest.fixture(scope="session")
@@ -315,8 +315,8 @@ def measured(tmp_path: Path) -> tuple[list[Pictures], tuple[Score, ...]]:
     base = pictures(tmp_path, "E01", T=20)
     row = {"set": "test", "method": "tacos", "reference": "test", "value": 9.0, "low": 8.0, "high": 10.0, "n": 4}
     base = replace(base, distances=(row,))
-    told = {"every_9": {**PLAIN, "every": 9}, "half": {**PLAIN, "severity": 10},
-            "wrong": {**PLAIN, "severity": 10, "assumed": 5}}  # fmt: skip
+    told = {"every_9": {**PLAIN, "stride": 9}, "half": {**PLAIN, "severity": 10},
+            "wrong": {**PLAIN, "severity": 10, "assumed_severity": 5}}  # fmt: skip
     other = replace(pictures(tmp_path, "A4", T=20, sets=told, cell=Cell()), model=base.model)
     scores = (
         scored("E01-a", "test", "tacos", 0.7),
@@ -409,8 +409,8 @@ def test_pages_say_what_is_missing_and_show_what_is_there(tmp_path: Path) -> Non
 
 def test_pages_escape_names(tmp_path: Path) -> None:
     evil = "<script>alert('x')</script>"
-    run = pictures(tmp_path / "in", "E01", title=evil, because=evil)
-    run = replace(run, science={**run.science, "dataset": evil}, origin={"imported": evil})
+    run = pictures(tmp_path / "in", "E01", title=evil, rationale=evil)
+    run = replace(run, experiment={**run.experiment, "dataset": evil}, provenance={"imported": evil})
     out = tmp_path / "out" / "figures.html"
     for path in runs.write(figures.load_plan(PLAN), (), [run], out):
         assert "<script>alert" not in path.read_text()

@@ -22,7 +22,7 @@ from coldbench.report.layout import COLUMNS, heading
 from coldbench.report.navigation import render
 from coldbench.report.page import banner, index_page, runs_of, scorecard, table_page
 from coldbench.report.tables import Cell, TableView, table_view, tables_of
-from coldbench.report.verdict import KINDS, judge, named, quantity, shown
+from coldbench.report.verdict import KINDS, judge, metric_name, quantity, shown
 
 
 def printed(cell: str) -> PaperCell:
@@ -123,7 +123,7 @@ def test_verdict_without_a_value_or_a_counterpart() -> None:
 )
 def test_a_metric_is_named_with_all_it_depends_on(metric: str, reference: str, what: str, name: str) -> None:
     assert quantity(metric) == what
-    assert named(score(metric=metric, reference=reference)) == name
+    assert metric_name(score(metric=metric, reference=reference)) == name
 
 
 def test_shown_keeps_a_cell_short() -> None:
@@ -325,10 +325,10 @@ def test_pages_say_what_a_fid_depends_on() -> None:
 def test_page_escapes_names_and_survives_odd_values() -> None:
     evil = '<script>alert("x")</script>'
     scores = (
-        score(run=evil, because=evil, title=evil, provenance=json.dumps({evil: evil})),
-        score(run=evil, because=evil, title=evil, metric="ssim", value=math.nan, low=math.nan, high=math.nan),
+        score(run=evil, rationale=evil, title=evil, provenance=json.dumps({evil: evil})),
+        score(run=evil, rationale=evil, title=evil, metric="ssim", value=math.nan, low=math.nan, high=math.nan),
         score(
-            run=evil, because=evil, title=evil, method="tacos", metric="frechet_gabor", reference="test", value=1e300
+            run=evil, rationale=evil, title=evil, method="tacos", metric="frechet_gabor", reference="test", value=1e300
         ),
     )
     html = index_page([table_view("1", scores, PAPER)], scores)
@@ -369,7 +369,7 @@ def test_banner_warns(scores: Scores, title: str, says: str) -> None:
     assert warning
     assert warning.title == title
     assert says in warning.text
-    assert warning.mark in table_page(table_view("1", scores, PAPER), scores)
+    assert warning.watermark in table_page(table_view("1", scores, PAPER), scores)
 
 
 def test_no_banner_for_a_replication() -> None:

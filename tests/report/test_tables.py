@@ -35,7 +35,7 @@ def score(**changes: Any) -> Any:
 
 def hostile() -> Scores:
     """Every verdict, an erratum, a huge value, no number, and a name that must be escaped everywhere."""
-    names = {"run": EVIL, "because": EVIL, "title": EVIL, "protocol": EVIL, "dataset_title": EVIL}
+    names = {"run": EVIL, "rationale": EVIL, "title": EVIL, "protocol": EVIL, "dataset_title": EVIL}
     cifar = {"run": "E02", "row": "CIFAR-10"}
     return (
         score(**names),
@@ -243,7 +243,7 @@ def test_json_twin_round_trips() -> None:
 
 
 def test_json_twin_has_the_whole_provenance() -> None:
-    told = {"commit": "abc", "training": {"updates": 5, "rates": [0.1]}, "bad": math.nan}
+    told = {"commit": "abc", "training": {"max_steps": 5, "rates": [0.1]}, "bad": math.nan}
     scores = (score(provenance=json.dumps(told)),)
     folders: Folders = {("E01-fitted", "paper"): Path("results/paper/E01-fitted")}
     value = json.loads(table_json(table_view("1", scores, PAPER), folders))

@@ -12,7 +12,7 @@ from coldbench.core.errors import ColdbenchError
 from coldbench.sampling import priors
 
 RELEASED = SHARED / "golden"
-BLUR = {"name": "blur", "T": 4, "kernel": 5, "std": 1.0, "discrete": True}
+BLUR = {"name": "blur", "T": 4, "kernel": 5, "std": 1.0, "quantized": True}
 
 
 def pictures(count: int, size: int = 16) -> torch.Tensor:

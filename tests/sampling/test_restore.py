@@ -51,7 +51,7 @@ def save(path: Path, experiment: Experiment, channels: int = 1, **change: Any) -
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nine images are three tiles."""
-    monkeypatch.setitem(models.TILE, "cpu", 4)
+    monkeypatch.setitem(models.INFERENCE_BATCH, "cpu", 4)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def digits_16(digits: Path, experiment: Experiment) -> np.ndarray:
     """Nine test images under their masks, uint8 (9, 16, 16)."""
     D = degradations.build(experiment.degradation, 16)
     x0 = from_uint8(np.array(data.load(digits, "test")[:9]), CPU)
-    x = degradations.start(D, x0, D.draw(torch.arange(9), rng.derive(SEED, "test")))
+    x = degradations.initial_xt(D, x0, D.draw(torch.arange(9), rng.derive(SEED, "test")))
     return (to_unit_interval(x) * 255).round().to(torch.uint8).numpy()[:, 0]
 
 
@@ -119,7 +119,7 @@ def by_samplers(
     with torch.inference_mode():
         x = from_uint8(inputs, CPU)
         network = models.restorer(loaded.network)
-        for step in samplers.sample(network, D, x, state, fresh=fresh, **{"method": "tacos", **options}):
+        for step in samplers.sample(network, D, x, state, redraw=fresh, **{"method": "tacos", **options}):
             x = step.x
     return np.clip(np.rint(to_unit_interval(x).numpy() * 255), 0, 255).astype(np.uint8)
 
@@ -141,7 +141,7 @@ def close(found: dict[str, np.ndarray], expected: np.ndarray) -> None:
         {"method": "resampled"},
         {"method": "naive_resampled"},
         {"method": "direct", "severity": 2},
-        {"severity": 3, "every": 2},
+        {"severity": 3, "stride": 2},
         {"severity": 4},
     ],
     ids=str,
@@ -160,7 +160,7 @@ def test_methods_of_noise(experiment, source, digits_16, tmp_path, method):
 
 
 def test_the_outcome_differs_by_method_severity_step_and_seed(model, source, tmp_path):
-    options = [{}, {"method": "naive"}, {"method": "direct"}, {"severity": 3}, {"every": 2}, {"seed": 6}]
+    options = [{}, {"method": "naive"}, {"method": "direct"}, {"severity": 3}, {"stride": 2}, {"seed": 6}]
     found = [run(model, source, tmp_path / str(place), **each) for place, each in enumerate(options)]
     for one, other in itertools.combinations(found, 2):
         assert np.abs(one["2.png"].astype(int) - other["2.png"]).max() > 3
@@ -214,14 +214,14 @@ def test_values_are_clipped_and_rounded_to_nearest():
 
 
 def test_the_result_names_everything(model, source, tmp_path, experiment):
-    run(model, source, tmp_path / "out", method="naive", severity=3, every=2, state={"centre": " 3,12"})
+    run(model, source, tmp_path / "out", method="naive", severity=3, stride=2, state={"centre": " 3,12"})
     facts = json.loads((tmp_path / "out" / "restored.json").read_text())
     digest = hashlib.sha256(model.read_bytes()).hexdigest()
     assert facts.pop("experiment") == experiment.model_dump()
     images = facts.pop("images")
     assert facts == {
-        "model": digest, "method": "naive", "severity": 3, "every": 2, "seed": SEED, "state": {"centre": [3, 12]},
-        "partner": None, "resize": False, "official_shift": False, "origin": {}, "device": "cpu",
+        "model": digest, "method": "naive", "severity": 3, "stride": 2, "seed": SEED, "state": {"centre": [3, 12]},
+        "partner": None, "resize": False, "released_shift": False, "provenance": {}, "device": "cpu",
     }  # fmt: skip
     assert [image["file"] for image in images][3:6] == ["04.png", "10.PNG", "a/2.png"]
     for image in images:
@@ -425,8 +425,8 @@ def test_damaged_images_are_named_before_any_work(model, source, tmp_path):
         ({"method": "estimated"}, "method estimated needs noise or another picture, not inpainting"),
         ({"severity": 5}, "severity 5 is out of range: the model's inpainting has 1…4"),
         ({"severity": 0}, "severity 0 is out of range"),
-        ({"every": 0}, "every and batch must be 1 or more, not 0 and 64"),
-        ({"batch": 0}, "every and batch must be 1 or more, not 1 and 0"),
+        ({"stride": 0}, "stride and batch must be 1 or more, not 0 and 64"),
+        ({"batch": 0}, "stride and batch must be 1 or more, not 1 and 0"),
     ],
 )
 def test_settings_that_cannot_be(model, source, tmp_path, options, words):
@@ -671,7 +671,8 @@ def test_a_process_killed_outright_goes_on(model, source, tmp_path):
     for place in range(91):
         write(source / "more" / f"{place}.png", np.full((16, 16), place, np.uint8))
     script = (
-        "import sys, torch; from pathlib import Path; from coldbench.restore import restore; torch.set_num_threads(1); "
+        "import sys, torch; from pathlib import Path; from coldbench.sampling.restore import restore; "
+        "torch.set_num_threads(1); "
         f"restore(*map(Path, sys.argv[1:]), torch.device('cpu'), seed={SEED}, batch=1)"
     )
     out = tmp_path / "out"
@@ -704,11 +705,11 @@ def test_damaged_and_missing_outputs_are_made_again(model, source, tmp_path):
     [
         {"method": "naive"},
         {"severity": 3},
-        {"every": 2},
+        {"stride": 2},
         {"seed": 6},
         {"state": {"centre": "4,5"}},
         {"resize": True},
-        {"official_shift": True},
+        {"released_shift": True},
     ],
     ids=str,
 )

@@ -18,7 +18,7 @@ from torch import Tensor
 from coldbench import degradations, models
 from coldbench.core import rng
 from coldbench.core.errors import ColdbenchError
-from coldbench.degradations import Degradation, State
+from coldbench.degradations import Degradation, Drawn
 from coldbench.sampling.samplers import Step, sample
 
 COLD = ("direct", "naive", "tacos")
@@ -37,14 +37,14 @@ class Drift:
 
     size: int = 4
     T: int = 7
-    discrete: bool = False
+    quantized: bool = False
     linear: ClassVar[bool] = False
 
-    def draw(self, indices: Tensor, seed: int) -> State:
+    def draw(self, indices: Tensor, seed: int) -> Drawn:
         words = rng.uniform(seed, "direction", indices, draws=self.size**2)
         return {"e": (words - 0.5).reshape(-1, 1, self.size, self.size)}
 
-    def __call__(self, x0: Tensor, t: Tensor, state: State, /) -> Tensor:
+    def __call__(self, x0: Tensor, t: Tensor, state: Drawn, /) -> Tensor:
         return x0 + t[:, None, None, None] * state["e"]
 
 
@@ -64,7 +64,7 @@ def arbitrary(seed: int, scale: float) -> Callable[[Tensor, int], Tensor]:
     return restore
 
 
-def degraded(degradation: Degradation, x0: Tensor, s: int | None = None) -> tuple[Tensor, State]:
+def degraded(degradation: Degradation, x0: Tensor, s: int | None = None) -> tuple[Tensor, Drawn]:
     """x_T (or x_s) and the state it was made with."""
     state = degradation.draw(torch.arange(len(x0)), 1)
     return degradation(x0, torch.full((len(x0),), degradation.T if s is None else s), state), state
@@ -169,7 +169,7 @@ def released(T: int) -> Callable[[Tensor, int], Tensor]:
 
 
 def trajectory(
-    name: str, spec: dict[str, object], algorithm: str, state: State
+    name: str, spec: dict[str, object], algorithm: str, state: Drawn
 ) -> tuple[dict[str, Tensor], list[Step]]:
     """A golden file, and our steps from its start image; its direct reconstruction is checked on the way."""
     golden = load(f"{name}_{algorithm}")
@@ -212,7 +212,7 @@ def test_golden_inpainting(algorithm: str) -> None:
     windows = load(f"{name}_{algorithm}")
     spec = {"name": "inpainting", "T": 10, "std": 0.5, "rate": 0.5, "centre_low": -1, "centre_high": 31}
     state = {"centre": 31 - torch.stack([windows["rand_x"], windows["rand_y"]], dim=1)}
-    golden, steps = trajectory(name, {**spec, "discrete": True}, algorithm, state)
+    golden, steps = trajectory(name, {**spec, "quantized": True}, algorithm, state)
     states = torch.stack([step.x for step in steps])
     check(name, algorithm, states[golden["selected"]], golden["all_xt_list"])
     check(name, algorithm, states[-1], golden["sample_final"])
@@ -225,7 +225,7 @@ def test_golden_blur_of_growing_width(algorithm: str) -> None:
     golden = load(f"{name}_{algorithm}")
     spec = {"name": "blur", "T": 50, "kernel": 11, "std": 0.35, "schedule": "linear", "rate": 0.01}
     degradation = degradations.build({**spec, "padding": "reflect"}, 32)
-    check(name, algorithm, degradations.start(degradation, golden["x0"], {}), golden["xt"])
+    check(name, algorithm, degradations.initial_xt(degradation, golden["x0"], {}), golden["xt"])
     steps = list(sample(released(50), degradation, golden["xt"], {}, METHOD[algorithm]))
     for i in (40, 25, 10, 1, 0):  # the released step index
         check(name, algorithm, steps[48 - i].x, golden[f"x_at_step_{i}"])
@@ -237,10 +237,18 @@ def test_golden_blur_of_growing_width(algorithm: str) -> None:
 def test_golden_blur_to_the_mean(algorithm: str) -> None:
     """x_T is the mean colour, not truncated, and so is D(x̂_0, T); a second trajectory starts with noise on x_T."""
     name = "samp_blur_exponential_T12_discrete"
-    spec = {"name": "blur", "T": 12, "kernel": 27, "std": 1.0, "schedule": "exponential", "rate": 0.1, "discrete": True}
+    spec = {
+        "name": "blur",
+        "T": 12,
+        "kernel": 27,
+        "std": 1.0,
+        "schedule": "exponential",
+        "rate": 0.1,
+        "quantized": True,
+    }
     golden, steps = trajectory(name, spec, algorithm, {})
     degradation = degradations.build(spec, 32)
-    check(name, algorithm, degradations.start(degradation, golden["x0"], {}), golden["sample_xt"])
+    check(name, algorithm, degradations.initial_xt(degradation, golden["x0"], {}), golden["sample_xt"])
     check(name, algorithm, steps[-1].x, golden["sample_final"])
     noisy = golden["all_X_ts"][0]
     states = [noisy, *(step.x for step in sample(released(12), degradation, noisy, {}, METHOD[algorithm]))]
@@ -261,7 +269,7 @@ def test_golden_inpainting_in_full_precision(algorithm: str, centre: str) -> Non
     spec = {"name": "inpainting", "T": 10, "std": 0.5, "rate": 0.5, "centre_low": -1, "centre_high": 31}
     golden, steps = trajectory(name, spec, algorithm, {"centre": at})
     degradation = degradations.build(spec, 32)
-    check(name, algorithm, degradations.start(degradation, golden["x0"], {"centre": at}), golden["sample_xt"])
+    check(name, algorithm, degradations.initial_xt(degradation, golden["x0"], {"centre": at}), golden["sample_xt"])
     states = torch.stack([step.x for step in steps])
     check(name, algorithm, states[golden["selected"]], golden["all_xt_list"])
     check(name, algorithm, states[-1], golden["sample_final"])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from coldbench import degradations
 from coldbench.core.errors import ColdbenchError
-from coldbench.degradations import State
+from coldbench.degradations import Drawn
 from coldbench.degradations.mixing import Noise, cosine_alphas
 from coldbench.sampling.samplers import Step, sample
 
@@ -30,7 +30,7 @@ def load(name: str) -> dict[str, Tensor]:
         return {key: torch.from_numpy(stored[key]) for key in stored.files}
 
 
-def walk(spec: dict[str, object], x: Tensor, state: State, method: str, **options: object) -> dict[int, Tensor]:
+def walk(spec: dict[str, object], x: Tensor, state: Drawn, method: str, **options: object) -> dict[int, Tensor]:
     """The iterates of a trajectory by their severity."""
     degradation = degradations.build(spec, x.shape[-1])
     steps: list[Step] = list(sample(released(degradation.T), degradation, x, state, method, **options))
@@ -71,7 +71,7 @@ def test_golden_shift_of_colour(algorithm: str, method: str) -> None:
     """The released samplers of snow and colour take every D one severity too low; ours do so when asked."""
     golden = load(name := f"samp_decolor_T20_{algorithm}")
     spec = {"name": "decolorization", "T": 20}
-    shifted = walk(spec, golden["sample_xt"], {}, method, official_shift=True)[0]
+    shifted = walk(spec, golden["sample_xt"], {}, method, released_shift=True)[0]
     torch.testing.assert_close(shifted, golden["sample_final"], rtol=0, atol=TOLERANCES[name])
 
 
@@ -84,7 +84,7 @@ def test_golden_shift_of_snow(name: str, method: str, fixed: bool) -> None:
     spec = {"name": "snow", "T": 10, "level": 3, "fix_brightness": fixed}
     snow = degradations.build(spec, 32)
     state = {"flakes": snow.enlarge(golden["snow_noise_f64"][None]), "vertical": golden["vertical"].reshape(1).bool()}
-    got = walk(spec, golden["sample_xt"], state, method, official_shift=True)[0]
+    got = walk(spec, golden["sample_xt"], state, method, released_shift=True)[0]
     torch.testing.assert_close(got, golden["sample_final"], rtol=0, atol=TOLERANCES[name])
     assert (walk(spec, golden["sample_xt"], state, method)[0] - got).abs().max() > 1e-3
 
@@ -98,15 +98,15 @@ def arbitrary(x: Tensor, s: int) -> Tensor:
     return torch.tanh(2 * x.flip(3)) * (0.5 + 0.02 * s)
 
 
-@pytest.mark.parametrize("every", [1, 7])
-def test_estimated_noise_is_ddim(every: int) -> None:
+@pytest.mark.parametrize("stride", [1, 7])
+def test_estimated_noise_is_ddim(stride: int) -> None:
     """Song et al. (2021), equation 12 with σ = 0, written with the predicted image as the noise's source."""
     T = 40
     noise, alphas = Noise(8, T), cosine_alphas(T)
     x = images(2)
     state = {"z": images(2, 1)}
-    steps = list(sample(arbitrary, noise, x, state, "estimated", every=every))
-    assert [step.s for step in steps] == list(range(T, 0, -every))
+    steps = list(sample(arbitrary, noise, x, state, "estimated", stride=stride))
+    assert [step.s for step in steps] == list(range(T, 0, -stride))
     for step, r in zip(steps, [*(step.s for step in steps[1:]), 0], strict=True):
         s, x0 = step.s, arbitrary(x, step.s)
         epsilon = (x - math.sqrt(alphas[s]) * x0) / math.sqrt(1 - alphas[s])
@@ -121,10 +121,10 @@ def test_ddpm_has_the_posterior_of_the_schedule() -> None:
     noise, alphas = Noise(8, T), cosine_alphas(T)
     x, x0 = images(1).expand(n, -1, -1, -1)[:, :1], 0.3
 
-    def fresh(step: int) -> State:
+    def fresh(step: int) -> Drawn:
         return {"z": torch.randn(n, 1, 8, 8, generator=torch.Generator().manual_seed(step), dtype=torch.float64)}
 
-    got = next(sample(lambda x, s: torch.full_like(x, x0), noise, x, {}, "ddpm", start=s, fresh=fresh)).x
+    got = next(sample(lambda x, s: torch.full_like(x, x0), noise, x, {}, "ddpm", start=s, redraw=fresh)).x
     beta = 1 - alphas[s] / alphas[s - 1]
     mean = math.sqrt(alphas[s - 1]) * beta / (1 - alphas[s]) * x0
     mean = mean + math.sqrt(1 - beta) * (1 - alphas[s - 1]) / (1 - alphas[s]) * x[0, 0]
@@ -137,7 +137,7 @@ def test_resampling_draws_once_for_each_step() -> None:
     """Both D of a step share the new noise (else their difference would add noise), and each step has its own."""
     noise, asked = Noise(8, 6), []
 
-    def fresh(s: int) -> State:
+    def fresh(s: int) -> Drawn:
         asked.append(s)
         return {"z": images(2, 100 + s)}
 
@@ -145,7 +145,7 @@ def test_resampling_draws_once_for_each_step() -> None:
     for method in ("resampled", "naive_resampled"):
         asked.clear()
         x = noise(x0, torch.full((2,), 6), fresh(6))
-        steps = list(sample(lambda x, s: x0, noise, x, {"z": x}, method, fresh=fresh))
+        steps = list(sample(lambda x, s: x0, noise, x, {"z": x}, method, redraw=fresh))
         assert asked == [6, *range(6, 0, -1)]
         if method == "naive_resampled":
             for step in steps:
@@ -161,11 +161,11 @@ def test_partial_trajectories() -> None:
     x0 = images(2)
     for start, every in ((9, 4), (5, 2), (1, 3)):
         x = blur(x0, torch.full((2,), start), {})
-        steps = list(sample(lambda x, s: x0, blur, x, {}, "tacos", start=start, every=every))
+        steps = list(sample(lambda x, s: x0, blur, x, {}, "tacos", start=start, stride=every))
         assert [step.s for step in steps] == list(range(start, 0, -every))
         torch.testing.assert_close(steps[-1].x, x0, rtol=0, atol=1e-6)
     for start, every in ((0, 1), (10, 1), (9, 0)):
         with pytest.raises(ColdbenchError, match=f"starts at 1…9 and steps by 1 or more, not at {start} by {every}"):
-            next(sample(arbitrary, blur, x0, {}, "tacos", start=start, every=every))
+            next(sample(arbitrary, blur, x0, {}, "tacos", start=start, stride=every))
     with pytest.raises(ColdbenchError, match="needs noise or another picture, not blur"):
         next(sample(arbitrary, blur, x0, {}, "estimated"))

@@ -26,9 +26,9 @@ def arbitrary(x: Tensor, s: int) -> Tensor:
     return torch.tanh(2 * x.flip(3)) * (0.5 + 0.002 * s)
 
 
-@pytest.mark.parametrize(("T", "every"), [(40, 1), (40, 5), (200, 1), (200, 8)])
+@pytest.mark.parametrize(("T", "stride"), [(40, 1), (40, 5), (200, 1), (200, 8)])
 @pytest.mark.parametrize("eta", [0.0, 1.0])
-def test_estimated_noise_is_another_librarys_ddim(T: int, every: int, eta: float) -> None:
+def test_estimated_noise_is_another_librarys_ddim(T: int, stride: int, eta: float) -> None:
     """Hugging Face diffusers, over a whole trajectory: DDIM, and with η = 1 DDPM with the posterior's σ."""
     diffusers = pytest.importorskip("diffusers")
     alphas = cosine_alphas(T)
@@ -41,14 +41,14 @@ def test_estimated_noise_is_another_librarys_ddim(T: int, every: int, eta: float
         timestep_spacing="trailing",
     )
     peer.alphas_cumprod = torch.from_numpy(alphas[1:])  # its own are float32, too coarse for 1 − ᾱ at the first steps
-    peer.set_timesteps(T // every)
+    peer.set_timesteps(T // stride)
     noise, indices = Noise(8, T), torch.arange(3)
 
     def fresh(s: int) -> dict[str, Tensor]:
         return {"z": noise.draw(indices, seed=s)["z"].double()}
 
     x = noise.draw(indices, 0)["z"].double()
-    steps = list(walk(arbitrary, noise, x, {"z": x}, "ddpm" if eta else "estimated", every=every, fresh=fresh))
+    steps = list(walk(arbitrary, noise, x, {"z": x}, "ddpm" if eta else "estimated", stride=stride, redraw=fresh))
     assert [int(t) + 1 for t in peer.timesteps] == [step.s for step in steps]
     for t, step in zip(peer.timesteps, steps, strict=True):
         options = {"variance_noise": fresh(step.s)["z"]} if eta else {}
@@ -83,7 +83,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         degradation={"name": "blur", "T": 20, "kernel": 7, "std": 1.5, "schedule": "constant"},
         network=Network(dim=16, dim_mults=[1, 2, 4]),
         training=Training(
-            updates=600, total_batch=32, accumulation=1, learning_rate=2e-3, ema_decay=0.98, ema_every=1, ema_start=100
+            max_steps=600,
+            batch_size=32,
+            grad_accumulation=1,
+            learning_rate=2e-3,
+            ema_decay=0.98,
+            ema_update_every=1,
+            ema_start=100,
         ),
     )
     loop.train(experiment, folder / "digits", folder / "model.safetensors", folder / "work", CPU)
@@ -94,7 +100,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_algorithm_1_fails_where_tacos_does_not(trained: tuple[Path, Path], tmp_path: Path) -> None:
     """Section 3.2: errors of the network add up in Algorithm 1. By the paired interval over test images, not by eye."""
     model, digits = trained
-    sampling = Sampling(images=200, sets={"test": {}, "few": {"every": 10}})
+    sampling = Sampling(images=200, sets={"test": {}, "few": {"stride": 10}})
     shards.run(model, digits, tmp_path / "samples.json", tmp_path / "shards", sampling, CPU)
     original = torch.from_numpy(data.load(digits, "test")[:200] / np.float32(255))
 
@@ -106,6 +112,6 @@ def test_algorithm_1_fails_where_tacos_does_not(trained: tuple[Path, Path], tmp_
     gap = intervals.difference(naive, tacos, "root_mean", 0)
     assert gap.low > 0.02, (gap, "Algorithm 1 is worse than TACoS")
     one_step = intervals.difference(tacos, direct, "root_mean", 0)
-    assert one_step.low > 0, (one_step, "and as in Tables 1-3 direct reconstruction has the least RMSE")
+    assert one_step.low > 0, (one_step, "and as in DeviceCopies 1-3 direct reconstruction has the least RMSE")
     long, short = gap, intervals.difference(squares("naive", "few"), squares("tacos", "few"), "root_mean", 0)
     assert long.low > short.high, "the more steps, the more errors add up"

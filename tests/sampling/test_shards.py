@@ -77,19 +77,19 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("tile", "network"),
+    ("inference_batch", "network"),
     [(None, {"dim": 8}), (8, {"dim": 16}), (3, {"dim": 16}), (8, {"name": "unet_ddpm", "dim": 8, "attention": 8})],
 )
-def test_batch_and_shard_size_change_no_bit(experiment, digits, tmp_path, network, tile):
+def test_batch_and_shard_size_change_no_bit(experiment, digits, tmp_path, network, inference_batch):
     """For tiles that batches fill and others, so that what the network sees lies in memory in every way there is."""
     told = experiment.model_copy(update={"network": Network(dim_mults=[1, 2], **network)})
     model = untrained(tmp_path / "model.safetensors", told)
-    reference = run(model, digits, tmp_path / "a", batch=23, shard=23, tile=tile)
+    reference = run(model, digits, tmp_path / "a", batch_size=23, shard_size=23, inference_batch=inference_batch)
     for shard, files in ((23, 1), (10, 3)):
         folders = []
         for batch in (1, 7, 64):
             folders.append(tmp_path / f"{batch}-{shard}")
-            other = run(model, digits, folders[-1], batch=batch, shard=shard, tile=tile)
+            other = run(model, digits, folders[-1], batch_size=batch, shard_size=shard, inference_batch=inference_batch)
             for method in METHODS:
                 np.testing.assert_array_equal(other[method], reference[method], err_msg=f"{method} {batch} {shard}")
         assert [len(names(folder)) for folder in folders] == [3 * files] * 3
@@ -103,7 +103,7 @@ def test_an_image_has_its_place_in_the_tile(experiment, tmp_path):
     network = Network(name="unet_ddpm", dim=16, dim_mults=[1, 2, 2, 2], attention=12)
     told = experiment.model_copy(update={"dataset": "photos", "size": 24, "network": network})
     model = untrained(tmp_path / "model.safetensors", told, channels=3)
-    pieces = [{"batch": 20}, {"batch": 7}, {"batch": 64, "shard": 7}]
+    pieces = [{"batch_size": 20}, {"batch_size": 7}, {"batch_size": 64, "shard_size": 7}]
     whole, *cut = (run(model, tmp_path / "photos", tmp_path / str(k), images=20, **p) for k, p in enumerate(pieces))
     for method in METHODS:
         for other in cut:
@@ -120,10 +120,10 @@ def test_an_image_is_the_same_among_others(model, digits, tmp_path):
 @pytest.mark.parametrize("jobs", [2, 5])
 def test_parts_make_the_shards_of_one_job(model, digits, tmp_path, written, jobs):
     """Every shard once, whichever job makes it; the last run only lists them."""
-    reference = run(model, digits, tmp_path / "a", shard=4)
+    reference = run(model, digits, tmp_path / "a", shard_size=4)
     alone = sorted(written)
     written.clear()
-    sampling, work = Sampling(images=23, shard=4, batch=3, jobs=jobs), tmp_path / "b" / "shards"
+    sampling, work = Sampling(images=23, shard_size=4, batch_size=3, jobs=jobs), tmp_path / "b" / "shards"
     for k in range(jobs, 0, -1):
         before = len(written)
         shards.run(model, digits, None, work, sampling, CPU, part=(k, jobs))
@@ -131,7 +131,7 @@ def test_parts_make_the_shards_of_one_job(model, digits, tmp_path, written, jobs
         assert not list(work.rglob("trajectory-*.npz"))
     assert sorted(written) == alone
     assert names(tmp_path / "b") == names(tmp_path / "a")
-    parted = run(model, digits, tmp_path / "b", shard=4)
+    parted = run(model, digits, tmp_path / "b", shard_size=4)
     assert sorted(written) == alone
     for method in METHODS:
         np.testing.assert_array_equal(parted[method], reference[method])
@@ -165,7 +165,7 @@ def test_samples_are_those_of_the_algorithms_boxes(model, digits, experiment, tm
 
 
 def test_finished_shards_are_kept_and_damaged_ones_found(model, digits, experiment, tmp_path, monkeypatch, written):
-    reference = run(model, digits, tmp_path / "a", shard=10)
+    reference = run(model, digits, tmp_path / "a", shard_size=10)
     written.clear()
     counted = shards.Shard.write
 
@@ -177,9 +177,9 @@ def test_finished_shards_are_kept_and_damaged_ones_found(model, digits, experime
 
     monkeypatch.setattr(shards.Shard, "write", write)
     with pytest.raises(Interrupted):
-        run(model, digits, tmp_path / "b", shard=10)
+        run(model, digits, tmp_path / "b", shard_size=10)
     assert not (tmp_path / "b" / "samples.json").exists()
-    resumed = run(model, digits, tmp_path / "b", shard=10)
+    resumed = run(model, digits, tmp_path / "b", shard_size=10)
     assert len(written) == len(set(written)) == 9
     for method in METHODS:
         np.testing.assert_array_equal(resumed[method], reference[method])
@@ -215,7 +215,7 @@ def gone(path: Path) -> None:
 @pytest.mark.parametrize("parts", [1, 3])
 def test_a_damaged_shard_alone_is_made_again(model, digits, tmp_path, written, damage, parts):
     """By the next run, without deleting anything by hand, whether one job or several make the shards."""
-    reference = run(model, digits, tmp_path, shard=10)
+    reference = run(model, digits, tmp_path, shard_size=10)
     there = names(tmp_path)
     victim = next((tmp_path / "shards").rglob("naive-000010*.npy"))
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").rglob("*.np?") if path != victim}
@@ -223,10 +223,10 @@ def test_a_damaged_shard_alone_is_made_again(model, digits, tmp_path, written, d
     damage(victim)
     if parts > 1:
         for k in range(parts):
-            sampling = Sampling(images=23, shard=10)
+            sampling = Sampling(images=23, shard_size=10)
             shards.run(model, digits, None, tmp_path / "shards", sampling, CPU, part=(k + 1, parts))
         assert written == ["test naive-000010-000020"]
-    again = run(model, digits, tmp_path, shard=10)
+    again = run(model, digits, tmp_path, shard_size=10)
     assert written == ["test naive-000010-000020"]
     assert names(tmp_path) == there
     assert all(path.stat().st_mtime_ns == then for path, then in kept.items())
@@ -245,7 +245,7 @@ def test_another_model_leaves_no_stale_shards(model, digits, experiment, tmp_pat
 def test_another_method_makes_only_its_own_shards(model, digits, tmp_path, written):
     folder = tmp_path / "a"
     for methods in (["tacos"], METHODS):
-        sampling = Sampling(images=23, shard=10, methods=methods)
+        sampling = Sampling(images=23, shard_size=10, methods=methods)
         shards.run(model, digits, folder / "samples.json", folder / "shards", sampling, CPU)
     assert len(written) == len(set(written)) == 9
 
@@ -261,7 +261,7 @@ def test_precision_is_written_down_and_kept_apart(model, digits, tmp_path):
         assert half[method].dtype == np.float32
         gap = np.abs(half[method] - single[method]).max()
         assert 0 < gap < 0.1, method
-    again = run(model, digits, tmp_path / "b", precision="bf16", batch=4)
+    again = run(model, digits, tmp_path / "b", precision="bf16", batch_size=4)
     for method in METHODS:
         np.testing.assert_array_equal(again[method], half[method])
 
@@ -275,19 +275,19 @@ def test_more_images_than_there_are_is_an_error(model, digits, tmp_path):
 
 TOLD = {
     "test": {},
-    "another": {"state": "another"},
+    "another": {"known": "redrawn"},
     "partial": {"severity": 3},
-    "too_little": {"severity": 3, "assumed": 1},
-    "too_much": {"severity": 3, "assumed": 4},
-    "leaps": {"every": 3},
-    "shifted": {"official_shift": True},
+    "too_little": {"severity": 3, "assumed_severity": 1},
+    "too_much": {"severity": 3, "assumed_severity": 4},
+    "leaps": {"stride": 3},
+    "shifted": {"released_shift": True},
 }
 
 
 @pytest.fixture
 def told(model, digits, tmp_path) -> dict[str, dict[str, np.ndarray]]:
     """Every set of TOLD by every method."""
-    sampling = Sampling(images=9, sets=TOLD, frames=None)
+    sampling = Sampling(images=9, sets=TOLD, max_frames=None)
     shards.run(model, digits, tmp_path / "samples.json", tmp_path / "shards", sampling, CPU)
     return {name: {m: sampled.read(tmp_path / "samples.json", m, name) for m in METHODS} for name in TOLD}
 
@@ -303,13 +303,13 @@ def test_what_the_sampler_is_told_is_what_it_does(told, model, digits, experimen
         return D(x, torch.full((9,), max(s, 0)), state)
 
     for name, wanted in TOLD.items():
-        severity, every = wanted.get("severity", 4), wanted.get("every", 1)
-        late = int(wanted.get("official_shift", False))
+        severity, every = wanted.get("severity", 4), wanted.get("stride", 1)
+        late = int(wanted.get("released_shift", False))
         x = d(x0, severity)
         if severity == D.T:
             x = torch.trunc((x + 1) * 0.5 * 255) / 255 * 2 - 1
         with torch.inference_mode():
-            s = first = wanted.get("assumed", severity)
+            s = first = wanted.get("assumed_severity", severity)
             direct = network(x, torch.full((9,), first - 1))
             while s > 0:
                 hat = network(x, torch.full((9,), s - 1))
@@ -348,7 +348,7 @@ def test_trajectories_end_in_the_samples(told, digits, tmp_path):
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ({"frames": 2}, {"frames": None}),
+        ({"max_frames": 2}, {"max_frames": None}),
         ({"methods": ["direct"]}, {"methods": METHODS}),
         ({"images": 1}, {"images": 9}),
     ],
@@ -399,7 +399,7 @@ def test_only_shards_are_removed(model, digits, experiment, tmp_path, monkeypatc
 
 @pytest.mark.parametrize("frames", [1, 2, 3])
 def test_of_many_states_some_are_kept(model, digits, tmp_path, frames):
-    samples = run(model, digits, tmp_path, images=4, frames=frames)
+    samples = run(model, digits, tmp_path, images=4, max_frames=frames)
     with np.load(next((tmp_path / "shards").rglob("trajectory-*.npz"))) as arrays:
         assert arrays["severities"].tolist() == {1: [4], 2: [4, 0], 3: [4, 2, 0]}[frames]
         assert len(arrays["states"]) == frames
@@ -410,7 +410,7 @@ def test_of_many_states_some_are_kept(model, digits, tmp_path, frames):
 # Generation
 
 STARTS = {
-    "means": {"name": "blur", "T": 4, "kernel": 5, "std": 1.0, "padding": "circular", "discrete": True},
+    "means": {"name": "blur", "T": 4, "kernel": 5, "std": 1.0, "padding": "circular", "quantized": True},
     "grid": {"name": "superresolution", "T": 3},
     "noise": {"name": "noise", "T": 5},
     "colour": {"name": "inpainting_generation", "T": 5, "std": 1.0, "rate": 2.0},
@@ -441,7 +441,7 @@ def test_generation_from_every_kind_of_start(experiment, photos, tmp_path, monke
 
     monkeypatch.setattr(shards, "sample", recorded)
     sets = {"generated": {"start": {"kind": kind}}}
-    manifest = generate(experiment, kind, photos, tmp_path, sets=sets, methods=methods, batch=4)
+    manifest = generate(experiment, kind, photos, tmp_path, sets=sets, methods=methods, batch_size=4)
     starts = {method: torch.cat(parts[:3]) for method, parts in begun.items()}  # then follows the trajectory
     assert starts.keys() == set(methods)
     for method in methods:
@@ -524,7 +524,7 @@ def test_scores_of_a_run(model, digits, experiment, tmp_path):
         gap = frame.value["tacos", metric] - frame.value["direct", metric]
         assert frame.value["tacos-direct", metric] == pytest.approx(gap, rel=1e-6, abs=1e-9)
     facts = json.loads(frame.provenance.iloc[0])
-    assert {"commit", "device", "torch", "fingerprint", "data", "model", "seconds", "tile"} <= facts.keys()
+    assert {"commit", "device", "torch", "fingerprint", "data", "model", "seconds", "inference_batch"} <= facts.keys()
     assert facts["fingerprint"] == experiment.fingerprint
     assert frame.n["degraded", "ssim"] == frame.n["degraded", "rmse"] == 360
     assert frame.n["degraded", "frechet_gabor"] == 23
@@ -563,7 +563,12 @@ def test_metrics_in_the_range_of_the_network(model, digits, experiment, tmp_path
 
 def test_degraded_cells_are_those_of_the_definition(model, digits, experiment, tmp_path):
     """SSIM and RMSE over the whole test set, of D at the severity of the set."""
-    sets = {"test": {}, "partial": {"severity": 2}, "misled": {"severity": 2, "assumed": 3}, "leaps": {"every": 2}}
+    sets = {
+        "test": {},
+        "partial": {"severity": 2},
+        "misled": {"severity": 2, "assumed_severity": 3},
+        "leaps": {"stride": 2},
+    }
     shards.run(model, digits, tmp_path / "samples.json", tmp_path / "shards", Sampling(images=5, sets=sets), CPU)
     evaluate.evaluate(
         scorer(experiment, digits, tmp_path), tmp_path / "samples.json", ABOUT, tmp_path / "scores.parquet"

@@ -28,7 +28,7 @@ WORKER = """
 import os, signal, sys, torch
 torch.set_num_threads(1)
 from coldbench import checkpoint, cli, train
-original, batch, calls, batches = loop.update, loop.training_batch, [], []
+original, batch, calls, batches = loop.optimizer_step, loop.training_batch, [], []
 def update(*args, **kwargs):
     result = original(*args, **kwargs)
     calls.append(1)
@@ -42,7 +42,7 @@ def training_batch(*args):
     batches.append(1)
     x0, xt, t = batch(*args)
     return (x0 * float("nan") if str(len(batches)) == os.environ.get("SPOIL_AT") else x0), xt, t
-loop.update, loop.training_batch, checkpoints.save_state = update, training_batch, save_state
+loop.optimizer_step, loop.training_batch, checkpoints.save_state = update, training_batch, save_state
 cli.main()
 """
 Processes = list[subprocess.Popen]
@@ -124,7 +124,7 @@ def check(alone: dict, experiment: Experiment, digits: Path):
             alone["result"] = outcome(out)
         (lines, weights), (expected_lines, expected) = outcome(folder), alone["result"]
         tolerance = (0, 0) if exact else (LOSS, WEIGHT)
-        for key in ("update", "images"):
+        for key in ("step", "images"):
             assert [line[key] for line in lines] == [line[key] for line in expected_lines]
         for key, factor in (("loss", 1), ("grad_norm", 10)):
             found, wanted = ([line[key] for line in each] for each in (lines, expected_lines))
@@ -155,9 +155,9 @@ def test_torchrun_trains_what_one_process_trains(experiment, digits, tmp_path, c
     assert done.returncode == 0, done.stderr
     check(tmp_path)
     model = model_file.load_model(tmp_path / "model.safetensors", 1, CPU)
-    assert model.origin["world_size"] == 2
+    assert model.provenance["world_size"] == 2
     assert done.stdout.count("saved 12") == 1, "one process writes"
-    assert left(tmp_path / "work") == {"update-000000012.pt", checkpoints.POINTER, SIGN_OF_LIFE, "train.log"}
+    assert left(tmp_path / "work") == {"step-000000012.pt", checkpoints.POINTER, SIGN_OF_LIFE, "train.log"}
 
 
 @pytest.mark.slow
@@ -179,14 +179,14 @@ def test_a_signal_to_one_process_stops_all(experiment, digits, tmp_path, check, 
     told = ended(started(words(experiment, digits, tmp_path), each))
     assert [status for status, _, _ in told] == [RESUMABLE] * 2, told
     assert saves(told) == [["5"], []]
-    assert [path.name for path in (tmp_path / "work").glob("*.pt")] == ["update-000000005.pt"]
+    assert [path.name for path in (tmp_path / "work").glob("*.pt")] == ["step-000000005.pt"]
     assert not (tmp_path / "model.safetensors").exists()
     for _, _, err in told:
         assert "stopped by SIGTERM; finished work is kept" in err
         assert "Traceback" not in err
     [(status, _, err)] = ended(started(words(experiment, digits, tmp_path), [environment()]))
     assert status == 0, err
-    assert "resuming at update 5 of 12" in err
+    assert "resuming at step 5 of 12" in err
     check(tmp_path)
 
 
@@ -204,7 +204,7 @@ def test_two_processes_resume_what_one_began(experiment, digits, tmp_path, check
 @pytest.mark.slow
 def test_an_uneven_share_is_refused_in_one_line(experiment, digits, tmp_path) -> None:
     """A micro-batch of 3 images and 2 processes: every process says so and ends; none waits."""
-    training = experiment.training.model_copy(update={"total_batch": 6})
+    training = experiment.training.model_copy(update={"batch_size": 6})
     odd = experiment.model_copy(update={"training": training})
     told = ended(started(words(odd, digits, tmp_path), as_torchrun(2)), 60)
     for status, _, err in told:
@@ -224,7 +224,7 @@ def test_a_bad_batch_of_one_process_ends_all(experiment, digits, tmp_path) -> No
     assert [status for status, _, _ in told] == [1, 1]
     lines = [[line for line in err.splitlines() if line.startswith("coldbench: error:")] for _, _, err in told]
     assert lines[0] == lines[1]
-    assert "the loss or its gradient is not finite at update 5 (images from 32, " in lines[0][0]
+    assert "the loss or its gradient is not finite at step 5 (images from 32, " in lines[0][0]
     assert saves(told) == [[], []]
     assert left(tmp_path) == {"train.log", SIGN_OF_LIFE}
 

@@ -24,11 +24,11 @@ from PIL import Image
 from coldbench import data, degradations
 from coldbench.core import rng
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.experiment import Experiment, Network, Pipeline, Training
+from coldbench.core.experiment import Experiment, Network, Preprocessing, Training
 from coldbench.core.images import from_uint8
 from coldbench.core.interrupts import RESUMABLE, Interrupted
 from coldbench.data import preprocessing
-from coldbench.degradations import start
+from coldbench.degradations import initial_xt
 from coldbench.models import model_file
 from coldbench.training import checkpoints, distributed, loop, slurm
 
@@ -60,7 +60,7 @@ def kept(folder: Path) -> list[int]:
     """The updates whose checkpoints are there; nothing else may be but what tells of them."""
     others = {checkpoints.POINTER, slurm.SIGN_OF_LIFE, slurm.LOCK, "train.log"}
     names = {path.name for path in (folder / "work").iterdir()} - others
-    assert all(name.startswith("update-") and name.endswith(".pt") for name in names), names
+    assert all(name.startswith("step-") and name.endswith(".pt") for name in names), names
     return sorted(int(name[7:-3]) for name in names)
 
 
@@ -97,8 +97,8 @@ def larger(tmp_path: Path) -> Path:
 def full(experiment: Experiment) -> Experiment:
     """All that draws random numbers at once: dropout, windows, flips, masks; two micro-batches an update."""
     network = Network(name="unet_ddpm", dim=8, dim_mults=[1, 2], dropout=0.2, attention=8)
-    images = Pipeline(resize=19, pad=1, flip=True)
-    return experiment.model_copy(update={"network": network, "images": images})
+    preprocessing = Preprocessing(resize=19, pad=1, flip=True)
+    return experiment.model_copy(update={"network": network, "preprocessing": preprocessing})
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch):
     """A function that lets the process receive a signal right after update number n."""
 
     def arm(n: int, number: int) -> None:
-        original, calls = loop.update, []
+        original, calls = loop.optimizer_step, []
 
         def update(*args, **kwargs):
             result = original(*args, **kwargs)
@@ -115,7 +115,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch):
                 signal.raise_signal(number)
             return result
 
-        monkeypatch.setattr(loop, "update", update)
+        monkeypatch.setattr(loop, "optimizer_step", update)
 
     return arm
 
@@ -145,7 +145,7 @@ def test_a_damaged_checkpoint_costs_one_interval(experiment, digits, tmp_path, m
     assert newest is not None
     content = newest.read_bytes()
     newest.write_bytes(content[: int(share * len(content))])
-    belongs = {"experiment": experiment.science, "data": data.info(digits)["hash"]}
+    belongs = {"experiment": experiment.hash_inputs, "data": data.info(digits)["hash"]}
     state = checkpoints.load_state(newest.parent, CPU, belongs)
     assert state is not None
     assert state["done"] == 5
@@ -171,7 +171,7 @@ def test_the_seed_decides_and_accumulation_does_not(experiment, digits, tmp_path
     first = run(experiment, digits, tmp_path / "a")
     assert equal(first, run(experiment, digits, tmp_path / "b"))
     assert not equal(first, run(experiment.model_copy(update={"seed": 4}), digits, tmp_path / "c"))
-    whole = experiment.training.model_copy(update={"accumulation": 1})
+    whole = experiment.training.model_copy(update={"grad_accumulation": 1})
     at_once = run(experiment.model_copy(update={"training": whole}), digits, tmp_path / "d")
     for key, value in first.items():  # the same images and draws, summed in another order
         torch.testing.assert_close(at_once[key], value, atol=2e-4, rtol=1e-3)
@@ -192,7 +192,9 @@ def test_every_image_is_seen_once_an_epoch(experiment, digits):
 
 def test_it_learns(experiment, digits, tmp_path):
     """Four hundred updates restore a masked digit better than leaving it as it is."""
-    longer = Training(updates=400, total_batch=16, accumulation=1, learning_rate=3e-3, ema_every=1, ema_start=200)
+    longer = Training(
+        max_steps=400, batch_size=16, grad_accumulation=1, learning_rate=3e-3, ema_update_every=1, ema_start=200
+    )
     run(experiment.model_copy(update={"training": longer}), digits, tmp_path)
     loaded = model_file.load_model(tmp_path / "model.safetensors", 1, CPU)
     network, trained = loaded.network, loaded.experiment
@@ -210,7 +212,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch):
     """A function that makes the loss (or the gradient and the weights) of some updates not finite."""
 
     def arm(*updates: int, value: float = float("nan"), loss: bool = True) -> None:
-        original, calls = loop.update, []
+        original, calls = loop.optimizer_step, []
 
         def update(network, *args, **kwargs):
             result, norm = original(network, *args, **kwargs)
@@ -223,7 +225,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch):
                 return result, torch.full_like(norm, value)
             return result, norm
 
-        monkeypatch.setattr(loop, "update", update)
+        monkeypatch.setattr(loop, "optimizer_step", update)
 
     return arm
 
@@ -244,10 +246,10 @@ def test_the_first_loss_that_is_not_finite_is_named(
     monkeypatch.setattr(loop, "training_batch", lambda *args: seen.append(1) or batch(*args))
     spoil(5, 6, 9, value=value)
     seed = rng.derive(experiment.seed, "training")
-    newest = f"update-{left[-1]:09d}" if left else "none"
+    newest = f"step-{left[-1]:09d}" if left else "none"
     with pytest.raises(ColdbenchError) as told:
         run(experiment, digits, tmp_path)
-    assert f"the loss or its gradient is not finite at update 5 (images from 32, seed {seed}); last good" in str(
+    assert f"the loss or its gradient is not finite at step 5 (images from 32, seed {seed}); last good" in str(
         told.value
     )
     assert newest in str(told.value)
@@ -269,10 +271,10 @@ def test_nothing_of_a_bad_update_is_saved(experiment, digits, tmp_path, monkeypa
         stop_at(6, signal.SIGTERM)
     if how == "archive":
         monkeypatch.setattr(checkpoints, "ARCHIVE_EVERY", 4)
-    with pytest.raises(ColdbenchError, match=f"not finite at update {at} "):
+    with pytest.raises(ColdbenchError, match=f"not finite at step {at} "):
         run(experiment, digits, tmp_path)
     assert not list(tmp_path.rglob("*.safetensors"))
-    assert [path.name for path in tmp_path.rglob("*.pt")] == (["update-000000004.pt"] if how == "archive" else [])
+    assert [path.name for path in tmp_path.rglob("*.pt")] == (["step-000000004.pt"] if how == "archive" else [])
 
 
 @pytest.mark.parametrize("at", [5, 12])
@@ -280,7 +282,7 @@ def test_weights_that_are_not_finite_are_never_saved(experiment, digits, tmp_pat
     """A finite loss whose gradient overflowed: the weights of that very update are bad."""
     monkeypatch.setitem(UPKEEP, "checkpoint_every", -1.0)
     spoil(at, loss=False)
-    with pytest.raises(ColdbenchError, match=f"not finite at update {at} "):
+    with pytest.raises(ColdbenchError, match=f"not finite at step {at} "):
         run(experiment, digits, tmp_path)
     assert kept(tmp_path)[-1] == at - 1
 
@@ -301,7 +303,7 @@ def test_everything_random_survives_a_stop(full, larger, tmp_path, monkeypatch, 
     run(full, larger, tmp_path / "a")
     for n in (3, 4, 2):
         with monkeypatch.context() as patch:
-            patch.setattr(loop, "update", loop.update)
+            patch.setattr(loop, "optimizer_step", loop.optimizer_step)
             stop_at(n, signal.SIGUSR1)
             with pytest.raises(Interrupted):
                 run(full, larger, tmp_path / "b")
@@ -332,7 +334,7 @@ cli.main()
 @pytest.mark.slow
 def test_killed_at_random_moments_it_ends_as_an_undisturbed_one(full, larger, tmp_path):
     """`coldbench train` killed (SIGKILL) again and again, at moments of no importance: no bit differs at the end."""
-    longer = full.model_copy(update={"training": full.training.model_copy(update={"updates": 150})})
+    longer = full.model_copy(update={"training": full.training.model_copy(update={"max_steps": 150})})
 
     def command(folder: Path) -> subprocess.Popen:
         words = ["train", "--experiment", longer.model_dump_json(), "--data", str(larger), "--device", "cpu"]
@@ -364,20 +366,20 @@ def test_killed_at_random_moments_it_ends_as_an_undisturbed_one(full, larger, tm
 
 def newest(folder: Path) -> int:
     """The newest update of which there is a checkpoint, or −1."""
-    return max((int(path.stem[7:]) for path in (folder / "work").glob("update-*.pt")), default=-1)
+    return max((int(path.stem[7:]) for path in (folder / "work").glob("step-*.pt")), default=-1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_the_command_ends_with_status_75(experiment, digits, tmp_path, number):
     """A signal to the command: the status that means "run it again", one line, and a checkpoint."""
-    longer = experiment.model_copy(update={"training": Training(updates=100_000, total_batch=2, accumulation=1)})
+    longer = experiment.model_copy(update={"training": Training(max_steps=100_000, batch_size=2, grad_accumulation=1)})
     words = ["train", "--experiment", longer.model_dump_json(), "--data", str(digits), "--device", "cpu"]
     words += ["--out", str(tmp_path / "model.safetensors"), "--work", str(tmp_path / "work"), "--checkpoint-every", "1"]
     with subprocess.Popen([sys.executable, "-c", DRIVER, *words], stderr=subprocess.PIPE, text=True) as process:
         try:
             until = time.monotonic() + 120
-            while len(list((tmp_path / "work").glob("update-*.pt"))) < 2:
+            while len(list((tmp_path / "work").glob("step-*.pt"))) < 2:
                 assert process.poll() is None
                 assert time.monotonic() < until
                 time.sleep(0.05)
@@ -437,10 +439,10 @@ def test_a_damaged_future_is_no_past(tmp_path):
     """After a damaged newest checkpoint the training goes on from the one before, which must outlive the next one."""
     for done in (5, 10):
         checkpoints.save_state(tmp_path, done, {"belongs": {}, "done": done})
-    (tmp_path / "update-000000010.pt").write_bytes(b"damaged")
+    (tmp_path / "step-000000010.pt").write_bytes(b"damaged")
     assert checkpoints.load_state(tmp_path, CPU, {})["done"] == 5
     checkpoints.save_state(tmp_path, 7, {"belongs": {}, "done": 7})
-    (tmp_path / "update-000000007.pt").write_bytes(b"damaged")
+    (tmp_path / "step-000000007.pt").write_bytes(b"damaged")
     assert checkpoints.load_state(tmp_path, CPU, {})["done"] == 5
 
 
@@ -452,7 +454,7 @@ def test_two_damaged_checkpoints_begin_anew(two_states, caplog):
         assert checkpoints.load_state(folder, CPU, belongs) is None
 
 
-@pytest.mark.parametrize("content", [b"", b"update-000000009.pt\n", b"\xf5\x80pdate", b"../elsewhere\n", bytes(30)])
+@pytest.mark.parametrize("content", [b"", b"step-000000009.pt\n", b"\xf5\x80pdate", b"../elsewhere\n", bytes(30)])
 def test_a_damaged_pointer_leaves_the_newest(two_states, content):
     """The pointer only helps; without it, or if it is damaged, the names tell the order."""
     folder, belongs = two_states
@@ -491,7 +493,7 @@ def test_which_checkpoints_are_kept(experiment, digits, tmp_path, monkeypatch, a
     monkeypatch.setitem(UPKEEP, "checkpoint_every", seconds)
     run(experiment, digits, tmp_path)
     assert kept(tmp_path) == expected
-    assert (tmp_path / "work" / checkpoints.POINTER).read_text() == "update-000000012.pt\n"
+    assert (tmp_path / "work" / checkpoints.POINTER).read_text() == "step-000000012.pt\n"
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(experiment, digits, tmp_path, monkeypatch):
@@ -605,15 +607,15 @@ def test_another_partner_is_refused_by_these_checkpoints(experiment, digits, tmp
 def test_a_training_is_alive_from_its_first_moment(experiment, digits, tmp_path, monkeypatch):
     """A second process must be refused while the first is still at its first update."""
     signs = []
-    original = loop.update
+    original = loop.optimizer_step
 
     def update(*args, **kwargs):
         signs.append(json.loads((tmp_path / "work" / slurm.SIGN_OF_LIFE).read_text()))
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(loop, "update", update)
+    monkeypatch.setattr(loop, "optimizer_step", update)
     run(experiment, digits, tmp_path)
-    assert (signs[0]["state"], signs[0]["update"], signs[0]["pid"]) == ("running", 0, os.getpid())
+    assert (signs[0]["state"], signs[0]["step"], signs[0]["pid"]) == ("running", 0, os.getpid())
 
 
 def test_other_data_are_refused_by_these_checkpoints(experiment, digits, tmp_path, stop_at):
@@ -645,7 +647,7 @@ def test_previews_are_drawn_and_change_nothing(experiment, full, digits, larger,
     pictures = [np.asarray(Image.open(tmp_path / "b" / "work" / name)) for name in sorted(names)]
     x0 = preprocessing.test_images(data.load(prepared, "test"), 16, slice(8), CPU)
     degradation = degradations.build(tried.degradation, 16)
-    xt = start(degradation, x0, degradation.draw(torch.arange(8), rng.derive(tried.seed, "test")))
+    xt = initial_xt(degradation, x0, degradation.draw(torch.arange(8), rng.derive(tried.seed, "test")))
     for picture in pictures:
         assert picture.shape == (4 * 16, 8 * 16)
         rows = picture.reshape(4, 16, 8, 16).transpose(0, 2, 1, 3)
@@ -667,7 +669,7 @@ def test_half_precision_is_near_the_full_one(experiment, digits, tmp_path):
     assert losses[0] != losses[1]
     np.testing.assert_allclose(losses[1], losses[0], rtol=0.03)
     model = model_file.load_model(tmp_path / "b" / "model.safetensors", 1, CPU)
-    assert model.origin["precision"] == "bf16"
+    assert model.provenance["precision"] == "bf16"
 
 
 def test_channels_last_changes_no_result(experiment, digits, tmp_path):
@@ -679,10 +681,10 @@ def test_channels_last_changes_no_result(experiment, digits, tmp_path):
         assert last[key].is_contiguous()
     losses = [[line["loss"] for line in log(tmp_path / name)] for name in ("a", "b")]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
-    assert model_file.load_model(tmp_path / "b" / "model.safetensors", 1, CPU).origin["channels_last"] is True
-    assert model_file.load_model(tmp_path / "a" / "model.safetensors", 1, CPU).origin == {
+    assert model_file.load_model(tmp_path / "b" / "model.safetensors", 1, CPU).provenance["channels_last"] is True
+    assert model_file.load_model(tmp_path / "a" / "model.safetensors", 1, CPU).provenance == {
         "world_size": 1, "precision": "fp32", "compile": False, "channels_last": False,
-        "trained_on": model_file.load_model(tmp_path / "b" / "model.safetensors", 1, CPU).origin["trained_on"],
+        "trained_on": model_file.load_model(tmp_path / "b" / "model.safetensors", 1, CPU).provenance["trained_on"],
     }  # fmt: skip
 
 
@@ -692,7 +694,7 @@ def test_channels_last_changes_no_result(experiment, digits, tmp_path):
 def test_compiling_changes_no_result(experiment, digits, tmp_path, kind):
     """The compiled network trains to the same weights up to rounding, under the same names."""
     network = Network(name=kind, dim=24, dim_mults=[1, 2], attention=8)
-    short = experiment.training.model_copy(update={"updates": 6})
+    short = experiment.training.model_copy(update={"max_steps": 6})
     tried = experiment.model_copy(update={"network": network, "training": short})
     plain = run(tried, digits, tmp_path / "a")
     compiled = run(tried, digits, tmp_path / "b", options=distributed.Options(compile=True))

@@ -125,7 +125,7 @@ def test_a_training_stops_before_its_limit_and_goes_on(experiment, digits, tmp_p
             assert (ended.number, ended.status) == (None, RESUMABLE)
             assert "before its time limit" in str(ended)
             seen = read_json(tmp_path / "b" / slurm_jobs.SIGN_OF_LIFE)
-            assert (seen["state"], seen["update"], seen["updates"]) == ("stopped", update, 12)
+            assert (seen["state"], seen["step"], seen["max_steps"]) == ("stopped", update, 12)
         assert (tmp_path / "b" / "model.safetensors").exists() == (ended is None) == (update == 12)
     same = [(tmp_path / name / "model.safetensors").read_bytes() for name in "ab"]
     assert same[0] == same[1]
@@ -182,8 +182,8 @@ def test_no_model_is_trained_by_two_processes(tmp_path, monkeypatch):
 RUSH = """
 import sys, time
 from pathlib import Path
-from coldbench import cluster
-from coldbench.errors import ColdbenchError
+from coldbench.training import slurm as slurm_jobs
+from coldbench.core.errors import ColdbenchError
 folder = Path(sys.argv[1])
 print(flush=True)
 sys.stdin.readline()

@@ -44,13 +44,15 @@ DISTURBED: dict[str, Any] = merged(
         "experiments": list(NAMES),
         "checkpoint_every": 2,
         "grid": {  # the last one needs more than one time limit, on any machine
-            name: merged(TINY["grid"]["X1"], {"degradation": {"std": 1.0 + 0.1 * k}, "training": {"updates": updates}})
+            name: merged(
+                TINY["grid"]["X1"], {"degradation": {"std": 1.0 + 0.1 * k}, "training": {"max_steps": updates}}
+            )
             for k, (name, updates) in enumerate(UPDATES.items())
         },
         "budgets": {"tiny": {"training": {"ema_start": 100}}},
     },
 )
-del DISTURBED["budgets"]["tiny"]["training"]["updates"]
+del DISTURBED["budgets"]["tiny"]["training"]["max_steps"]
 MODELS = [f"results/tiny/{name}-a/model.safetensors" for name in NAMES]
 
 
@@ -174,7 +176,7 @@ def alive(folder: Path, run: str) -> dict[str, Any]:
 
 
 def saved(folder: Path, run: str) -> bool:
-    return any((folder / "results" / "tiny" / run / "checkpoints").glob("*/update-*.pt"))
+    return any((folder / "results" / "tiny" / run / "checkpoints").glob("*/step-*.pt"))
 
 
 def log(folder: Path, run: str) -> str:
@@ -203,7 +205,7 @@ def test_disturbed_trainings_end_with_the_same_weights(tmp_path: Path, undisturb
         found = {run: jobs_of(run) for run in runs}
     for run in runs:
         assert_same_weights(tmp_path / "results/tiny" / run, undisturbed / "results/tiny" / run)
-        assert "resuming at update" in log(tmp_path, run)
+        assert "resuming at step" in log(tmp_path, run)
     told = log(tmp_path, "X1-a")
     assert len(found["X1-a"]) == 1  # Snakemake saw none of it
     assert int(found["X1-a"][0]["Restarts"]) >= 1
@@ -242,7 +244,7 @@ def test_a_node_that_goes_down(tmp_path: Path, undisturbed: Path) -> None:
         assert ended.status == 0, ended.end
     for run in runs:
         assert_same_weights(tmp_path / "results/tiny" / run, undisturbed / "results/tiny" / run)
-        assert "resuming at update" in log(tmp_path, run)
+        assert "resuming at step" in log(tmp_path, run)
 
 
 def test_two_jobs_of_one_model_are_told_apart(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_the_plan_of_the_smoke_profile(checkout: Checkout) -> None:
 
 def test_the_plan_of_the_slurm_profile(checkout: Checkout) -> None:
     """A cluster gets the paper's budget on CUDA: nothing of this machine's profile may reach it."""
-    (checkout.folder / "skip.yaml").write_text("absent: skip")
+    (checkout.folder / "skip.yaml").write_text("missing_data: skip")
     plan = checkout.snakemake("--profile", "slurm", "all", "-n", "--printshellcmds", "--configfile", "skip.yaml")
     assert plan.status == 0, plan.end
     assert trained(plan) == ALONE
@@ -190,7 +190,7 @@ def test_a_mistake_ends_in_one_line(checkout: Checkout, arguments: list[str], cu
         (["./reports/table9.html"], ["reports/table9.html", "reports/table"]),
         (["results/laptop/E01-fited/model.safetensors"], ["'results/laptop/E01-fitted/model.safetensors'"]),
         (["--config", "budget=paper", "device=cpu"], ["days", "budget=laptop"]),
-        (["--config", "absent=refuse"], ["E03", "CelebA-HQ", "--config absent=skip"]),
+        (["--config", "absent=refuse"], ["E03", "CelebA-HQ", "--config missing_data=skip"]),
         (["--config", "experiments=E18"], ["E18", "AFHQ"]),
         (["--config", "data=no/such/folder"], ["'no/such/folder'", "mnist"]),
         (["--workflow-profile", "smoke", "--config", "results=Snakefile"], ["Snakefile"]),
@@ -230,7 +230,7 @@ def test_a_run_leaves_what_it_says(finished: Checkout) -> None:
     assert (run / manifest["sets"]["test"]["trajectory"]).exists()
     assert {shard["method"] for shard in manifest["shards"]} == {"direct", "naive", "tacos"}
     assert all(sha256(run / shard["file"]) == shard["sha256"] for shard in manifest["shards"])
-    assert [json.loads(line)["update"] for line in (run / "model.jsonl").read_text().splitlines()][-1] == 120
+    assert [json.loads(line)["step"] for line in (run / "model.jsonl").read_text().splitlines()][-1] == 120
     assert not [path for path in finished.folder.rglob(".*.safetensors") if path.is_file()]  # no temporary file is left
 
 
@@ -244,7 +244,7 @@ def test_words_comments_and_threads_retrain_nothing(finished: Checkout) -> None:
     for path in [*workflow.rglob("*"), *(ROOT / "coldbench").rglob("*.*")]:
         if path.is_file() and path.parent.name != "paper":  # what tables are made of
             path.touch()
-    words = {"title": "Another title", "protocols": {"a": {"because": "other words"}}}
+    words = {"title": "Another title", "protocols": {"a": {"rationale": "other words"}}}
     plan = finished.tiny(TABLE, "-n", grid={"X1": words}, threads={"train": 2, "sample": 2})
     assert plan.status == 0, plan.end
     assert set(plan.plan) == {"evaluate", "table"}
@@ -269,12 +269,12 @@ def test_a_learning_rate_retrains_its_model_alone(finished: Checkout) -> None:
 @pytest.mark.slow
 def test_a_new_experiment_plans_only_its_own_jobs(finished: Checkout) -> None:
     """One with a model of its own is trained; those that sample the model of X1, by name or in fact, are not."""
-    new = {**TINY["grid"]["X1"], "protocols": {"a": {"because": "new", "degradation": {"std": 2.0}}}}
-    same = {**TINY["grid"]["X1"], "protocols": {"a": {"because": "the very same model"}}}
+    new = {**TINY["grid"]["X1"], "protocols": {"a": {"rationale": "new", "degradation": {"std": 2.0}}}}
+    same = {**TINY["grid"]["X1"], "protocols": {"a": {"rationale": "the very same model"}}}
     lent = {
         "title": "Fewer steps",
         "model": "X1",
-        "sampling": {"sets": {"every_2": {"every": 2}}},
+        "sampling": {"sets": {"every_2": {"stride": 2}}},
         "cell": {"table": 1},
     }
     names = ["X1", "X2", "X3", "X4"]
@@ -357,20 +357,20 @@ def test_ctrl_c_loses_nothing_and_changes_nothing(finished: Checkout, tmp_path: 
     run, log = tmp_path / RUN, tmp_path / RUN / "logs" / "train.log"
 
     training = checkout.start(*command)
-    wait_for(training, lambda: log.exists() and "update " in log.read_text())
+    wait_for(training, lambda: log.exists() and "step " in log.read_text())
     stopped = stop(training)
     assert stopped.status != 0
     assert "Traceback" not in stopped.output
     assert "stopped by SIGINT; finished work is kept" in stopped.output
     assert not (run / "model.safetensors").exists()
-    assert list(run.glob("checkpoints/*/update-*.pt"))
+    assert list(run.glob("checkpoints/*/step-*.pt"))
 
     sampling = checkout.start(*command)
     wait_for(sampling, lambda: any(run.glob("shards/*/*.npy")))
     stopped = stop(sampling)
     assert stopped.status != 0
     assert "Traceback" not in stopped.output
-    resumed = re.search(r"resuming at update (\d+) of 120", log.read_text())
+    resumed = re.search(r"resuming at step (\d+) of 120", log.read_text())
     assert resumed
     assert 0 < int(resumed[1]) < 120
     assert (run / "model.safetensors").exists()
@@ -408,7 +408,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(finished: Checkout, tmp_p
         return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     job = start()
-    wait_for(job, lambda: (tmp_path / "log").exists() and "update " in (tmp_path / "log").read_text())
+    wait_for(job, lambda: (tmp_path / "log").exists() and "step " in (tmp_path / "log").read_text())
     job.send_signal(number)
     output, _ = job.communicate(timeout=PATIENCE)
     assert job.returncode == (75 if number == signal.SIGTERM else -number)  # 75: EX_TEMPFAIL, run it again
@@ -417,7 +417,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(finished: Checkout, tmp_p
 
     output, _ = (job := start()).communicate(timeout=PATIENCE)
     assert job.returncode == 0, output
-    assert ("resuming at update" in output) == (number == signal.SIGTERM)
+    assert ("resuming at step" in output) == (number == signal.SIGTERM)
     assert_same_weights(tmp_path, finished.folder / RUN)
 
 
@@ -445,7 +445,7 @@ def test_a_damaged_shard_is_made_again(finished: Checkout, tmp_path: Path) -> No
         "run": "X1-a",
         "title": "x",
         "default": True,
-        "because": "",
+        "rationale": "",
     }
     words = ("--about", json.dumps({**about, "cell": {"table": 1, "row": ""}}), "--statistics", tmp_path / "statistics")
     scores = tmp_path / "scores.parquet"

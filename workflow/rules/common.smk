@@ -73,8 +73,8 @@ def on_gpu():
 GPUS = int(on_gpu())
 DATA, DEVICE = GRID.config.data, GRID.config.device  # resources, not params: where things run reruns nothing
 RESULTS, REPORTS = GRID.config.results, GRID.config.reports
-RUNS = {(run.about.budget, name): run for name, run in GRID.runs.items()}
-MADE = {(run.about.budget, name): run for name, run in GRID.made.items()}
+RUNS = {(run.metadata.budget, name): run for name, run in GRID.all_runs.items()}
+MADE = {(run.metadata.budget, name): run for name, run in GRID.report_runs.items()}
 PUBLISHED = Path(RESULTS, "published.json").exists()  # by `coldbench publish`: nothing is made there, but shown
 SHOWN = [path.parts[-3:-1] for path in sorted(Path(RESULTS).glob("*/*/scores.parquet"))] if PUBLISHED else list(MADE)
 RUN = f"{RESULTS}/{{budget}}/{{run}}"
@@ -106,7 +106,6 @@ TRAINING_OPTIONS = " ".join(
     [
         *(["--compile"] if GRID.config.compile else []),
         *(["--channels-last"] if GRID.config.channels_last else []),
-        f"--preview-every {GRID.config.preview_every}",
         f"--checkpoint-every {GRID.config.checkpoint_every:g}",
         f"--max-cpu-hours {GRID.config.max_cpu_hours:g} --devices {DEVICES}",
     ]
@@ -196,13 +195,13 @@ def scores(wildcards):
     number = getattr(wildcards, "number", None)
     if number is None or PUBLISHED:  # a table passes over what is not its own
         return each(SHOWN, "scores.parquet")
-    wanted = [key for key, run in MADE.items() if run.about.cell.table in (number, ALSO.get(number))]
+    wanted = [key for key, run in MADE.items() if run.metadata.cell.table in (number, ALSO.get(number))]
     return each(wanted, "scores.parquet")
 
 
 def planned(wildcards):
     """Of every row of the paper in the grid its experiment, and why that is left out, as JSON."""
-    made = {run.about.name for run in GRID.made.values()}
+    made = {run.metadata.name for run in GRID.report_runs.values()}
     rows = []
     for name, entry in GRID.config.grid.items():
         if entry.cell.row:

@@ -24,10 +24,10 @@ rule evaluate:
     params:
         fid=FID_OPTIONS,
         cache=CACHE,
-        about=lambda w: of(w).about.model_dump_json(),
+        metadata=lambda w: of(w).metadata.model_dump_json(),
         data=subpath(input.data, parent=True),
     shell:
-        "coldbench evaluate {input.samples:q} --about {params.about:q} --data {params.data:q} --out {output:q}"
+        "coldbench evaluate {input.samples:q} --about {params.metadata:q} --data {params.data:q} --out {output:q}"
         " --statistics {params.cache:q} {params.fid} {resources.partner} --device {resources.device} --threads {threads} --log {log:q}"
 
 
@@ -51,10 +51,10 @@ rule figures:
         partner=partner_option,
     params:
         cache=CACHE,
-        about=lambda w: of(w).about.model_dump_json(),
+        metadata=lambda w: of(w).metadata.model_dump_json(),
         data=subpath(input.data, parent=True),
     shell:
-        "coldbench figures {input.samples:q} {input.log:q} --about {params.about:q} --data {params.data:q}"
+        "coldbench figures {input.samples:q} {input.log:q} --about {params.metadata:q} --data {params.data:q}"
         " --statistics {params.cache:q} {resources.partner} --out {output.list:q} --log {log:q}"
 
 

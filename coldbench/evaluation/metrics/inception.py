@@ -37,7 +37,7 @@ def extractor(protocol: str, folder: Path, device: torch.device) -> Callable[[Te
     prepares: dict[str, Callable[[Tensor], Tensor]] = {
         "paper-float": _as_they_are,
         "legacy_pytorch": functools.partial(_resized, mode="legacy_pytorch"),
-        "legacy_tensorflow": lambda x: eight_bit(x).float(),
+        "legacy_tensorflow": lambda x: quantize(x).float(),
         "clean": functools.partial(_resized, mode="clean"),
     }
     prepare = prepares[protocol]
@@ -51,7 +51,7 @@ def extractor(protocol: str, folder: Path, device: torch.device) -> Callable[[Te
     return features
 
 
-def eight_bit(images: Tensor) -> Tensor:
+def quantize(images: Tensor) -> Tensor:
     """What an image file would hold: uint8, clipped and rounded to the nearest level."""
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
@@ -66,7 +66,7 @@ def _resized(images: Tensor, mode: str) -> Tensor:
     from cleanfid.resize import build_resizer
 
     resize = build_resizer(mode)
-    pictures = [resize(picture) for picture in eight_bit(images).permute(0, 2, 3, 1).cpu().numpy()]
+    pictures = [resize(picture) for picture in quantize(images).permute(0, 2, 3, 1).cpu().numpy()]
     return torch.from_numpy(np.stack(pictures).astype(np.float32)).permute(0, 3, 1, 2)
 
 
