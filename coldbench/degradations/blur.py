@@ -1,53 +1,54 @@
-"""Gaussian blur: t small blurs one after the other, composed into one matrix per axis (paper, section 4.1; A.1, A.6).
+"""Gaussian blur: t blurs in sequence, composed into one matrix per axis (paper, section 4.1; A.1, A.6).
 
-A Gaussian kernel is an outer product and its padding acts on each axis alone, so the whole recursion, borders included,
-is x ↦ A_t x A_tᵀ with A_t the product of t one-dimensional blur matrices.
+A Gaussian kernel is an outer product, and padding acts on each axis separately. So the whole recursion, borders
+included, is x ↦ A_t x A_tᵀ, where A_t is the product of t one-dimensional blur matrices.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
-from coldbench.core.errors import ColdbenchError
-from coldbench.degradations.base import Matrix, SeparableLinear, check_numbers, choose
+from coldbench.degradations.base import STRICT, Matrix, Rounding, SeparableLinear, Severity, Size
 
 LARGEST_STD = 10_000.0
-TAIL = 8  # standard deviations after which a Gaussian is nothing in float64
+TAIL = 8  # standard deviations after which a Gaussian vanishes in float64
 
 
 def gaussian_weights(kernel: int, std: float) -> Matrix:
-    """Normalised weights exp(−j²/2σ²), j = −⌊k/2⌋…⌊k/2⌋, float64 (kernel,); truncated at the kernel's width."""
+    """Weights exp(−j²/2σ²), j = −⌊k/2⌋…⌊k/2⌋, normalised to the sum 1, float64 (kernel,)."""
     offsets = np.arange(kernel) - kernel // 2
     weights = np.exp(-(offsets**2) / (2 * std**2))
     return np.asarray(weights / weights.sum(), dtype=np.float64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Blur(SeparableLinear):
-    """T blurs with Gaussians, circular or reflect padding.
+    """T Gaussian blurs with circular or reflect padding.
 
-    Step i = 0…T−1 has a kernel of `kernel` + `kernel_rate`·i pixels, and a standard deviation in pixels by `schedule`:
-    constant: std; linear: std + rate·i; exponential: std·exp(rate·i).
+    Step i = 0…T−1 has a kernel of `kernel` + `kernel_rate`·i pixels. Its standard deviation in pixels follows
+    `schedule`: std (constant), std + rate·i (linear) or std·exp(rate·i) (exponential).
 
-    `composition` (discrepancy D22): recursion, the default and what the released code does, applies the truncated
-    kernels one after the other; kernel applies the one Gaussian with the sum of their variances, untruncated.
-    `discrete` (protocol 2.1): severity T is the mean colour, and training inputs are 8-bit values, by `rounding`.
+    `composition` (discrepancy D22): recursion, as released, applies the truncated kernels in sequence; kernel applies
+    one untruncated Gaussian with the sum of their variances. `quantized` (protocol 2.1): severity T is the mean colour,
+    and the network is trained on 8-bit values.
     """
 
-    size: int
-    T: int
-    kernel: int
-    std: float
-    schedule: str = "constant"
-    rate: float = 0.0
-    padding: str = "circular"
-    kernel_rate: int = 0
-    composition: str = "recursion"
+    size: Size
+    T: Severity
+    kernel: Annotated[int, Field(ge=1, le=255)]
+    std: Annotated[float, Field(ge=0.01, le=1000)]
+    schedule: Literal["constant", "linear", "exponential"] = "constant"
+    rate: Annotated[float, Field(ge=0, le=10)] = 0.0
+    padding: Literal["circular", "reflect"] = "circular"
+    kernel_rate: Annotated[int, Field(ge=0, le=64)] = 0
+    composition: Literal["recursion", "kernel"] = "recursion"
     quantized: bool = False
-    rounding: str = "truncate"
+    rounding: Rounding = "truncate"
 
     test_params = (
         {"T": 5, "kernel": 11, "std": 7.0},
@@ -61,36 +62,32 @@ class Blur(SeparableLinear):
     )
 
     def __post_init__(self) -> None:
-        check_numbers(self, size=(2, 4096), T=(1, 10_000), kernel=(1, 255), std=(0.01, 1000), rate=(0, 10))
-        check_numbers(self, kernel_rate=(0, 64))
-        choose("schedule of degradation blur", self.schedule, ("constant", "linear", "exponential"))
-        choose("padding of degradation blur", self.padding, ("circular", "reflect"))
-        choose("composition of degradation blur", self.composition, ("recursion", "kernel"))
-        choose("rounding of degradation blur", self.rounding, ("truncate", "nearest"))
         if self.kernel % 2 == 0:
-            raise ColdbenchError(f"degradation blur: kernel must be odd, not {self.kernel}")
+            raise ValueError(f"kernel must be odd, not {self.kernel}")
         if self.kernel_rate % 2:
-            raise ColdbenchError(f"degradation blur: kernel_rate must be even, not {self.kernel_rate}")
-        if self.rate * (self.T - 1) > (20 if self.schedule == "exponential" else 1e6) or self.stds()[-1] > LARGEST_STD:
-            raise ColdbenchError(
-                f"degradation blur: the standard deviation of step {self.T} must be at most {LARGEST_STD:g} pixels; "
+            raise ValueError(f"kernel_rate must be even, not {self.kernel_rate}")
+        # The first test keeps the exponential of the second from overflowing.
+        growth = self.rate * (self.T - 1)
+        if (self.schedule == "exponential" and growth > 20) or self.stds()[-1] > LARGEST_STD:
+            raise ValueError(
+                f"the standard deviation of step {self.T} must be at most {LARGEST_STD:g} pixels; "
                 f"lower rate {self.rate:g} or T {self.T}"
             )
         widest = int(self.kernels()[-1])
         if widest // 2 >= self.size:
-            raise ColdbenchError(
-                f"degradation blur: kernel {widest} needs images wider than {widest // 2} px; "
+            raise ValueError(
+                f"kernel {widest} needs images wider than {widest // 2} px; "
                 f"{self.size} px allow kernels up to {2 * self.size - 1}"
             )
 
     @property
     def keeps_mean(self) -> bool:
-        """Circular padding hands every pixel on with a total weight of 1; reflection favours the inside."""
+        """Only circular padding gives every pixel a total weight of 1; reflection weighs inner pixels more."""
         return self.padding == "circular"
 
     @property
     def quantized_start(self) -> bool:
-        """The released sampler starts from the plain mean (protocol 2.1)."""
+        """The released sampler starts from the unrounded mean (protocol 2.1)."""
         return False
 
     def kernels(self) -> Matrix:
@@ -114,14 +111,15 @@ class Blur(SeparableLinear):
             else:
                 result[i + 1] = self._one_step(2 * math.ceil(TAIL * total) + 1, float(total))
         if self.quantized:
-            result[self.T] = result[self.T].mean(axis=0)  # the mean of what A x Aᵀ would have been, everywhere
+            result[self.T] = result[self.T].mean(axis=0)  # A x Aᵀ is then the mean of the blurred image everywhere
         return result
 
     def _one_step(self, kernel: int, std: float) -> Matrix:
+        """The matrix of one blur along one axis, float64 (size, size)."""
         reach = kernel // 2
-        # source: which pixel each padded place shows
+        # The index of the pixel that stands at each position of the padded axis.
         source = np.pad(np.arange(self.size), reach, mode="wrap" if self.padding == "circular" else "reflect")
         step = np.zeros((self.size, self.size))
         for offset, weight in enumerate(gaussian_weights(kernel, std)):
-            step[np.arange(self.size), source[offset : offset + self.size]] += weight  # each row once per offset
+            step[np.arange(self.size), source[offset : offset + self.size]] += weight  # one element per row
         return step

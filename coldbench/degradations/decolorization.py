@@ -1,37 +1,39 @@
 """Colour removal: t steps from colour to grey (paper, appendix A.4; protocol 2.6).
 
-Each step mixes a pixel's channels with their grey, which a grey pixel survives unchanged, so t steps are one mix whose
-share of colour is the product of the steps' shares.
+Each step mixes a pixel's channels with their grey, and leaves a grey pixel unchanged. So t steps are one mix, and its
+share of colour is the product of the shares of the steps.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from coldbench.degradations.base import Drawn, Matrix, Precomputed, check_numbers, choose
+from coldbench.degradations.base import STRICT, Drawn, Matrix, Precomputed, Severity, Size
 
 GREYS = {"mean": (1 / 3, 1 / 3, 1 / 3), "luma": (0.299, 0.587, 0.114)}  # luma: Rec. 601
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Decolorization(Precomputed):
     """D(x, t) = k_t · x + (1 − k_t) · grey(x), the same grey in all three channels.
 
-    `schedule`: linear, k_t = 1 − t/T, the paper's z(t/T); constant, each step keeps the share `keep` (k_t = keep^t)
-    and, where `total` says so, the last one nothing. `grey`: mean of the channels, as paper and released code have it,
-    or the Rec. 601 luma, a reading that the printed numbers exclude.
+    `schedule`: linear is k_t = 1 − t/T, the paper's z(t/T); constant is k_t = keep^t. With `total`, k_T is 0. `grey` is
+    the mean of the channels, as in the paper and the released code, or the Rec. 601 luma, which the printed numbers
+    exclude.
     """
 
-    size: int
-    T: int
-    schedule: str = "linear"
-    keep: float = 0.9
+    size: Size
+    T: Severity
+    schedule: Literal["linear", "constant"] = "linear"
+    keep: Annotated[float, Field(ge=0, le=1)] = 0.9
     total: bool = True
-    grey: str = "mean"
+    grey: Literal["mean", "luma"] = "mean"
 
     linear = True
     needs_colour = True
@@ -41,11 +43,6 @@ class Decolorization(Precomputed):
         {"T": 5, "schedule": "constant", "keep": 0.8},
         {"T": 5, "schedule": "constant", "keep": 0.8, "total": False, "grey": "luma"},
     )
-
-    def __post_init__(self) -> None:
-        check_numbers(self, size=(2, 4096), T=(1, 10_000), keep=(0, 1))
-        choose("schedule of degradation decolorization", self.schedule, ("linear", "constant"))
-        choose("grey of degradation decolorization", self.grey, tuple(GREYS))
 
     def operators(self) -> Matrix:
         """k_0 … k_T, the share of colour kept, float64 (T+1,)."""

@@ -1,24 +1,29 @@
 """Inpainting: the product of t Gaussian masks around one point (paper, section 4.2; A.2), also for generation (5.3).
 
-Step i multiplies by 1 − exp(−d²/2σ_i²), d the distance from the mask's centre, so D(x, t) is one cumulative mask: a
-window, placed by the image's own centre, of a table composed once.
+Step i multiplies by 1 − exp(−d²/2σ_i²), where d is the distance from the mask's centre. So D(x, t) multiplies by one
+cumulative mask. The masks around one centre are computed once, and each image takes the window that fits its centre.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from coldbench.core.errors import ColdbenchError
 from coldbench.core.rng import integers, uniform
-from coldbench.degradations.base import Drawn, Matrix, Precomputed, check_numbers, choose
+from coldbench.degradations.base import STRICT, Drawn, Matrix, Precomputed, Rounding, Severity, Size
+
+Std = Annotated[float, Field(ge=0.01, le=1000)]
+Rate = Annotated[float, Field(ge=0, le=100)]
+Level = Annotated[float, Field(ge=-1, le=1)]
 
 
 def cumulative_masks(offsets: Matrix, stds: Matrix) -> Matrix:
-    """Products of the first 0…T masks 1 − exp(−d²/2σ²), float64 (T+1, n, n), at distances given per axis (n,)."""
+    """Products of the first 0…T masks 1 − exp(−d²/2σ²), float64 (T+1, n, n), for the distances per axis (n,)."""
     distance2 = offsets[:, None] ** 2 + offsets[None, :] ** 2
     result = np.ones((len(stds) + 1, len(offsets), len(offsets)))
     for i, std in enumerate(stds):
@@ -26,26 +31,26 @@ def cumulative_masks(offsets: Matrix, stds: Matrix) -> Matrix:
     return result
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Inpainting(Precomputed):
-    """T masks of growing width around one centre per image; masked pixels go to `fill` (0: mid-grey).
+    """T masks of growing width around one centre per image; masked pixels approach `fill` (0: mid-grey).
 
-    The width of step i is std + rate·i pixels: a standard deviation (`width`: std, as released and as the printed
-    numbers have it) or, as the paper's word for the same numbers has it, a variance (discrepancy D6). The centre's row
-    and column are drawn uniformly from centre_low…centre_high (0-based pixels, both included); equal limits fix it.
-    `discrete` (protocol 2.2): training inputs and x_T are 8-bit values, by `rounding`.
+    Step i has the width std + rate·i. With `width` std this is the standard deviation in pixels, as released and as the
+    printed numbers confirm; with variance it is the variance, as the paper writes (discrepancy D6). Row and column of
+    the centre are drawn uniformly from centre_low…centre_high (0-based pixels, both included); equal limits fix it.
+    `quantized` (protocol 2.2): the network is trained on 8-bit values, and x_T is rounded too.
     """
 
-    size: int
-    T: int
-    std: float
-    rate: float
+    size: Size
+    T: Severity
+    std: Std
+    rate: Rate
     centre_low: int
     centre_high: int
-    width: str = "std"
-    fill: float = 0.0
+    width: Literal["std", "variance"] = "std"
+    fill: Level = 0.0
     quantized: bool = False
-    rounding: str = "truncate"
+    rounding: Rounding = "truncate"
 
     test_params = (
         {"T": 6, "std": 1.1, "rate": 0.4, "centre_low": -1, "centre_high": 15},
@@ -56,19 +61,16 @@ class Inpainting(Precomputed):
     )
 
     def __post_init__(self) -> None:
-        reach = 2 * self.size if isinstance(self.size, int) else 0
-        check_numbers(self, size=(2, 4096), T=(1, 10_000), std=(0.01, 1000), rate=(0, 100), fill=(-1, 1))
-        check_numbers(self, centre_low=(-reach, reach), centre_high=(-reach, reach))
-        choose("width of degradation inpainting", self.width, ("std", "variance"))
-        choose("rounding of degradation inpainting", self.rounding, ("truncate", "nearest"))
+        reach = 2 * self.size
+        for key in ("centre_low", "centre_high"):
+            if abs(getattr(self, key)) > reach:
+                raise ValueError(f"{key} must be a whole number in {-reach}…{reach}, not {getattr(self, key)}")
         if self.centre_low > self.centre_high:
-            raise ColdbenchError(
-                f"degradation inpainting: centre_low {self.centre_low} lies above centre_high {self.centre_high}"
-            )
+            raise ValueError(f"centre_low {self.centre_low} lies above centre_high {self.centre_high}")
 
     @property
     def linear(self) -> bool:
-        """Filling with anything but 0 adds a constant."""
+        """A `fill` other than 0 adds a constant."""
         return self.fill == 0
 
     def stds(self) -> Matrix:
@@ -77,11 +79,11 @@ class Inpainting(Precomputed):
         return widths if self.width == "std" else np.sqrt(widths)
 
     def operators(self) -> Matrix:
-        """Cumulative masks around one centre, float64 (T+1, side, side), as far as any window reaches."""
+        """Cumulative masks around one centre, float64 (T+1, side, side), large enough for the window of any image."""
         return cumulative_masks(np.arange(-self.centre_high, self.size - self.centre_low, dtype=float), self.stds())
 
     def draw(self, indices: Tensor, seed: int) -> Drawn:
-        """The mask's centre per image: `centre` int64 (N, 2), row and column."""
+        """The centre of each image's mask: `centre` int64 (N, 2), row and column."""
         return {"centre": integers(seed, "inpainting centre", indices, self.centre_low, self.centre_high, draws=2)}
 
     def mask(self, t: Tensor, drawn: Drawn) -> Tensor:
@@ -97,23 +99,23 @@ class Inpainting(Precomputed):
         return x0 * mask if self.fill == 0 else x0 * mask + self.fill * (1 - mask)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class InpaintingGeneration(Precomputed):
-    """x0 gives way to one colour per image: A_t · x0 + (1 − A_t) · colour (paper, section 5.3; protocol 2.3).
+    """One colour per image replaces x0: A_t · x0 + (1 − A_t) · colour (paper, section 5.3; protocol 2.3).
 
-    With K_j the product of j centred masks of standard deviations std, std + rate, … pixels, `order` (discrepancy D17)
-    inwards, as the README's command and the paper's pictures have it: A_t = 1 − K_{T−t}, the colour comes from the
-    border and at T is everywhere; outwards, as the paper's formula has it: A_t = K_t, a hole that grows in the middle.
-    Colours are uniform per channel on colour_low…colour_high.
+    K_j is the product of j centred masks with standard deviations std, std + rate, … pixels. `order` (discrepancy D17):
+    inwards is A_t = 1 − K_{T−t}, as in the README's command and the paper's figures: the colour enters from the border
+    and covers everything at T. outwards is A_t = K_t, the paper's formula: a hole grows from the middle. Colours are
+    uniform per channel in colour_low…colour_high.
     """
 
-    size: int
-    T: int
-    std: float
-    rate: float
-    order: str = "inwards"
-    colour_low: float = -0.5
-    colour_high: float = 0.5
+    size: Size
+    T: Severity
+    std: Std
+    rate: Rate
+    order: Literal["inwards", "outwards"] = "inwards"
+    colour_low: Level = -0.5
+    colour_high: Level = 0.5
 
     name = "inpainting_generation"
     test_params = (
@@ -122,14 +124,8 @@ class InpaintingGeneration(Precomputed):
     )
 
     def __post_init__(self) -> None:
-        check_numbers(self, size=(2, 4096), T=(1, 10_000), std=(0.01, 1000), rate=(0, 100))
-        check_numbers(self, colour_low=(-1, 1), colour_high=(-1, 1))
-        choose("order of degradation inpainting_generation", self.order, ("inwards", "outwards"))
         if self.colour_low > self.colour_high:
-            raise ColdbenchError(
-                f"degradation inpainting_generation: colour_low {self.colour_low} lies above "
-                f"colour_high {self.colour_high}"
-            )
+            raise ValueError(f"colour_low {self.colour_low} lies above colour_high {self.colour_high}")
 
     def stds(self) -> Matrix:
         """Standard deviation of each mask in pixels, float64 (T,)."""
@@ -141,15 +137,15 @@ class InpaintingGeneration(Precomputed):
         if self.order == "outwards":
             return masks
         weights = 1 - masks[::-1]
-        weights[0] = 1  # D(x, 0) = x: the formula's 1 − K_T is 1 only nearly
+        weights[0] = 1  # D(x, 0) is x, but 1 − K_T is only nearly 1
         return weights
 
     def draw(self, indices: Tensor, seed: int) -> Drawn:
-        """The colour per image: `colour` float32 (N, 3)."""
+        """The colour of each image: `colour` float32 (N, 3)."""
         share = uniform(seed, "inpainting colour", indices, 3)
         return {"colour": (self.colour_low + (self.colour_high - self.colour_low) * share).to(torch.float32)}
 
     def degrade(self, x0: Tensor, t: Tensor, drawn: Drawn) -> Tensor:
-        """A_t · x0 + (1 − A_t) · colour; a picture of one channel takes the first of the colour."""
+        """A_t · x0 + (1 − A_t) · colour; images of one channel use the first channel of the colour."""
         weight = self.operators_on(x0.device)[t][:, None].to(x0.dtype)
         return weight * x0 + (1 - weight) * drawn["colour"][:, : x0.shape[1], None, None].to(x0.dtype)

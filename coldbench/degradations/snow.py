@@ -1,40 +1,42 @@
 """Snow, after the corruption of ImageNet-C (paper, section 4.4 and appendix A.5; protocol 2.5).
 
-A seed layer of normal numbers is enlarged into flakes, drawn once per image. Severity t keeps the flakes above a
-threshold that falls with t, blurs them along one direction over a length that grows with t, and adds them, upright and
-turned by 180°, to the picture. No severity needs another one.
+A seed layer of normal numbers, drawn once per image, is enlarged into flakes. Severity t selects the flakes above a
+threshold that falls with t, blurs them along one direction over a length that grows with t, and adds them to the image,
+upright and rotated by 180°. Each severity is computed from the flakes alone.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from scipy import ndimage
 from torch import Tensor
 
-from coldbench.core.errors import ColdbenchError
 from coldbench.core.rng import normal, uniform
-from coldbench.degradations.base import Drawn, Matrix, Precomputed, check_numbers, choose
+from coldbench.degradations.base import STRICT, Drawn, Matrix, Precomputed, Severity, Size
 from coldbench.degradations.blur import gaussian_weights
 
 LUMA = (0.299, 0.587, 0.114)
 ORDERS = {"linear": 1, "spline": 3}
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Level:
-    """How hard it snows. Pairs run linearly from severity 1 to severity T, both ends included."""
+    """The amount of snow. A pair holds the values at severity 1 and at severity T; those between are linear."""
 
     mean: float  # of the seed layer
     std: float
-    zoom: float  # by how much the seed layer is enlarged
+    zoom: float  # the enlargement of the seed layer
     kernel: int  # pixels of the motion blur
     threshold: tuple[float, float]
     motion: tuple[float, float]  # standard deviation of the motion blur, pixels
-    brightness: tuple[float, float]  # share of the picture that is not brightened
+    brightness: tuple[float, float]  # share of the image that is not brightened
 
 
 LEVELS = {
@@ -45,25 +47,25 @@ LEVELS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Snow(Precomputed):
-    """clip(x + S_t + S_t turned by 180°) in [0, 1], S_t the snow of severity t, at one of four LEVELS.
+    """clip(x + S_t + S_t rotated by 180°) in [0, 1], where S_t is the snow of severity t at one of four LEVELS.
 
-    `fix_brightness`: true adds snow only, as the paper has it; false first brightens the picture as ImageNet-C does.
-    `shared` consecutive images have one pattern (discrepancy D14): 1 is the paper's prose; a batch's size, with batches
-    of consecutive images, is what the released code does, and the default 32 its training batch.
-    `crop` of the seed layer and `zoom` by linear or (cubic) spline interpolation: centre and linear as released, corner
-    and spline as in the paper's prose. (Whether a flake exactly at the threshold stays, as released, or falls away, as
-    in the prose, is no option: none ever is.)
+    `fix_brightness`: true adds snow alone, as in the paper; false brightens the image first, as ImageNet-C does.
+    `shared` consecutive images have one pattern (discrepancy D14): 1 follows the paper's prose; the released code uses
+    one pattern per batch, and 32 is its training batch.
+    `crop` of the seed layer and its enlargement by `zoom`, linear or cubic spline: the released code has centre and
+    linear, the paper's prose has corner and spline. (The prose also drops a flake exactly at the threshold, which the
+    released code leaves; this has no option, because a normal number never lies there.)
     """
 
-    size: int
-    T: int
-    level: int
+    size: Size
+    T: Severity
+    level: Annotated[int, Field(ge=1, le=4)]
     fix_brightness: bool = True
-    shared: int = 32
-    crop: str = "centre"
-    zoom: str = "linear"
+    shared: Annotated[int, Field(ge=1, le=10**9)] = 32
+    crop: Literal["centre", "corner"] = "centre"
+    zoom: Literal["linear", "spline"] = "linear"
 
     test_params = (
         {"T": 9, "level": 3},
@@ -72,38 +74,32 @@ class Snow(Precomputed):
         {"T": 1, "level": 2, "fix_brightness": False},
     )
 
-    def __post_init__(self) -> None:
-        check_numbers(self, size=(2, 4096), T=(1, 10_000), shared=(1, 10**9))
-        choose("crop of degradation snow", self.crop, ("centre", "corner"))
-        choose("zoom of degradation snow", self.zoom, tuple(ORDERS))
-        if self.level not in tuple(LEVELS) or isinstance(self.level, bool):
-            raise ColdbenchError(f"degradation snow: level must be one of 1, 2, 3, 4, not {self.level!r}")
-
     @property
     def constants(self) -> Level:
-        """The numbers of this snow's level."""
+        """The constants of `level`."""
         return LEVELS[self.level]
 
     def operators(self) -> Matrix:
-        """Motion blur along a row at severities 0…T, zero outside the picture: float64 (T+1, size, size)."""
+        """Motion blur along a row at severities 0…T, zero outside the image: float64 (T+1, size, size)."""
         kernel = self.constants.kernel
-        stds = np.concatenate([[1.0], np.linspace(*self.constants.motion, self.T)])  # severity 0 is never used
+        stds = np.concatenate([[1.0], np.linspace(*self.constants.motion, self.T)])  # severity 0 is unused
         offset = np.arange(self.size)[:, None] - np.arange(self.size)[None, :] + kernel // 2
         inside = (offset >= 0) & (offset < kernel)
         weights = np.stack([gaussian_weights(kernel, float(std)) for std in stds])
         return np.where(inside, weights[:, np.where(inside, offset, 0)], 0.0)
 
     def enlarge(self, seeds: Tensor) -> Tensor:
-        """Flakes from seed layers, float64 (N, size, size): a part of each, enlarged to the whole."""
+        """Flakes from seed layers, float64 (N, size, size): a part of each, enlarged to the full size."""
         part = math.ceil(self.size / self.constants.zoom)
         first = (self.size - part) // 2 if self.crop == "centre" else 0
-        # Spline interpolation is linear per axis: enlarging the identity gives its matrix.
+        # Spline interpolation is linear along each axis, so the enlarged identity is its matrix.
         matrix = ndimage.zoom(np.eye(part), (self.constants.zoom, 1), order=ORDERS[self.zoom])
         trim = (len(matrix) - self.size) // 2
         along = torch.from_numpy(matrix[trim : trim + self.size]).to(seeds.device)
         cut = seeds[:, first : first + part, first : first + part]
         flakes = torch.empty_like(seeds)
-        for one, layer in zip(flakes, cut.contiguous(), strict=True):  # a product of all sums by their number
+        # One by one, because a batched product may sum in another order for another N.
+        for one, layer in zip(flakes, cut.contiguous(), strict=True):
             one[:] = along @ layer @ along.T
         return flakes
 
@@ -118,14 +114,14 @@ class Snow(Precomputed):
     def snow(self, t: Tensor, drawn: Drawn) -> Tensor:
         """S_t of each image, float32 (N, size, size) in [0, 1]."""
         flakes, vertical = drawn["flakes"], drawn["vertical"][:, None, None]
-        # in float64: a flake that rounding moved across the threshold would appear or vanish
-        kept = torch.where(flakes < self._at(self.constants.threshold, t)[:, None, None], 0.0, flakes)
-        kept = kept.clamp(0, 1).to(torch.float32)
-        along = torch.where(vertical, kept.mT, kept) @ self.operators_on(t.device)[t].mT
+        # In float64, because rounding could move a flake across the threshold.
+        visible = torch.where(flakes < self._at(self.constants.threshold, t)[:, None, None], 0.0, flakes)
+        visible = visible.clamp(0, 1).to(torch.float32)
+        along = torch.where(vertical, visible.mT, visible) @ self.operators_on(t.device)[t].mT
         return torch.where(vertical, along.mT, along)
 
     def degrade(self, x0: Tensor, t: Tensor, drawn: Drawn) -> Tensor:
-        """The picture with its snow, in [-1, 1]."""
+        """The image with its snow, in [-1, 1]."""
         x = (x0 + 1) / 2
         if not self.fix_brightness:
             share = self._at(self.constants.brightness, t)[:, None, None, None].to(x.dtype)
@@ -137,6 +133,6 @@ class Snow(Precomputed):
         return (x + both).clamp(0, 1) * 2 - 1
 
     def _at(self, ends: tuple[float, float], t: Tensor) -> Tensor:
-        """The value at severity t of a quantity that runs linearly over 1…T, float64 (N,)."""
+        """The value at severity t of a quantity that is linear between its `ends` at 1 and T, float64 (N,)."""
         share = (t.to(torch.float64) - 1) / max(self.T - 1, 1)
         return ends[0] + (ends[1] - ends[0]) * share

@@ -1,38 +1,39 @@
-"""Super-resolution: t reductions, each enlarged back by nearest neighbour (paper, section 4.3; A.3).
+"""Super-resolution: t reductions, each enlarged again by nearest neighbour (paper, section 4.3; A.3).
 
-Reducing and enlarging act on each axis alone and are linear, so severity t is one matrix per axis: the product of t
-steps, each taken from torch's own interpolation in float64.
+Reducing and enlarging are linear and act on each axis separately. So severity t is one matrix per axis: the product of
+t steps, each computed by torch's interpolation in float64.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch.nn import functional
 
-from coldbench.core.errors import ColdbenchError
-from coldbench.degradations.base import Matrix, SeparableLinear, check_numbers, choose
+from coldbench.degradations.base import STRICT, Matrix, SeparableLinear, Size
 
-REDUCE = {"average": "area", "bicubic": "bicubic", "bilinear": "bilinear"}  # our word: torch's, none with antialiasing
+REDUCE = {"average": "area", "bicubic": "bicubic", "bilinear": "bilinear"}  # torch's modes, without antialiasing
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class SuperResolution(SeparableLinear):
-    """T reductions, each of the full-size picture that the last one left, to `sides`.
+    """T reductions to `sides`; each reduces the full-size result of the previous one.
 
-    `schedule`: halving, step i = 0…T−1 reduces to ⌊size / 2^(i+1)⌋ pixels; shrinking, to size − i pixels (a released
-    routine that the paper does not use; its first step changes nothing).
-    `reduce`: average, the mean of the pixels below, which reproduces the printed Degraded cells (protocol `fitted`);
-    bicubic, what the released routine of that name selects (protocol `released`); bilinear, for halvings the same as
-    average.
+    `schedule`: step i = 0…T−1 of halving reduces to ⌊size / 2^(i+1)⌋ pixels, of shrinking to size − i pixels. Shrinking
+    is a released routine that the paper does not use; its first step changes nothing.
+    `reduce`: average is the mean of the pixels below and reproduces the printed Degraded cells (protocol `fitted`);
+    bicubic is the choice of the released routine of that name (protocol `released`); bilinear equals average for
+    halvings.
     """
 
-    size: int
-    T: int
-    reduce: str = "average"
-    schedule: str = "halving"
+    size: Size
+    T: Annotated[int, Field(ge=1, le=4095)]
+    reduce: Literal["average", "bicubic", "bilinear"] = "average"
+    schedule: Literal["halving", "shrinking"] = "halving"
 
     test_params = (
         {"T": 4},
@@ -43,24 +44,18 @@ class SuperResolution(SeparableLinear):
     )
 
     def __post_init__(self) -> None:
-        check_numbers(self, size=(2, 4096), T=(1, 4095))
-        choose("reduce of degradation superresolution", self.reduce, tuple(REDUCE))
-        choose("schedule of degradation superresolution", self.schedule, ("halving", "shrinking"))
         most = self.size.bit_length() - 1 if self.schedule == "halving" else self.size
         if most < self.T:
-            raise ColdbenchError(
-                f"degradation superresolution: {self.size} px can be reduced {most} times by {self.schedule}, "
-                f"not {self.T}: T ≤ {most}"
-            )
+            raise ValueError(f"{self.size} px can be reduced {most} times by {self.schedule}, not {self.T}: T ≤ {most}")
 
     @property
     def keeps_mean(self) -> bool:
-        """Halvings of an even side give every pixel the same weight, bicubic ones as well."""
+        """Every pixel has the same weight if each side is even and halved, with bicubic weights as well."""
         return self.schedule == "halving" and self.size % 2**self.T == 0
 
     @property
     def bound(self) -> float:
-        """Bicubic weights overshoot: those of one halving by 1.375 per axis, after which only means are taken."""
+        """Bicubic weights overshoot: the first halving by 1.375 per axis; later halvings only average."""
         if self.reduce != "bicubic":
             return 1.0
         return 1.375**2 if self.keeps_mean else float(np.abs(self.operators()).sum(axis=2).max() ** 2)
@@ -78,7 +73,7 @@ class SuperResolution(SeparableLinear):
         return np.stack(result)
 
     def _one_step(self, side: int) -> Matrix:
-        """Reducing the columns of the identity to `side` rows, and enlarging them again."""
+        """The matrix of one reduction to `side` pixels and its enlargement, float64 (size, size)."""
         columns = torch.eye(self.size, dtype=torch.float64)[None, None]
         mode = REDUCE[self.reduce]
         extra = {} if mode == "area" else {"align_corners": False}

@@ -107,7 +107,7 @@ def _degraded(
     """
     experiment = scorer.experiment
     tests = data.load(scorer.prepared, "test")
-    degradation = degradations.degradation_of(experiment, partner)
+    degradation = degradations.for_experiment(experiment, partner)
     parts = []
     for part in batches(len(tests)):
         where = range(part.start, part.stop)

@@ -55,7 +55,7 @@ def load(path: Path, experiment: Experiment) -> dict[str, Tensor]:
     taken for the network alone. Raises ColdbenchError naming what is missing, extra, there twice, of a wrong shape,
     not floating point, not finite or of another schedule, and the length of a schedule that is not T.
     """
-    degradation = degradations.degradation_of(experiment, None)
+    degradation = degradations.for_experiment(experiment, None)
     weights, rest = _split(path, _read(path))
     channels = data.dataset(experiment.dataset).channels
     with torch.device("meta"):
@@ -100,7 +100,7 @@ def save(path: Path, weights: dict[str, Tensor], experiment: Experiment) -> None
     have them, and that `load` takes them back; the released code itself was not run on such a file. Its MNIST and
     CIFAR-10 scripts of inpainting and super-resolution leave out the wrapper that the table's `module.` stands for.
     """
-    beside = schedule(degradations.degradation_of(experiment, None), data.dataset(experiment.dataset).channels)
+    beside = schedule(degradations.for_experiment(experiment, None), data.dataset(experiment.dataset).channels)
     prefix = PREFIXES[experiment.degradation["name"]]
     outer = "module." if prefix.startswith("module.") else ""
     module = {f"{prefix}{key}": value for key, value in weights.items()}

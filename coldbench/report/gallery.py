@@ -221,7 +221,7 @@ class Run:
         from coldbench.sampling import starts
 
         tests, cpu = data.load(self.prepared, "test"), torch.device("cpu")
-        degradation = degradations.degradation_of(self.experiment, self.partner)
+        degradation = degradations.for_experiment(self.experiment, self.partner)
         where = range(min(images, len(tests)))
         x0, x, _ = starts.degraded(degradation, tests, where, self.experiment.seed, cpu, severity or None)
         return to_unit_interval(x).numpy(), to_unit_interval(x0).numpy()

@@ -128,7 +128,7 @@ def restore(
         raise ColdbenchError(
             f"{model} mixes in images of {experiment.partner}: give that data set, prepared, as partner"
         )
-    degradation = degradations.degradation_of(experiment, partner)
+    degradation = degradations.for_experiment(experiment, partner)
     drawn = degradation.draw(torch.zeros(1, dtype=torch.int64), seed)
     told = parse_state(degradation, drawn, state or {})
     begin = _start(degradation, method, severity, stride, batch)

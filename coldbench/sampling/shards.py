@@ -94,7 +94,7 @@ def run(
     info = data.info(prepared)
     loaded = model_file.load_model(model, info["channels"], device)
     experiment = loaded.experiment
-    degradation = degradations.degradation_of(experiment, partner)
+    degradation = degradations.for_experiment(experiment, partner)
     tile = sampling.inference_batch or models.INFERENCE_BATCH[device.type]
     network: torch.nn.Module = torch.compile(loaded.network) if sampling.compile else loaded.network  # type: ignore
     restore = models.restorer(network, tile, sampling.precision)

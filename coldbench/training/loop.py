@@ -118,7 +118,7 @@ def train(
     training, seed = experiment.training, rng.derive(experiment.seed, "training")
     preprocessing.check_prepared(experiment, prepared, partner)
     images = data.load(prepared, "train")
-    degradation = degradations.degradation_of(experiment, partner)
+    degradation = degradations.for_experiment(experiment, partner)
     slurm.refuse_second(work)
     belongs = {"experiment": experiment.hash_inputs, "data": data.info(prepared)["hash"]}
     belongs |= {"partner": data.info(partner)["hash"]} if partner else {}

@@ -55,9 +55,9 @@ def test_agrees_with_the_published_corruption(
     published: Any, monkeypatch: pytest.MonkeyPatch, size: int, channels: int
 ) -> None:
     """Both directions, from the same seed layer, to the 8 bits that its layer is rounded to."""
-    monkeypatch.setitem(snow.LEVELS, 5, PUBLISHED)
+    monkeypatch.setattr(snow.Snow, "constants", PUBLISHED)
     monkeypatch.setattr(published, "_motion_blur", motion_blur)
-    ours = build(size, level=5, fix_brightness=False, shared=1)
+    ours = build(size, fix_brightness=False, shared=1)
     indices = torch.arange(8)
     pixels = np.random.default_rng(1).integers(0, 256, (8, size, size, channels), dtype=np.uint8)
     x0 = torch.from_numpy(pixels).permute(0, 3, 1, 2).double() / 255 * 2 - 1

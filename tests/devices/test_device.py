@@ -47,7 +47,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
     monkeypatch.setattr(torch, "unique", lambda x, return_inverse: (x, torch.arange(len(x), device=x.device)))
     partner = lambda self, indices, seed: {"z": torch.zeros(len(indices), 3, 16, 16, device=indices.device)}  # noqa: E731
     monkeypatch.setattr(Animorphosis, "draw", partner)
-    caches = (base._precomputed, ssim._smoothing)
+    caches = (base._operators_on, ssim._smoothing)
     for cache in caches:
         cache.cache_clear()
     yield FakeTensorMode(allow_non_fake_inputs=True)
@@ -55,12 +55,12 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
         cache.cache_clear()
 
 
-def built(spec: dict[str, Any], mode: FakeTensorMode) -> Degradation:
-    """The degradation; its tables, which NumPy composes, lie in main memory without their values."""
+def built(spec: dict[str, Any], mode: FakeTensorMode, monkeypatch: pytest.MonkeyPatch) -> Degradation:
+    """The degradation; its operators, which NumPy computes, are fake tensors on the CPU until they are copied."""
     degradation = degradations.build(spec, 16, IMAGES if "partner" in spec else None)
     if isinstance(degradation, base.Precomputed):
-        here = base._precomputed(degradation)._on
-        here[CPU] = mode.from_tensor(here[CPU])
+        operators = mode.from_tensor(degradation.operators_on(CPU))
+        monkeypatch.setattr(base, "_operators_on", lambda degradation, device: operators.to(device))
     return degradation
 
 
@@ -74,9 +74,11 @@ def test_the_pretence_notices_two_devices(pretend: FakeTensorMode) -> None:
 
 
 @pytest.mark.parametrize("spec", SPECS)
-def test_degradations_and_samplers(pretend: FakeTensorMode, spec: dict[str, Any]) -> None:
+def test_degradations_and_samplers(
+    pretend: FakeTensorMode, monkeypatch: pytest.MonkeyPatch, spec: dict[str, Any]
+) -> None:
     """From test images to x_0, by every method that the degradation has."""
-    degradation = built(spec, pretend)
+    degradation = built(spec, pretend, monkeypatch)
     with pretend:
         origin = starts.Origin(
             degradation, 4, degradation.T, 1, False, starts._restoration(SampleSet(), degradation, IMAGES, 0, GPU)
@@ -95,7 +97,7 @@ def test_degradations_and_samplers(pretend: FakeTensorMode, spec: dict[str, Any]
 
 
 @pytest.mark.parametrize("kind", ["means", "grid", "colour", "partner", "noise"])
-def test_starts(pretend: FakeTensorMode, kind: str) -> None:
+def test_starts(pretend: FakeTensorMode, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     spec: dict[str, Any] = {
         "means": {"name": "blur", "T": 4, "kernel": 5, "std": 2.0},
         "grid": {"name": "superresolution", "T": 2},
@@ -103,7 +105,7 @@ def test_starts(pretend: FakeTensorMode, kind: str) -> None:
         "partner": {"name": "animorphosis", **DEGRADATIONS["animorphosis"].test_params[0]},
         "noise": {"name": "noise", **DEGRADATIONS["noise"].test_params[0]},
     }[kind]
-    degradation, mixture = built(spec, pretend), None
+    degradation, mixture = built(spec, pretend, monkeypatch), None
     if kind in priors.FITTED:
         d = 3 * (priors._side(degradation) ** 2 if kind == "grid" else 1)
         mixture = priors.Mixture(np.array([0.5, 0.5]), np.zeros((2, d)), np.stack([np.eye(d)] * 2))
@@ -125,7 +127,7 @@ def test_training_and_restoring(
     experiment = experiment.model_copy(
         update={"preprocessing": Preprocessing(resize=19, pad=1, flip=True), "network": network}
     )
-    degradation = built(experiment.degradation, pretend)
+    degradation = built(experiment.degradation, pretend, monkeypatch)
     larger = np.zeros((9, 3, 19, 19), np.uint8)
     training = Training(max_steps=2, batch_size=8, grad_accumulation=2, ema_update_every=2)
     with pretend:

@@ -1,0 +1,92 @@
+"""The degradations by name, and how one is built from its description in an experiment.
+
+To add a degradation, write a class as `base.Degradation` describes in a file of its own and enter it in `DEGRADATIONS`.
+The tests in `tests/degradations/test_degradations.py` then hold it to the contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from coldbench import data
+from coldbench.core.errors import ColdbenchError, unknown
+from coldbench.core.experiment import Experiment
+from coldbench.data.preprocessing import middle
+from coldbench.degradations.base import Degradation
+from coldbench.degradations.blur import Blur
+from coldbench.degradations.decolorization import Decolorization
+from coldbench.degradations.inpainting import Inpainting, InpaintingGeneration
+from coldbench.degradations.mixing import Animorphosis, Noise
+from coldbench.degradations.snow import Snow
+from coldbench.degradations.superresolution import SuperResolution
+
+DEGRADATIONS: dict[str, type[Degradation]] = {
+    "animorphosis": Animorphosis,
+    "blur": Blur,
+    "decolorization": Decolorization,
+    "inpainting": Inpainting,
+    "inpainting_generation": InpaintingGeneration,
+    "noise": Noise,
+    "snow": Snow,
+    "superresolution": SuperResolution,
+}
+TYPES = {bool: "true or false", float: "a number", int: "a whole number", str: "a name"}
+
+
+def build(spec: Mapping[str, Any], size: int, partners: npt.NDArray[np.uint8] | None = None) -> Degradation:
+    """The degradation that `spec` describes ({name, T, …its parameters}) for size × size images.
+
+    `partners` are the images, uint8 (M, C, size, size), of the data set that a degradation with a `partner` mixes in.
+    Raises ColdbenchError for an unknown name or parameter, a missing parameter, and a value out of range.
+    """
+    parameters = dict(spec)
+    name = parameters.pop("name", None)
+    if not isinstance(name, str) or name not in DEGRADATIONS:
+        raise unknown("degradation", name, DEGRADATIONS)
+    kind: Any = DEGRADATIONS[name]
+    choices = kind.__pydantic_fields__.keys() - {"size", "images"}
+    if strange := parameters.keys() - choices:
+        raise unknown(f"parameter of degradation {name}", min(strange, key=str), choices)
+    if "partner" in choices:
+        parameters["images"] = partners
+    try:
+        built: Degradation = kind(size=size, **parameters)
+    except ValidationError as error:
+        raise _in_one_line(error, name, kind.__pydantic_fields__) from None
+    return built
+
+
+def for_experiment(experiment: Experiment, partner: Path | None) -> Degradation:
+    """The degradation of an experiment; `partner` is the prepared data set whose training images it mixes in."""
+    images = middle(data.load(partner, "train"), experiment.size) if partner else None
+    return build(experiment.degradation, experiment.size, images)
+
+
+def _in_one_line(error: ValidationError, name: str, fields: Mapping[str, FieldInfo]) -> ColdbenchError:
+    """The first of pydantic's complaints about a degradation, with the parameter and its valid values."""
+    first = error.errors()[0]
+    key, value = str(first["loc"][0]) if first["loc"] else "", first["input"]
+    if first["type"] == "missing":
+        return ColdbenchError(f"degradation {name}: parameter '{key}' is missing")
+    if first["type"] == "value_error":  # raised by __post_init__, which compares several parameters
+        return ColdbenchError(f"degradation {name}: {first['ctx']['error']}")
+    choices = get_args(fields[key].annotation) if get_origin(fields[key].annotation) is Literal else ()
+    if isinstance(value, str) and str in map(type, choices):
+        return unknown(f"{key} of degradation {name}", value, choices)
+    return ColdbenchError(f"degradation {name}: {key} must be {_valid(fields[key], choices)}, not {value!r}")
+
+
+def _valid(field: FieldInfo, choices: tuple[object, ...]) -> str:
+    """The values that a parameter may have, in words."""
+    if choices:
+        return f"one of {', '.join(map(str, choices))}"
+    limits = {key: getattr(each, key) for each in field.metadata for key in ("ge", "le") if hasattr(each, key)}
+    interval = f" in {limits['ge']:g}…{limits['le']:g}" if len(limits) == 2 else ""
+    return TYPES.get(field.annotation, "of another type") + interval  # type: ignore[arg-type]
