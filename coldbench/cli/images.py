@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from coldbench.cli.options import CALIBRATED, PAPER, Device, Log, Out, Partner, Threads, setup, text_of
+from coldbench.cli.options import CALIBRATED, INTERPRETATIONS, PAPER, Device, Log, Out, Partner, Threads, setup, text_of
 from coldbench.core import logs
 from coldbench.core.errors import ColdbenchError
 
@@ -85,7 +85,7 @@ def restore(
 
 
 def calibrate(
-    readings: Annotated[Path, typer.Argument(help="the readings (YAML)")] = Path("workflow/config/calibration.yaml"),
+    interpretations: Annotated[Path, typer.Argument(help="the interpretations to score (YAML)")] = INTERPRETATIONS,
     data: Annotated[Path, typer.Option(help="where the data sets lie")] = Path("data"),
     paper: Annotated[Path, typer.Option(help="the paper's printed numbers (CSV)")] = PAPER,
     out: Out = CALIBRATED,
@@ -94,14 +94,15 @@ def calibrate(
     threads: Threads = None,
     log: Log = None,
 ) -> None:
-    """Find the reading of the paper that gives its Degraded cells; needs no trained model. Beside OUT, a CSV file."""
+    """Find the interpretation of the paper that gives its Degraded cells, without a trained model (also writes CSV)."""
     target = setup(log, "calibrate", device, threads)
     from coldbench.evaluation import calibration
-    from coldbench.evaluation import interpretations as reading
+    from coldbench.evaluation.interpretations import load
     from coldbench.report import calibration as view
     from coldbench.report import inputs
 
-    plan, cells = reading.load(text_of(readings, "readings"), str(readings)), inputs.load_paper(paper)
+    plan = load(text_of(interpretations, "interpretations"), str(interpretations))
+    cells = inputs.load_paper(paper)
     began = time.monotonic()
     records = calibration.run(plan, data, target, images)
     facts = calibration.facts(records, time.monotonic() - began, target)

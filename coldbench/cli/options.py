@@ -33,6 +33,7 @@ Devices = Annotated[Path, typer.Option(help="how fast devices are (YAML)")]
 SPEEDS = Path("workflow/config/devices.yaml")
 PAPER = Path("workflow/paper/tables.csv")
 CALIBRATED = Path("results/calibration.parquet")
+INTERPRETATIONS = Path("workflow/config/calibration.yaml")
 Inception = Annotated[Path | None, typer.Option(help="folder of the Inception weights that FID needs")]
 
 

@@ -127,7 +127,7 @@ def _row(name: str, group: list[dict[str, Any]], cells: dict[tuple[str, str, str
     by_reading: dict[str, list[dict[str, Any]]] = {}
     for record in group:
         if not record["missing"]:
-            by_reading.setdefault(record["reading"], []).append(record)
+            by_reading.setdefault(record["interpretation"], []).append(record)
     readings = tuple(_reading(reading, found, (ssim, rmse)) for reading, found in by_reading.items())
     return Row(name, first["table"], first["row"], (ssim, rmse), readings, first["missing"])
 
@@ -153,14 +153,14 @@ def table(records: Sequence[dict[str, Any]], judged: Iterable[Row]) -> pd.DataFr
     verdicts = {(row.name, reading.name): reading for row in judged for reading in row.readings}
     lines = []
     for record in records:
-        reading = verdicts.get((record["cell"], record.get("reading", "")))
-        extra: dict[str, Any] = {"printed": "", "gap": float("nan"), "firmness": "", "verdict": ""}
+        reading = verdicts.get((record["cell"], record.get("interpretation", "")))
+        extra: dict[str, Any] = {"printed": "", "gap": float("nan"), "agreement": "", "verdict": ""}
         if reading and record["source"] == reading.source:
             value = reading.values[0 if record["metric"] == "ssim" else 1]
             extra = {
                 "printed": value.paper.printed if value.paper else "",
                 "gap": value.gap,
-                "firmness": "misprint suspected" if value.doubted else value.firmness,
+                "agreement": "misprint suspected" if value.doubted else value.firmness,
                 "verdict": reading.label,
             }
         lines.append({**record, **extra})

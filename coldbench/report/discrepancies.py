@@ -170,9 +170,11 @@ def _words(value: dict[str, Any]) -> str:
 
 def _evidence(key: str, readings: dict[str, Any], lines: Sequence[dict[str, Any]]) -> Iterable[Evidence]:
     for name, row in readings.items():
-        for reading, told in row["readings"].items():
+        for reading, told in row["interpretations"].items():
             if mentions(key, told["rationale"]):
-                pair = [x for x in lines if x["cell"] == name and x.get("reading") == reading and x.get("verdict")]
+                pair = [
+                    x for x in lines if x["cell"] == name and x.get("interpretation") == reading and x.get("verdict")
+                ]
                 absent = next((x["missing"] for x in lines if x["cell"] == name and x["missing"]), "")
                 yield Evidence(
                     table=str(row["table"]),

@@ -62,6 +62,6 @@ def test_degraded_cells(prepared, name, protocol):
 def test_images_cut_from_larger_ones_are_those_of_the_calibration(prepared, name, row):
     """The released loader's zoom, by the pipeline of training and by the calibration's own."""
     plan = yaml.safe_load((ROOT / "workflow/config/calibration.yaml").read_text())
-    only = {**plan["rows"][row], "readings": {"released": plan["rows"][row]["readings"]["released"]}}
+    only = {**plan["rows"][row], "interpretations": {"released": plan["rows"][row]["interpretations"]["released"]}}
     records = calibration.run(interpretations.load(yaml.safe_dump({"rows": {row: only}}), row), FOLDER, CPU, None)
     assert degraded(name, "released", prepared[35]) == pytest.approx([r["value"] for r in records], abs=1e-6)

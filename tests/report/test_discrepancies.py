@@ -31,7 +31,14 @@ def found(lines: list[dict[str, Any]] | None = None, scores: Scores = ()) -> dic
 
 
 def line(cell: str, reading: str, metric: str, value: float, **changes: Any) -> dict[str, Any]:
-    common = {"cell": cell, "reading": reading, "metric": metric, "value": value, "printed": "0.287", "n": 10_000}
+    common = {
+        "cell": cell,
+        "interpretation": reading,
+        "metric": metric,
+        "value": value,
+        "printed": "0.287",
+        "n": 10_000,
+    }
     return {**common, "verdict": "exact", "missing": "", **changes}
 
 
@@ -79,7 +86,7 @@ def test_evidence_is_read_from_the_calibration() -> None:
         line("T1-MNIST", "paper", "ssim", 0.0130, verdict="not reproduced"),
         line("T1-MNIST", "paper", "rmse", 0.28846, verdict="not reproduced"),
         line("T1-MNIST", "fitted", "ssim", 0.0145, verdict=""),  # a copy of the data: not the best source
-        {"cell": "T1-CelebA", "reading": None, "missing": "30,000 images", "verdict": ""},
+        {"cell": "T1-CelebA", "interpretation": None, "missing": "30,000 images", "verdict": ""},
     ]
     d = found(lines)
     by_name = {e.reading: e for e in d["D1"].evidence}
@@ -123,7 +130,7 @@ def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     assert load_table(None) == []
     frame = pd.DataFrame([line("T1-MNIST", "paper", "ssim", 0.01)])
     frame.to_parquet(tmp_path / "c.parquet")
-    assert load_table(tmp_path / "c.parquet")[0]["reading"] == "paper"
+    assert load_table(tmp_path / "c.parquet")[0]["interpretation"] == "paper"
     (tmp_path / "torn.parquet").write_bytes(b"PAR1")
     with pytest.raises(ColdbenchError, match="not a readable calibration"):
         load_table(tmp_path / "torn.parquet")

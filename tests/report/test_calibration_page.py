@@ -1,0 +1,91 @@
+"""The calibration page: how well a value agrees with the printed one, and the page of the published calibration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from cases import CONFIG, PAPER, ROOT
+from typer.testing import CliRunner
+
+from coldbench.cli import app
+from coldbench.report import calibration as view
+from coldbench.report.inputs import PaperCell
+
+PUBLISHED = ROOT / "results/published/laptop-cpu/calibration.parquet"
+
+
+def cell(printed: str, erratum: str = "") -> PaperCell:
+    return PaperCell("c", "1", "MNIST", "task", "degraded", "ssim", printed, float(printed), 0.001, erratum, "")
+
+
+@pytest.mark.parametrize(
+    ("value", "spread", "printed", "agreement"),
+    [
+        (0.23049, 0.0, "0.231", "close"),
+        (0.230502, 0.0, "0.231", "exact"),
+        (0.2314, 0.0, "0.231", "exact"),
+        (0.2332, 0.0, "0.231", "close"),
+        (0.2336, 0.0, "0.231", "not reproduced"),
+        (0.240, 0.003, "0.231", "within sampling error"),
+        (0.245, 0.003, "0.231", "not reproduced"),
+        (0.2325, 1e-6, "0.231", "close"),
+    ],
+)
+def test_agreement_is_judged_by_digits_and_spread(value: float, spread: float, printed: str, agreement: str) -> None:
+    assert view.Value("ssim", value, spread, 0.0, 4, cell(printed)).firmness == agreement
+
+
+def test_label_is_that_of_the_worse_cell() -> None:
+    """A suspected misprint is left out, a copy is not judged, and an interpretation chosen to fit says so."""
+
+    def label(ssim: float, rmse: float, erratum: str = "", fitted: bool = False, source: str = "mnist") -> str:
+        one = view.Value("ssim", ssim, 0.0, 0.0, 1, cell("0.300", erratum))
+        two = view.Value("rmse", rmse, 0.0, 0.0, 1, cell("0.200"))
+        return view.Reading("r", "", fitted, "paper", source, (one, two), (), 1, 1).label
+
+    assert label(0.3, 0.2) == "exact"
+    assert label(0.3, 0.2015) == "close"
+    assert label(0.4, 0.2) == "not reproduced"
+    assert label(0.4, 0.2, "misprint") == "exact"
+    assert label(0.3, 0.2, fitted=True) == "fitted after the fact"
+    assert label(0.4, 0.2, fitted=True) == "not reproduced"
+    assert label(0.3, 0.2, source="cifar10_jpeg") == "not judged"
+
+
+def test_published_calibration_recommends_what_fits_best() -> None:
+    """Rows of the JPEG copies keep their labels although no version makes them again."""
+    records = view.load_table(PUBLISHED)
+    assert {record["made_by"] for record in records} == {"coldbench 0.1.0, commit a9a395c50b6d"}
+    rows = [row for row in view.rows(records, PAPER) if row.readings]
+    assert all(row.fits[0] is row.readings[0] for row in rows)
+    assert {row.name: row.readings[0].label for row in rows} == {
+        "T1-MNIST": "exact",
+        "T1-CIFAR-10": "exact",
+        "T2-MNIST": "fitted after the fact",
+        "T2-CIFAR-10": "fitted after the fact",
+        "T3-MNIST": "exact",
+        "T3-CIFAR-10": "exact",
+        "T4-CIFAR-10": "within sampling error",
+        "T6-CIFAR-10": "close",
+    }
+
+
+def test_calibration_without_data_says_what_each_row_needs(tmp_path: Path) -> None:
+    out, page = tmp_path / "c.parquet", tmp_path / "c.html"
+    interpretations, paper = CONFIG / "calibration.yaml", ROOT / "workflow/paper/tables.csv"
+    common: list[Any] = ["--paper", paper, "--out"]
+    for command in (
+        ["calibrate", interpretations, *common, out, "--data", tmp_path],
+        ["calibration", out, *common, page],
+    ):
+        result = CliRunner().invoke(app, list(map(str, command)))
+        assert result.exit_code == 0, result.output
+    frame = pd.read_parquet(out)
+    assert len(frame) == len(yaml.safe_load(interpretations.read_text())["rows"])
+    assert frame.missing.str.len().min() > 10
+    assert "CelebA-HQ" in page.read_text()
+    assert out.with_suffix(".csv").read_text().count("\n") == len(frame) + 1
