@@ -12,13 +12,14 @@ import numpy as np
 import torch
 
 from coldbench import models
-from coldbench.core.config import Cell, RunMetadata
+from coldbench.core.config import Cell, RunMetadata, Sampling
 from coldbench.core.experiment import Experiment
 from coldbench.models import model_file
 from coldbench.report import sprites
 from coldbench.report.gallery import Pictures
 from coldbench.report.inputs import Score, Scores, load_paper
 from coldbench.report.sprites import Sprite
+from coldbench.sampling.shards import SamplingPaths, sample_run
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "workflow" / "config"
@@ -113,6 +114,13 @@ def untrained(path: Path, experiment: Experiment, channels: int = 1, seed: int =
     network = models.build(experiment.network, channels, experiment.size)
     model_file.save_model(path, network.state_dict(), experiment)
     return path
+
+
+def sampled(folder: Path, model: Path, prepared: Path, partner: Path | None = None, **sampling: Any) -> Path:
+    """The manifest of the model's samples, made in `folder` on the CPU."""
+    paths, manifest = SamplingPaths(model, prepared, folder / "shards", partner), folder / "samples.json"
+    sample_run(paths, Sampling(**sampling), torch.device("cpu"), manifest)
+    return manifest
 
 
 def pictures(folder: Path, name: str, T: int = 6, channels: int = 1, sets: Any = None, **changes: Any) -> Pictures:

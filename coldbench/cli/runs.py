@@ -30,7 +30,6 @@ from coldbench.cli.options import (
 from coldbench.core import logs
 from coldbench.core.config import RunMetadata, Sampling
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.experiment import Experiment
 from coldbench.core.validation import from_json
 from coldbench.training import slurm
 
@@ -140,13 +139,17 @@ def sample(
 ) -> None:
     """Sample MODEL: restore test images or generate new ones by every method; WORK keeps the finished shards."""
     target = setup(log, f"{model.parent.name} sample", device, threads)
-    from coldbench.sampling import shards as sampler
+    from coldbench.sampling.shards import SamplingPaths, sample_part, sample_run
 
     k, slash, n = part.partition("/")
     if not (slash and k.isdecimal() and n.isdecimal() and 1 <= int(k) <= int(n)):
         raise ColdbenchError(f"part must be k/n with 1 ≤ k ≤ n, not '{part}'")
     resolved = from_json(Sampling, sampling, "sampling")
-    sampler.run(model, data, out, work, resolved, target, partner, (int(k), int(n)))
+    paths = SamplingPaths(model, data, work, partner)
+    if out is None:
+        sample_part(paths, resolved, target, int(k), int(n))
+    else:
+        sample_run(paths, resolved, target, out)
 
 
 def evaluate(
@@ -164,11 +167,10 @@ def evaluate(
 ) -> None:
     """Score the sampled images that MANIFEST names, and the degraded ones they were made from."""
     target = setup(log, f"{manifest.parent.name} evaluate", device, threads)
-    from coldbench.core.validation import checked
     from coldbench.evaluation import evaluate as evaluation
-    from coldbench.sampling import manifest as sampled
+    from coldbench.sampling.manifest import read_manifest
 
-    science = checked(Experiment, sampled.facts(manifest)["experiment"], f"the experiment in {manifest}")
+    science = read_manifest(manifest).experiment
     found = evaluation.extractors(fid or [], inception, target)
     scorer = evaluation.Scorer(science, data, statistics, found, target)
     evaluation.evaluate(scorer, manifest, from_json(RunMetadata, about, "about"), out, partner)

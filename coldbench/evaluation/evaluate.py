@@ -54,27 +54,27 @@ def evaluate(scorer: Scorer, manifest: Path, metadata: RunMetadata, out: Path, p
     `partner` is the prepared data set of a degradation that mixes in other images.
     """
     began = time.monotonic()
-    facts = sampled.facts(manifest)
+    facts = sampled.read_manifest(manifest)
     info = data.info(scorer.prepared)
-    if facts["data"] != info["hash"]:
+    if facts.data != info["hash"]:
         raise ColdbenchError(
             f"{manifest} was sampled from other test images than {scorer.prepared} holds; sample again"
         )
-    ticker = Ticker(sum(len(p["methods"]) * p["images"] for p in facts["sets"].values()), "image", images_each=1)
-    done, signed = 0, facts.get("signed_metrics", False)
+    ticker = Ticker(sum(len(p.methods) * p.images for p in facts.sets.values()), "image", images_each=1)
+    done, signed = 0, facts.signed_metrics
     rows: Rows = []
-    for name, part in facts["sets"].items():
-        restored = part["start"] is None
-        original = scorer.tests(part["images"]) if restored else None
+    for name, part in facts.sets.items():
+        restored = part.start is None
+        original = scorer.tests(part.images) if restored else None
         splits: list[tuple[str, int | None]] = (
-            [("test", part["images"])] if restored else [("train", None), ("test", None)]
+            [("test", part.images)] if restored else [("train", None), ("test", None)]
         )
-        if restored and part["assumed_severity"] is None and part["known"] == "drawn" and part["stride"] == 1:
-            rows += _degraded(scorer, name, part["severity"], part["images"], partner, signed)
+        if restored and part.assumed_severity is None and part.known == "drawn" and part.stride == 1:
+            rows += _degraded(scorer, name, part.severity, part.images, partner, signed)
         features: dict[str, dict[str, Features]] = {}
         singles: dict[str, tuple[Values, Values]] = {}
-        for method in part["methods"]:
-            images = torch.from_numpy(sampled.read(manifest, method, name)).to(scorer.device)
+        for method in part.methods:
+            images = torch.from_numpy(sampled.read_images(manifest, name, method)).to(scorer.device)
             if original is not None:
                 seed = scorer.experiment.seed
                 found, singles[method] = _similarity(name, method, original, images, seed, signed)
@@ -86,14 +86,14 @@ def evaluate(scorer: Scorer, manifest: Path, metadata: RunMetadata, out: Path, p
             ticker.tick(done, f"{name} · {method}")
         if all(method in features for method in PAIR):
             rows += _differences(scorer, name, singles, features, splits)
-    science = {"model": facts["model"][:16], "fingerprint": scorer.experiment.fingerprint, "data": facts["data"]}
-    sampling = {key: facts[key] for key in ("inference_batch", "precision", "compile") if key in facts}
+    science = {"model": facts.model[:16], "fingerprint": scorer.experiment.fingerprint, "data": facts.data}
+    sampling = {key: getattr(facts, key) for key in ("inference_batch", "precision", "compile")}
     details = {
         **science,
         **sampling,
         **scorer.experiment.hash_inputs,
-        "sampled_on": facts["device"],
-        **facts["provenance"],
+        "sampled_on": facts.device,
+        **facts.provenance,
     }
     _write(out, rows, scorer, metadata, details, began)
 

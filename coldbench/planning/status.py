@@ -199,7 +199,7 @@ def _samples(folder: Path, model: Path) -> Stage:
     path = folder / "samples.json"
     try:
         if path.exists():
-            manifest.facts(path)
+            manifest.read_manifest(path)
             return "outdated" if model.exists() and path.stat().st_mtime < model.stat().st_mtime else "done"
         return "partly" if any((folder / "shards").glob("*/*.npy")) else ""
     except DAMAGE:

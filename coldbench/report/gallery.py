@@ -86,11 +86,11 @@ def draw(
     """
     from coldbench import data  # torch, which reading the list needs not
 
-    facts, info = sampled.facts(manifest), data.info(prepared)
-    if facts["data"] != info["hash"]:
+    facts, info = sampled.read_manifest(manifest), data.info(prepared)
+    if facts.data != info["hash"]:
         raise ColdbenchError(f"{manifest} was sampled from other test images than {prepared} holds; sample again")
-    experiment = checked(Experiment, facts["experiment"], f"the experiment in {manifest}")
-    training = _training(training_log, metadata.run, bool(facts["provenance"].get("imported")))
+    experiment = facts.experiment
+    training = _training(training_log, metadata.run, bool(facts.provenance.get("imported")))
     mark = _mark(metadata.budget, info["embedded"])
     folder, run = out.parent / "figures", Run(manifest, facts, experiment, prepared, partner)
     sprites = [write(tiles, folder / f"{name}.png", *rest, f"{mark}; {metadata.run}" if mark else "", part, method)
@@ -100,9 +100,9 @@ def draw(
         "embedded": info["embedded"],
         "watermark": mark,
         "experiment": experiment.model_dump(),
-        "provenance": facts["provenance"],
-        "model": facts["model"],
-        "sets": facts["sets"],
+        "provenance": facts.provenance,
+        "model": facts.model,
+        "sets": {name: part.model_dump() for name, part in facts.sets.items()},
         "sprites": [{**asdict(sprite), "path": str(sprite.path.relative_to(out.parent))} for sprite in sprites],
         "training": training,
         "distances": run.distances(statistics) if statistics and metadata.cell.table else [],
@@ -154,23 +154,23 @@ class Run:
     """A sampled run, as what its pictures are made of."""
 
     manifest: Path
-    facts: dict[str, Any]
+    facts: sampled.Manifest
     experiment: Experiment
     prepared: Path
     partner: Path | None
 
     def all(self) -> Iterable[Drawing]:
         """Every sprite of the run, one after the other."""
-        for name, part in self.facts["sets"].items():
+        for name, part in self.facts.sets.items():
             try:
-                with np.load(self.manifest.parent / part["trajectory"]) as arrays:
+                with np.load(self.manifest.parent / part.trajectory) as arrays:
                     kept = {key: arrays[key] for key in arrays}
             except (OSError, ValueError) as error:
                 raise ColdbenchError(f"cannot draw {self.experiment.run}: {error}") from error
             yield from self._of_set(name, part, kept)
         yield self._forward()
 
-    def _of_set(self, name: str, part: Mapping[str, Any], kept: Mapping[str, Images]) -> Iterable[Drawing]:
+    def _of_set(self, name: str, part: sampled.SampledSet, kept: Mapping[str, Images]) -> Iterable[Drawing]:
         yield self._methods(name, part, kept)
         severities, method = tuple(str(s) for s in kept["severities"].tolist()), str(kept["method"])
         for kind, states in (("trajectory", "states"), ("naive", "naive")):
@@ -179,22 +179,22 @@ class Run:
                 tiles = kept[states][:, :rows].swapaxes(0, 1).reshape(-1, *kept[states].shape[2:])
                 shown = "naive" if kind == "naive" else method
                 yield f"{name}-{kind}", tiles, (kind, severities), name, shown
-        if part["start"] is not None:
+        if part.start is not None:
             rows = rows_that_fit(SHEET_COLUMNS, self.experiment.size, SHEET // SHEET_COLUMNS)
-            tiles = sampled.read(self.manifest, method, name, rows * SHEET_COLUMNS)
+            tiles = sampled.read_images(self.manifest, name, method, rows * SHEET_COLUMNS)
             yield f"{name}-gallery", tiles, ("gallery", ("",) * min(SHEET_COLUMNS, len(tiles))), name, method
 
-    def _methods(self, name: str, part: Mapping[str, Any], kept: Mapping[str, Images]) -> Drawing:
+    def _methods(self, name: str, part: sampled.SampledSet, kept: Mapping[str, Images]) -> Drawing:
         """The input, every method's result and the original, a row per image."""
-        shown = [method for method in METHODS if method in part["methods"]]
+        shown = [method for method in METHODS if method in part.methods]
         columns: dict[str, Images] = {"degraded": kept["degraded"], "direct": kept["direct"]}
-        if part["start"] is None and "direct" in shown:
-            columns["degraded"], columns["original"] = self._degraded(ROWS, part["severity"])
+        if part.start is None and "direct" in shown:
+            columns["degraded"], columns["original"] = self._degraded(ROWS, part.severity)
         elif "original" in kept:
             columns["original"] = kept["original"]
-        count = min(len(columns["degraded"]), part["images"])
+        count = min(len(columns["degraded"]), part.images)
         for method in shown:
-            columns[method] = sampled.read(self.manifest, method, name, count)
+            columns[method] = sampled.read_images(self.manifest, name, method, count)
         order = [key for key in ("degraded", *METHODS, "original") if key in columns]
         rows = rows_that_fit(len(order), self.experiment.size, count)
         tiles = np.stack([columns[key][:rows] for key in order], axis=1)
@@ -236,13 +236,13 @@ class Run:
         cpu, rows = torch.device("cpu"), []
         (gabor,) = extractors = scoring.extractors([], None, cpu)
         scorer = scoring.Scorer(self.experiment, self.prepared, statistics, extractors, cpu)
-        for name, part in self.facts["sets"].items():
-            split, n = ("test", part["images"]) if part["start"] is None else ("train", None)
-            sizes = [s for s in (part["images"] // f for f in FRACTIONS) if 4 <= s <= SUBSET]
+        for name, part in self.facts.sets.items():
+            split, n = ("test", part.images) if part.start is None else ("train", None)
+            sizes = [s for s in (part.images // f for f in FRACTIONS) if 4 <= s <= SUBSET]
             for method in ("direct", "tacos", "estimated"):
-                if method not in part["methods"] or not sizes:
+                if method not in part.methods or not sizes:
                     continue
-                images = sampled.read(self.manifest, method, name, max(sizes))
+                images = sampled.read_images(self.manifest, name, method, max(sizes))
                 if not np.isfinite(images).all():
                     continue
                 features = gabor.features(torch.from_numpy(images))

@@ -1,7 +1,7 @@
 """The samplers of the paper: direct reconstruction, Algorithm 1 (naive), Algorithm 2 (TACoS), and those for noise.
 
-All run from x_T down to x_0 and differ only in how x_r, the next iterate, follows from x_s and x̂_0 = R(x_s, s). Nothing
-is clamped; iterates may leave [-1, 1] (protocol, section 3).
+All go from x_T to x_0. They differ only in how x_r, the next iterate, follows from x_s and x̂_0 = R(x_s, s). Nothing is
+clamped, so iterates may leave [-1, 1] (protocol, section 3).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from coldbench.models import Restorer
 
 @dataclass(frozen=True)
 class Step:
-    """One reverse step: the severity s it started from, the prediction x̂_0 = R(x_s, s), and the result x_r."""
+    """One reverse step: its severity s, the prediction x̂_0 = R(x_s, s), and the result x_r, each (N, C, H, W)."""
 
     s: int
     x0_hat: Tensor
@@ -29,33 +29,37 @@ class Step:
 
 @dataclass(frozen=True)
 class Operator:
-    """D for one batch: what was drawn for its images, and how to draw anew."""
+    """D for one batch.
+
+    `drawn` was drawn when the batch was degraded; `redraw` draws again for one severity. D is evaluated `t_offset`
+    severities too low, because the released snow and colour samplers do so (discrepancy D11).
+    """
 
     degradation: Degradation
     drawn: Drawn
-    redraw: Callable[[int], Drawn] | None = None  # of a severity
-    t_offset: int = 0  # the released code's snow and colour samplers take every D one severity too low
+    redraw: Callable[[int], Drawn] | None = None
+    t_offset: int = 0
 
     def __call__(self, x0: Tensor, s: int, drawn: Drawn | None = None) -> Tensor:
-        """D(x0, s) for the whole batch at one severity."""
+        """D(x0, s) for the whole batch at one severity, by `drawn` or by another draw."""
         t = torch.full((len(x0),), max(s - self.t_offset, 0), device=x0.device)
         return self.degradation(x0, t, self.drawn if drawn is None else drawn)
 
     def redrawn(self, s: int) -> Drawn:
-        """A draw for severity s alone."""
+        """A new draw for severity s."""
         if self.redraw is None:
-            raise ColdbenchError("this method draws at every step; give `redraw`")
+            raise ColdbenchError("redraw is missing: this method draws at every step")
         return self.redraw(s)
 
     @property
     def mixing(self) -> Mixing:
-        """The degradation, which mixes with noise or another picture: `check` has seen to it."""
+        """The degradation as one that mixes with noise or another image; `check` has refused any other."""
         assert isinstance(self.degradation, Mixing)
         return self.degradation
 
 
 def direct(x: Tensor, x0_hat: Tensor, s: int, r: int, d: Operator) -> Tensor:
-    """x_0 = R(x_T, T): one prediction, taken as it is."""
+    """x_0 = R(x_T, T), direct reconstruction: the first prediction is the result."""
     return x0_hat
 
 
@@ -67,56 +71,65 @@ def naive(x: Tensor, x0_hat: Tensor, s: int, r: int, d: Operator) -> Tensor:
 def tacos(x: Tensor, x0_hat: Tensor, s: int, r: int, d: Operator) -> Tensor:
     """Algorithm 2, Transformation Agnostic Cold Sampling: x_{s−1} = x_s − D(x̂_0, s) + D(x̂_0, s−1).
 
-    For noise, whose z is part of the draw, this is the paper's fixed noise.
+    For noise this is the paper's fixed noise, because z is part of the draw.
     """
     return x - d(x0_hat, s) + d(x0_hat, r)
 
 
 def estimated(x: Tensor, x0_hat: Tensor, s: int, r: int, d: Operator) -> Tensor:
-    """Algorithm 2 with ẑ = (x_s − √ᾱ_s x̂_0) / √(1 − ᾱ_s) in the place of z: deterministic DDIM (appendix A.6)."""
+    """Algorithm 2 with ẑ = (x_s − √ᾱ_s x̂_0) / √(1 − ᾱ_s) instead of z: deterministic DDIM (appendix A.6)."""
     return d(x0_hat, r, {"z": d.mixing.estimate_z(x, x0_hat, s)})
 
 
 def resampled(x: Tensor, x0_hat: Tensor, s: int, r: int, d: Operator) -> Tensor:
-    """Algorithm 2 with z drawn anew at every step (section 5.1, the first of its three options)."""
+    """Algorithm 2 with a new z at every step (section 5.1, the first of its three options)."""
     drawn = d.redrawn(s)
     return x - d(x0_hat, s, drawn) + d(x0_hat, r, drawn)
 
 
 def naive_resampled(x: Tensor, x0_hat: Tensor, s: int, r: int, d: Operator) -> Tensor:
-    """Algorithm 1 with z drawn anew at every step."""
+    """Algorithm 1 with a new z at every step."""
     return d(x0_hat, r, d.redrawn(s))
 
 
 def ddpm(x: Tensor, x0_hat: Tensor, s: int, r: int, d: Operator) -> Tensor:
-    """Ho et al. (2020) in the form of Song et al. (2021): ẑ as in DDIM, and noise of the posterior's σ_s."""
+    """DDPM (Ho et al., 2020) in the form of Song et al. (2021): ẑ as in DDIM, plus noise with the posterior's σ_s."""
     z = d.mixing.estimate_z(x, x0_hat, s)
     keep, sigma = d.mixing.posterior(s, r)
     return d(x0_hat, r, {"z": keep * z + sigma * d.redrawn(s)["z"][:, : x.shape[1]].to(x.dtype)})
 
 
-Method = Callable[[Tensor, Tensor, int, int, Operator], Tensor]
-METHODS: dict[str, Method] = {
-    "direct": direct,
-    "naive": naive,
-    "tacos": tacos,
-    "estimated": estimated,
-    "resampled": resampled,
-    "naive_resampled": naive_resampled,
-    "ddpm": ddpm,
+@dataclass(frozen=True)
+class Method:
+    """An update rule x_r = update(x_s, x̂_0, s, r, D) and what it needs.
+
+    It may use what was drawn when the images were degraded, draw again at every step, or estimate the z that the
+    images were mixed with. Only degradations that mix (noise and animorphosis) have such a z.
+    """
+
+    update: Callable[[Tensor, Tensor, int, int, Operator], Tensor]
+    uses_drawn: bool = False
+    redraws: bool = False
+    estimates_z: bool = False
+
+
+METHODS = {
+    "direct": Method(direct),
+    "naive": Method(naive, uses_drawn=True),
+    "tacos": Method(tacos, uses_drawn=True),
+    "estimated": Method(estimated, estimates_z=True),
+    "resampled": Method(resampled, redraws=True),
+    "naive_resampled": Method(naive_resampled, redraws=True),
+    "ddpm": Method(ddpm, redraws=True, estimates_z=True),
 }
 
 
-NEED_MIXING = ("estimated", "ddpm")
-"""Methods that estimate what a picture was mixed with; noise and animorphosis are such degradations."""
-
-
 def check(method: str, degradation: Degradation) -> None:
-    """Raise ColdbenchError unless `method` is one of METHODS and can be used with `degradation`."""
+    """Raise ColdbenchError unless `method` is one of METHODS and fits `degradation`."""
     if method not in METHODS:
         raise unknown("method", method, METHODS)
-    if method in NEED_MIXING and not isinstance(degradation, Mixing):
-        raise ColdbenchError(f"method {method} needs noise or another picture, not {degradation.name}")
+    if METHODS[method].estimates_z and not isinstance(degradation, Mixing):
+        raise ColdbenchError(f"method {method} needs noise or another image, not {degradation.name}")
 
 
 def sample(
@@ -130,17 +143,19 @@ def sample(
     released_shift: bool = False,
     redraw: Callable[[int], Drawn] | None = None,
 ) -> Iterator[Step]:
-    """Restore a batch x (N, C, H, W) that stands at severity `start` (default T), yielding every step.
+    """Restore a batch x (N, C, H, W) at severity `start` (default T) and yield every step; the last step's x is x_0.
 
-    The last step's `x` is x_0. `drawn` is what was drawn when x was degraded: the samplers know where the mask lies.
-    `stride` severities are taken at a time; `released_shift` (discrepancy D11) takes every D one severity too low,
-    as the released code does for snow and colour; `redraw` makes a draw for the methods that need one at every step.
+    The sampler knows what was `drawn` when x was degraded, for example where the mask lies. A step spans `stride`
+    severities. `released_shift` evaluates every D one severity too low, as the released code does for snow and colour
+    (discrepancy D11). `redraw` draws for one severity; the methods that draw at every step need it.
+
+    Raises ColdbenchError for a method that `check` refuses, a start outside 1…T, or a stride below 1.
     """
     check(method, degradation)
-    update, d = METHODS[method], Operator(degradation, drawn, redraw, t_offset=int(released_shift))
+    update, d = METHODS[method].update, Operator(degradation, drawn, redraw, t_offset=int(released_shift))
     s = degradation.T if start is None else start
     if not 1 <= s <= degradation.T or stride < 1:
-        raise ColdbenchError(f"a trajectory starts at 1…{degradation.T} and steps by 1 or more, not at {s} by {stride}")
+        raise ColdbenchError(f"severity {s} with stride {stride} is out of range: 1…{degradation.T} by 1 or more")
     last = s if method == "direct" else 1
     for step in range(s, last - 1, -stride):
         x0_hat = restore(x, step)

@@ -1,10 +1,12 @@
-"""A trained model × the sets of its sampling → shards of images, and a few whole trajectories for the figures.
+"""A trained model × the sets of its sampling → shards of images, and whole trajectories of a few for the figures.
 
-A shard is one .npy file, float32 (n, C, H, W) in [0, 1] units and not clamped, as the metrics want it. Everything
-random about image i follows from (seed, purpose, i), and the network always sees tiles of one size, so batch, shard and
-number of jobs change no bit: the tiles are counted from image 0, for a convolution may sum in another order at another
-place in the tile. A shard's name holds its content's hash, its folder's everything that decides its content:
-a finished shard is never made again, and a missing or damaged one alone is.
+A shard is one .npy file of images, float32 (n, C, H, W) in [0, 1] units and not clamped, as the metrics need them.
+Batch size, shard size and number of jobs change no bit. The randomness of image i follows from (seed, purpose, i). The
+network always sees `inference_batch` images, counted from image 0, because a convolution's last bits can differ between
+batch sizes and batch positions.
+
+A shard's name holds a hash of its content, and its folder's name a hash of everything that decides the content. So a
+finished shard is never made again; a missing or damaged one is made again alone.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,51 +24,63 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from coldbench import data, degradations, models
-from coldbench.core.config import Sampling
+from coldbench.core.config import Method, Sampling
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import atomic, sha256, write_json
+from coldbench.core.files import atomic, sha256
 from coldbench.core.images import to_unit_interval
-from coldbench.core.interrupts import stoppable
+from coldbench.core.interrupts import Stop, stoppable
 from coldbench.core.logs import Ticker, log
 from coldbench.core.validation import fingerprint
 from coldbench.models import model_file
 from coldbench.sampling import starts, trajectories
-from coldbench.sampling.samplers import sample
+from coldbench.sampling.manifest import Manifest, SampledSet, ShardFile, write_manifest
 
-OURS = re.compile(r".+-[0-9a-f]{16}")
-"""The folder of a set's shards, by its name."""
+SHARD_FOLDER = re.compile(r".+-[0-9a-f]{16}")
+"""The name of a folder with a set's shards."""
+
+
+@dataclass(frozen=True)
+class SamplingPaths:
+    """The files of a run's sampling: the model, its prepared data set, and the folder for shards.
+
+    `partner` is the prepared data set of a degradation that mixes in other images.
+    """
+
+    model: Path
+    prepared: Path
+    shards: Path
+    partner: Path | None = None
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Images `where` of one set by one method, and the folder that its file lies in."""
+    """Images `indices` of one set by one method, and the folder of the file."""
 
     set: str
-    method: str
-    where: range
+    method: Method
+    indices: range
     folder: Path
 
     @property
     def stem(self) -> str:
         """The file's name up to its hash."""
-        return f"{self.method}-{self.where.start:06d}-{self.where.stop:06d}"
+        return f"{self.method}-{self.indices.start:06d}-{self.indices.stop:06d}"
 
     def file(self) -> Path | None:
-        """The finished file, if there is one that holds what its name says; a damaged one is deleted."""
+        """The finished file, or None; a file whose content does not match its name is deleted."""
         for path in sorted(self.folder.glob(f"{self.stem}-*.npy")):
             if sha256(path)[:16] == path.stem.rpartition("-")[2]:
                 return path
-            log.warning("%s is damaged; it is made again", path)
+            log.warning("%s is damaged and will be made again", path)
             path.unlink()
         return None
 
-    def write(self, values: npt.NDArray[np.float32]) -> Path:
+    def write(self, images: npt.NDArray[np.float32]) -> Path:
         """Write the images, atomically."""
         buffer = io.BytesIO()
-        np.save(buffer, values)
+        np.save(buffer, images)
         content = buffer.getbuffer()
         path = self.folder / f"{self.stem}-{hashlib.sha256(content).hexdigest()[:16]}.npy"
         with atomic(path) as temporary:
@@ -74,146 +88,154 @@ class Shard:
         return path
 
 
-def run(
-    model: Path,
-    prepared: Path,
-    out: Path | None,
-    work: Path,
-    sampling: Sampling,
-    device: torch.device,
-    partner: Path | None = None,
-    part: tuple[int, int] = (1, 1),
-) -> None:
-    """Sample every set of `sampling` by each of its methods.
+@dataclass(frozen=True)
+class Sampler:
+    """A loaded model and what to sample from it; `tasks` and `folders` are named by set.
 
-    `partner` is the prepared data set of a degradation that mixes in other images. Writes the shards and a file of
-    trajectories per set in folders of `work`, then, last, the manifest `out` that names them; without `out` only what
-    is missing of part k of n of the shards. A run that was stopped goes on at the first missing shard. Folders of other
-    sets in `work` are removed, and nothing else of it.
+    `identity` holds what decides the bits of every shard, apart from the settings of its set.
     """
-    info = data.info(prepared)
-    loaded = model_file.load_model(model, info["channels"], device)
-    experiment = loaded.experiment
-    degradation = degradations.for_experiment(experiment, partner)
-    tile = sampling.inference_batch or models.INFERENCE_BATCH[device.type]
-    network: torch.nn.Module = torch.compile(loaded.network) if sampling.compile else loaded.network  # type: ignore
-    restore = models.restorer(network, tile, sampling.precision)
-    content = {
-        "model": sha256(model),
+
+    model: model_file.Model
+    restore: models.Restorer
+    sampling: Sampling
+    identity: dict[str, Any]
+    tasks: dict[str, starts.SamplingTask]
+    folders: dict[str, Path]
+
+    def shards(self) -> list[Shard]:
+        """All shards of all sets and methods."""
+        size = self.sampling.shard_size
+        return [
+            Shard(name, method, range(first, min(first + size, task.images)), self.folders[name])
+            for name, task in self.tasks.items()
+            for method in task.methods
+            for first in range(0, task.images, size)
+        ]
+
+    def make_missing(self, shards: Sequence[Shard], stop: Stop) -> None:
+        """Make those of `shards` that have no finished file."""
+        missing = [shard for shard in shards if shard.file() is None]
+        if len(missing) < len(shards):
+            log.info("%d of %d shards are finished already", len(shards) - len(missing), len(shards))
+        size, inference_batch = self.sampling.batch_size, self.identity["inference_batch"]
+        batches = {shard: batches_of(shard.indices, size, inference_batch) for shard in missing}
+        nfe = {shard: len(self.tasks[shard.set].severities(shard.method)) for shard in missing}
+        total = sum(nfe[shard] * sum(map(len, batches[shard])) for shard in missing)
+        ticker, done = Ticker(max(1, total), "image·step", 1), 0
+        for shard in missing:
+            task, images = self.tasks[shard.set], []
+            for indices in batches[shard]:
+                for step in task.steps(self.restore, shard.method, task.initial_state(indices)):
+                    x = step.x
+                    done += len(x)
+                    stop.check()
+                    ticker.tick(done, f"{shard.set} · {shard.method} · images {indices.start}–{indices.stop}")
+                earlier = max(shard.indices.start - indices.start, 0)  # images that only fill the inference batch
+                images.append(to_unit_interval(x[earlier:]).cpu().numpy())
+            shard.write(np.concatenate(images))
+
+
+def load_sampler(paths: SamplingPaths, sampling: Sampling, device: torch.device) -> Sampler:
+    """Load the model, and prepare every set of `sampling`; ColdbenchError if model, data and settings do not fit."""
+    info = data.info(paths.prepared)
+    model = model_file.load_model(paths.model, info["channels"], device)
+    seed = model.experiment.seed
+    degradation = degradations.for_experiment(model.experiment, paths.partner)
+    inference_batch = sampling.inference_batch or models.INFERENCE_BATCH[device.type]
+    network: torch.nn.Module = torch.compile(model.network) if sampling.compile else model.network  # type: ignore
+    identity = {
+        "model": sha256(paths.model),
         "data": info["hash"],
-        "seed": experiment.seed,
-        "partner": data.info(partner)["hash"] if partner else None,
+        "partner": data.info(paths.partner)["hash"] if paths.partner else None,
+        "seed": seed,
         "shard_size": sampling.shard_size,
         "device": device.type,
-        "inference_batch": tile,
+        "inference_batch": inference_batch,
         "precision": sampling.precision,
         "compile": sampling.compile,
-        "tiles": "from image 0",  # where they began with a batch, an image's last bits were others
     }
-    sets = {
-        name: starts.origin(wanted, degradation, prepared, experiment.seed, device, sampling.images)
-        for name, wanted in sampling.sets.items()
-    }
-    folders = {
-        name: work / f"{name}-{fingerprint({**content, 'set': wanted.model_dump(exclude={'methods'})})}"
-        for name, wanted in sampling.sets.items()
-    }
-    wanted = [
-        Shard(name, method, range(i, min(i + sampling.shard_size, origin.images)), folders[name])
-        for name, origin in sets.items()
-        for method in sampling.methods_of(name)
-        for i in range(0, origin.images, sampling.shard_size)
-    ]
-    mine = wanted if out else wanted[part[0] - 1 :: part[1]]
-    missing = [shard for shard in mine if shard.file() is None]
-    if len(missing) < len(mine):
-        log.info("%d of %d shards are there already", len(mine) - len(missing), len(mine))
-    batches = {shard: _batches(shard.where, sampling.batch_size, tile) for shard in missing}
-    total = sum(sets[s.set].steps(s.method) * sum(map(len, batches[s])) for s in missing)
-    ticker = Ticker(max(1, total), "image·step", 1)
-    seen = 0
-    with stoppable() as stop, torch.inference_mode():
-        for shard in missing:
-            parts = []
-            for where in batches[shard]:
-                for x in _trajectory(restore, sets[shard.set], shard.method, where):
-                    seen += len(x)
-                    stop.check()
-                    ticker.tick(seen, f"{shard.set} · {shard.method} · images {where.start}–{where.stop}")
-                before = max(shard.where.start - where.start, 0)  # images that only fill the first tile
-                parts.append(to_unit_interval(x[before:]).cpu().numpy())
-            shard.write(np.concatenate(parts))
-        if out is None:
-            return
-        kept = {
-            name: trajectories.keep(
-                folders[name], restore, origin, sampling.methods_of(name), sampling.max_frames, stop
-            )
-            for name, origin in sets.items()
-        }
-    write_json(
-        out,
-        _manifest(out, experiment.model_dump(), content, loaded.provenance, device, sampling, sets, wanted, kept),
+    return Sampler(
+        model,
+        models.restorer(network, inference_batch, sampling.precision),
+        sampling,
+        identity,
+        {
+            name: starts.sampling_task(sampling, name, degradation, paths.prepared, seed, device)
+            for name in sampling.sets
+        },
+        {
+            name: paths.shards / f"{name}-{fingerprint({**identity, 'set': settings.model_dump(exclude={'methods'})})}"
+            for name, settings in sampling.sets.items()
+        },
     )
-    for other in work.iterdir():  # shards of an earlier model or seed
-        if other.is_dir() and OURS.fullmatch(other.name) and other not in folders.values():
-            shutil.rmtree(other)
 
 
-def _batches(where: range, size: int, tile: int) -> list[range]:
-    """Batches of whole tiles, counted from image 0, that cover `where`."""
-    step, first = max(size // tile, 1) * tile, where.start - where.start % tile
-    return [range(i, min(i + step, where.stop)) for i in range(first, where.stop, step)]
+def batches_of(indices: range, batch_size: int, inference_batch: int) -> list[range]:
+    """Batches that cover `indices`; each consists of whole inference batches, counted from image 0."""
+    size = max(batch_size // inference_batch, 1) * inference_batch
+    first = indices.start - indices.start % inference_batch
+    return [range(start, min(start + size, indices.stop)) for start in range(first, indices.stop, size)]
 
 
-def _trajectory(restore: models.Restorer, origin: starts.Origin, method: str, where: range) -> Iterator[Tensor]:
-    """The iterates of images `where`; the last is x_0."""
-    begin = origin.begin(where)
-    for step in sample(
-        restore, origin.degradation, begin.x, begin.drawn, method, **origin.options, redraw=begin.redraw
-    ):
-        yield step.x
+def sample_part(paths: SamplingPaths, sampling: Sampling, device: torch.device, part: int, parts: int) -> None:
+    """Make the missing shards of part `part` of `parts` (1 ≤ part ≤ parts): every `parts`-th shard of the run."""
+    sampler = load_sampler(paths, sampling, device)
+    with stoppable() as stop, torch.inference_mode():
+        sampler.make_missing(sampler.shards()[part - 1 :: parts], stop)
+
+
+def sample_run(paths: SamplingPaths, sampling: Sampling, device: torch.device, manifest: Path) -> None:
+    """Make every missing shard and trajectory; then write the file `manifest`, which names them all.
+
+    An interrupted run continues at the first missing shard. Folders of other sets, models or settings in `paths.shards`
+    are removed at the end.
+    """
+    sampler = load_sampler(paths, sampling, device)
+    shards = sampler.shards()
+    with stoppable() as stop, torch.inference_mode():
+        sampler.make_missing(shards, stop)
+        frames = sampling.max_frames
+        trajectory_files = {
+            name: trajectories.update(sampler.folders[name], sampler.restore, task, frames, stop)
+            for name, task in sampler.tasks.items()
+        }
+    write_manifest(manifest, _manifest(sampler, shards, trajectory_files, manifest.parent, device))
+    for folder in paths.shards.iterdir():
+        if folder.is_dir() and SHARD_FOLDER.fullmatch(folder.name) and folder not in sampler.folders.values():
+            shutil.rmtree(folder)
 
 
 def _manifest(
-    out: Path,
-    experiment: dict[str, Any],
-    content: dict[str, Any],
-    origin: dict[str, Any],
-    device: torch.device,
-    sampling: Sampling,
-    sets: dict[str, starts.Origin],
-    shards: list[Shard],
-    trajectories: dict[str, Path],
-) -> dict[str, Any]:
-    files = [shard.file() for shard in shards]
-    if None in files:
-        raise ColdbenchError(f"{shards[files.index(None)].stem} vanished while the manifest was written; run again")
-    return {
-        **content,
-        "experiment": experiment,
-        "device": str(device),
-        "signed_metrics": sampling.signed_metrics,
-        "provenance": origin,
-        "sets": {
-            name: {
-                **sampling.sets[name].model_dump(),
-                "methods": sampling.methods_of(name),
-                "images": of.images,
-                "trajectory": os.path.relpath(trajectories[name], out.parent),
-            }
-            for name, of in sets.items()
-        },
-        "shards": [
-            {
-                "set": shard.set,
-                "method": shard.method,
-                "first": shard.where.start,
-                "stop": shard.where.stop,
-                "file": os.path.relpath(path, out.parent),
-                "sha256": sha256(path),
-            }
-            for shard, path in zip(shards, files, strict=True)
-            if path
-        ],
+    sampler: Sampler, shards: list[Shard], trajectory_files: dict[str, Path], folder: Path, device: torch.device
+) -> Manifest:
+    """The manifest of finished shards and trajectories, for a file in `folder`."""
+    shard_files = []
+    for shard in shards:
+        if (path := shard.file()) is None:
+            raise ColdbenchError(f"{shard.stem} vanished while the manifest was written; run again")
+        shard_files.append(
+            ShardFile(
+                set=shard.set,
+                method=shard.method,
+                first=shard.indices.start,
+                stop=shard.indices.stop,
+                file=os.path.relpath(path, folder),
+                sha256=sha256(path),
+            )
+        )
+    sets = {
+        name: SampledSet(
+            **{**task.settings.model_dump(), "methods": task.methods},
+            images=task.images,
+            trajectory=os.path.relpath(trajectory_files[name], folder),
+        )
+        for name, task in sampler.tasks.items()
     }
+    return Manifest(
+        **{**sampler.identity, "device": str(device)},
+        signed_metrics=sampler.sampling.signed_metrics,
+        experiment=sampler.model.experiment,
+        provenance=sampler.model.provenance,
+        sets=sets,
+        shards=shard_files,
+    )

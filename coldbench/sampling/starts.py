@@ -1,14 +1,15 @@
-"""Where a trajectory begins: at a degraded test image, or at a start drawn for a generation.
+"""Where trajectories start: at a degraded test image, or at an x_T drawn for a generation.
 
-Everything drawn for image i follows from (seed, purpose, i), so images may be made in any order, number and place.
+Everything drawn for image i follows from (seed, purpose, i), so images can be made in any order and any batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import abc
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,132 +18,164 @@ from torch import Tensor
 
 from coldbench import data
 from coldbench.core import rng
-from coldbench.core.config import SampleSet, Start
+from coldbench.core.config import Method, SampleSet, Sampling, Start
 from coldbench.core.errors import ColdbenchError
 from coldbench.data import preprocessing
 from coldbench.degradations import Degradation, Drawn, initial_xt
+from coldbench.models import Restorer
 from coldbench.sampling import priors
+from coldbench.sampling.samplers import Step, sample
+
+
+class Redraw(Protocol):
+    """Draws again for the images of a batch, for severity s alone."""
+
+    def __call__(self, s: int, /) -> Drawn: ...
 
 
 @dataclass(frozen=True)
-class Begin:
-    """One batch's beginning: x at the first severity, the draw that the sampler is given, how to draw one anew for a
-    severity, and the original x0 where there is one."""
+class InitialState:
+    """The start of one batch's trajectories.
+
+    x: the images at the first severity, float32 (N, C, size, size). drawn: what the sampler knows of the degradation.
+    redraw: a new draw for one severity. x0: the originals in [-1, 1]; a generation has none.
+    """
 
     x: Tensor
     drawn: Drawn
-    redraw: Callable[[int], Drawn]
+    redraw: Redraw
     x0: Tensor | None = None
 
 
 @dataclass(frozen=True)
-class Origin:
-    """`images` beginnings, and how their trajectories run: from `severity` down, `every` severities at a time."""
+class SamplingTask(abc.ABC):
+    """One set to sample: `images` trajectories by each of `methods`."""
 
+    settings: SampleSet
+    methods: Sequence[Method]
     degradation: Degradation
     images: int
-    severity: int
-    stride: int
-    released_shift: bool
-    begin: Callable[[range], Begin]
+    seed: int
+    device: torch.device
+
+    @abc.abstractmethod
+    def initial_state(self, indices: range) -> InitialState:
+        """The start of the images `indices`."""
 
     @property
-    def options(self) -> dict[str, Any]:
-        """What `samplers.sample` is told beyond the batch."""
-        return {"start": self.severity, "stride": self.stride, "released_shift": self.released_shift}
+    def severity(self) -> int:
+        """The severity that the sampler starts from."""
+        return self.settings.assumed_severity or self.settings.severity or self.degradation.T
 
-    def visited(self, method: str) -> list[int]:
-        """The severities at which the network is called."""
-        return [self.severity] if method == "direct" else list(range(self.severity, 0, -self.stride))
+    def severities(self, method: str) -> list[int]:
+        """The severities at which the network is evaluated; their number is the NFE."""
+        return [self.severity] if method == "direct" else list(range(self.severity, 0, -self.settings.stride))
 
-    def steps(self, method: str) -> int:
-        """The number of times that the network is called."""
-        return len(self.visited(method))
+    def steps(self, restore: Restorer, method: str, state: InitialState) -> Iterator[Step]:
+        """The trajectories from `state` to x_0."""
+        return sample(
+            restore,
+            self.degradation,
+            state.x,
+            state.drawn,
+            method,
+            start=self.severity,
+            stride=self.settings.stride,
+            released_shift=self.settings.released_shift,
+            redraw=state.redraw,
+        )
+
+    def draw(self, purpose: str, indices: range) -> Drawn:
+        """What the degradation draws for the images `indices`, for one purpose."""
+        return self.degradation.draw(_tensor(indices, self.device), rng.derive(self.seed, purpose))
 
 
-def origin(
-    wanted: SampleSet,
-    degradation: Degradation,
-    prepared: Path,
-    seed: int,
-    device: torch.device,
-    images: int | None,
-) -> Origin:
-    """The beginnings of a set: of the first `images` test images in `prepared` (null: all), or of that many starts.
+@dataclass(frozen=True)
+class Restoration(SamplingTask):
+    """Degraded test images, uint8 (N, C, H, W), are restored."""
 
-    Raises ColdbenchError if there are fewer test images, or none to fit a start to.
+    tests: npt.NDArray[np.uint8]
+
+    def initial_state(self, indices: range) -> InitialState:
+        """Test images at the set's severity; the sampler knows their draw, or another one."""
+        severity = self.settings.severity
+        x0, x, drawn = degraded(self.degradation, self.tests, indices, self.seed, self.device, severity)
+        if self.settings.known == "redrawn":
+            drawn = self.draw("test, another state", indices)
+        return InitialState(x, drawn, lambda s: self.draw(f"test, step {s}", indices), x0)
+
+
+@dataclass(frozen=True)
+class Generation(SamplingTask):
+    """Images of `channels` channels are generated; a fitted start draws from `mixture`."""
+
+    start: Start
+    channels: int
+    mixture: priors.Mixture | None
+
+    def initial_state(self, indices: range) -> InitialState:
+        """x_T drawn for each image."""
+        x, drawn = priors.draw(
+            self.start.kind,
+            self.degradation,
+            _tensor(indices, self.device),
+            rng.derive(self.seed, "generation"),
+            self.channels,
+            self.mixture,
+            self.start.noise_level,
+        )
+        return InitialState(x, drawn, lambda s: self.draw(f"generation, step {s}", indices))
+
+
+def sampling_task(
+    sampling: Sampling, name: str, degradation: Degradation, prepared: Path, seed: int, device: torch.device
+) -> SamplingTask:
+    """The task of set `name`: restore the first `sampling.images` test images in `prepared` (None: all), or generate.
+
+    Raises ColdbenchError if `prepared` has fewer test images, or too few training images to fit a start to.
     """
-    info = data.info(prepared)
-    first = wanted.assumed_severity or wanted.severity or degradation.T
-    if wanted.start is None:
+    info, settings, count = data.info(prepared), sampling.sets[name], sampling.images
+    methods, start = sampling.methods_of(name), settings.start
+    if start is None:
         tests = data.load(prepared, "test")
-        n = len(tests) if images is None else images
-        if n > len(tests):
-            raise ColdbenchError(f"sampling.images is {n}, but the test set of {info['name']} has {len(tests)} images")
-        begin = _restoration(wanted, degradation, tests, seed, device)
-    else:
-        n = images or 0
-        begin = _generation(wanted.start, degradation, prepared, info["channels"], seed, device)
-    return Origin(degradation, n, first, wanted.stride, wanted.released_shift, begin)
+        count = len(tests) if count is None else count
+        if count > len(tests):
+            raise ColdbenchError(
+                f"sampling.images is {count}, but the test set of {info['name']} has {len(tests)} images"
+            )
+        return Restoration(settings, methods, degradation, count, seed, device, tests)
+    mixture = None
+    if start.kind in priors.FITTED:
+        features = priors.features(start.kind, degradation, training_batches(prepared, degradation.size, device))
+        mixture = priors.fit(features, start.components, seed)
+    return Generation(settings, methods, degradation, count or 0, seed, device, start, info["channels"], mixture)
 
 
 def degraded(
     degradation: Degradation,
     tests: npt.NDArray[np.uint8],
-    where: range,
+    indices: range,
     seed: int,
     device: torch.device,
     severity: int | None = None,
 ) -> tuple[Tensor, Tensor, Drawn]:
-    """Test images `where`: x0, x at `severity` (default T, where the protocol may have 8-bit values), and the draw."""
-    x0 = preprocessing.test_images(tests, degradation.size, slice(where.start, where.stop), device)
-    drawn = degradation.draw(_indices(where, device), rng.derive(seed, "test"))
+    """Test images `indices` of `tests`, uint8: x0, x at `severity` (None: T), and what was drawn for them.
+
+    x0 and x are float32 (N, C, size, size); x_T is quantized if the protocol says so.
+    """
+    x0 = preprocessing.test_images(tests, degradation.size, slice(indices.start, indices.stop), device)
+    drawn = degradation.draw(_tensor(indices, device), rng.derive(seed, "test"))
     if severity is None or severity == degradation.T:
         return x0, initial_xt(degradation, x0, drawn), drawn
     return x0, degradation(x0, torch.full((len(x0),), severity, device=device), drawn), drawn
 
 
-def _indices(where: range, device: torch.device) -> Tensor:
-    return torch.arange(where.start, where.stop, device=device)
-
-
-def _redraw(
-    degradation: Degradation, where: range, seed: int, device: torch.device, what: str
-) -> Callable[[int], Drawn]:
-    """What the methods need that draw at every step: a draw of the same images for severity s alone."""
-    return lambda s: degradation.draw(_indices(where, device), rng.derive(seed, f"{what}, step {s}"))
-
-
-def _restoration(
-    wanted: SampleSet, degradation: Degradation, tests: npt.NDArray[np.uint8], seed: int, device: torch.device
-) -> Callable[[range], Begin]:
-    def begin(where: range) -> Begin:
-        x0, x, drawn = degraded(degradation, tests, where, seed, device, wanted.severity)
-        if wanted.known == "redrawn":
-            drawn = degradation.draw(_indices(where, device), rng.derive(seed, "test, another state"))
-        return Begin(x, drawn, _redraw(degradation, where, seed, device, "test"), x0)
-
-    return begin
-
-
-def _generation(
-    wanted: Start, degradation: Degradation, prepared: Path, channels: int, seed: int, device: torch.device
-) -> Callable[[range], Begin]:
-    mixture = None
-    if wanted.kind in priors.FITTED:
-        features = priors.features(wanted.kind, degradation, training_batches(prepared, degradation.size, device))
-        mixture = priors.fit(features, wanted.components, seed)
-
-    def begin(where: range) -> Begin:
-        indices, own = _indices(where, device), rng.derive(seed, "generation")
-        x, drawn = priors.draw(wanted.kind, degradation, indices, own, channels, mixture, wanted.noise_level)
-        return Begin(x, drawn, _redraw(degradation, where, seed, device, "generation"))
-
-    return begin
-
-
-def training_batches(prepared: Path, size: int, device: torch.device, batch: int = 500) -> Iterator[Tensor]:
-    """The middle of every training image, as float32 (N, C, size, size) in [-1, 1]."""
+def training_batches(prepared: Path, size: int, device: torch.device, batch_size: int = 500) -> Iterator[Tensor]:
+    """The centre of every training image in `prepared`, float32 (N, C, size, size) in [-1, 1]."""
     images = data.load(prepared, "train")
-    for first in range(0, len(images), batch):
-        yield preprocessing.test_images(images, size, slice(first, first + batch), device)
+    for first in range(0, len(images), batch_size):
+        yield preprocessing.test_images(images, size, slice(first, first + batch_size), device)
+
+
+def _tensor(indices: range, device: torch.device) -> Tensor:
+    return torch.arange(indices.start, indices.stop, device=device)

@@ -1,4 +1,4 @@
-"""A few whole trajectories of a set, from x_T to x_0, for the figures and the player."""
+"""Whole trajectories of a set's first images, from x_T to x_0, for the figures and the player."""
 
 from __future__ import annotations
 
@@ -7,50 +7,45 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from coldbench import models
 from coldbench.core.files import atomic
 from coldbench.core.images import to_unit_interval
 from coldbench.core.interrupts import Stop
 from coldbench.core.logs import log
 from coldbench.core.validation import fingerprint
-from coldbench.sampling import starts
-from coldbench.sampling.samplers import sample
+from coldbench.models import Restorer
+from coldbench.sampling.starts import InitialState, SamplingTask
 
 SHOWN = 6
-"""Images whose trajectory is kept for the figures."""
+"""Images whose trajectories are stored."""
 LANDMARKS = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256)
-"""After how many steps the paper's figures show a trajectory; kept of a long one beside evenly spaced iterates."""
+"""Numbers of steps after which the paper's figures show a trajectory; long ones store them as well."""
 
 
-def keep(
-    folder: Path,
-    restore: models.Restorer,
-    origin: starts.Origin,
-    methods: list[Any],
-    frames: int | None,
-    stop: Stop,
-) -> Path:
-    """The file with the trajectories of the set's first images, made unless it is there and whole.
+def update(folder: Path, restore: Restorer, task: SamplingTask, max_frames: int | None, stop: Stop) -> Path:
+    """The file in `folder` with the trajectories of the set's first images, written if it is missing or damaged.
 
-    Its name tells what it holds; one of other methods, frames or fewer images is removed.
+    Its name holds a hash of methods, max_frames and number of images; files of other settings are removed.
     """
-    about = {"methods": methods, "max_frames": frames, "images": min(SHOWN, origin.images)}
-    path = folder / f"trajectory-{fingerprint(about)}.npz"
-    if path.exists() and not _whole(path):
-        log.warning("%s is damaged; it is made again", path)
+    settings = {"methods": list(task.methods), "max_frames": max_frames, "images": min(SHOWN, task.images)}
+    path = folder / f"trajectory-{fingerprint(settings)}.npz"
+    if path.exists() and not _intact(path):
+        log.warning("%s is damaged and will be made again", path)
         path.unlink()
     if not path.exists():
-        _write(path, restore, origin, methods, frames, stop)
+        arrays = _trajectories(restore, task, max_frames, stop)
+        with atomic(path) as temporary, temporary.open("wb") as stream:
+            np.savez_compressed(stream, **arrays)
     for other in folder.glob("trajectory*.npz"):
         if other != path:
             other.unlink()
     return path
 
 
-def _whole(path: Path) -> bool:
+def _intact(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
@@ -58,51 +53,46 @@ def _whole(path: Path) -> bool:
         return False
 
 
-def _write(
-    path: Path,
-    restore: models.Restorer,
-    origin: starts.Origin,
-    methods: list[Any],
-    frames: int | None,
-    stop: Stop,
-) -> None:
-    """The first SHOWN images: the original (of a restoration), x_T, R(x_T), and iterates with their severities.
+def _trajectories(restore: Restorer, task: SamplingTask, max_frames: int | None, stop: Stop) -> dict[str, Any]:
+    """The arrays of the file: x_T (`degraded`), R(x_T) (`direct`), `original` in a restoration, and the iterates.
 
-    The iterates are those of the set's best method, TACoS where it is one of them, and beside them Algorithm 1's; of
-    many, `frames` are kept.
+    `states` are the iterates (frames, N, C, H, W) of the set's best method, TACoS if the set has it; `naive` are those
+    of Algorithm 1. Images are float32 in [0, 1] units, not clamped. `severities` (frames,) int64, `method` a string.
     """
-    method = next((m for m in ("tacos", "estimated") if m in methods), methods[-1])
-    begin = origin.begin(range(min(SHOWN, origin.images)))
-    severities = [*origin.visited(method), 0]
-    kept = _kept(len(severities), frames)
-
-    def states(method: str) -> tuple[Tensor, Tensor]:
-        """R(x_T), and the kept iterates from x_T on."""
-        found, direct = [begin.x], begin.x
-        steps = sample(restore, origin.degradation, begin.x, begin.drawn, method, **origin.options, redraw=begin.redraw)
-        for place, step in enumerate(steps, start=1):
-            stop.check()
-            if place == 1:
-                direct = step.x0_hat
-            if place in kept:
-                found.append(step.x)
-        return direct, torch.stack(found)
-
-    direct, best = states(method)
-    arrays = {"degraded": begin.x, "direct": direct, "states": best}
-    if "naive" in methods and method not in ("naive", "direct"):
-        arrays["naive"] = states("naive")[1]
-    if begin.x0 is not None:
-        arrays["original"] = begin.x0
-    unit = {name: to_unit_interval(value).cpu().numpy() for name, value in arrays.items()}
-    shown = np.array([severity for place, severity in enumerate(severities) if place in kept])
-    with atomic(path) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, severities=shown, method=np.array(method), **unit)  # type: ignore[arg-type]
+    method = next((name for name in ("tacos", "estimated") if name in task.methods), task.methods[-1])
+    initial = task.initial_state(range(min(SHOWN, task.images)))
+    severities = [*task.severities(method), 0]
+    frames = stored_frames(len(severities), max_frames)
+    direct, states = _iterates(restore, task, method, initial, frames, stop)
+    images = {"degraded": initial.x, "direct": direct, "states": states}
+    if "naive" in task.methods and method not in ("naive", "direct"):
+        _, images["naive"] = _iterates(restore, task, "naive", initial, frames, stop)
+    if initial.x0 is not None:
+        images["original"] = initial.x0
+    arrays: dict[str, npt.NDArray[Any]] = {
+        name: to_unit_interval(value).cpu().numpy() for name, value in images.items()
+    }
+    return {**arrays, "severities": np.array([severities[frame] for frame in frames]), "method": np.array(method)}
 
 
-def _kept(count: int, frames: int | None) -> set[int]:
-    """Which of `count` iterates are kept: all, or `frames` of them, evenly spaced but for LANDMARKS among many."""
-    if frames is None or frames >= count:
-        return set(range(count))
-    landmarks = {place for place in LANDMARKS if place < count} if frames >= 2 * len(LANDMARKS) else set()
-    return landmarks | set(np.linspace(0, count - 1, frames - len(landmarks)).round().astype(int).tolist())
+def _iterates(
+    restore: Restorer, task: SamplingTask, method: str, initial: InitialState, frames: list[int], stop: Stop
+) -> tuple[Tensor, Tensor]:
+    """R(x_T), and the iterates at `frames`, counted from x_T."""
+    direct, iterates = initial.x, [initial.x]
+    for number, step in enumerate(task.steps(restore, method, initial), start=1):
+        stop.check()
+        if number == 1:
+            direct = step.x0_hat
+        if number in frames:
+            iterates.append(step.x)
+    return direct, torch.stack(iterates)
+
+
+def stored_frames(count: int, max_frames: int | None) -> list[int]:
+    """Which of `count` iterates are stored: all, or at most `max_frames`, evenly spaced apart from LANDMARKS."""
+    if max_frames is None or max_frames >= count:
+        return list(range(count))
+    landmarks = {number for number in LANDMARKS if number < count} if max_frames >= 2 * len(LANDMARKS) else set()
+    spaced = np.linspace(0, count - 1, max_frames - len(landmarks)).round().astype(int)
+    return sorted(landmarks | set(spaced.tolist()))

@@ -24,7 +24,7 @@ from coldbench.core.experiment import Experiment, Network, Preprocessing
 from coldbench.core.interrupts import Interrupted
 from coldbench.evaluation import evaluate
 from coldbench.sampling import manifest as sampled
-from coldbench.sampling import shards
+from coldbench.sampling.shards import SamplingPaths, sample_run
 from coldbench.training import distributed, loop
 
 pytestmark = [
@@ -156,8 +156,8 @@ def model(experiment: Experiment, larger: Path, tmp_path: Path) -> Path:
 
 def images(model: Path, larger: Path, folder: Path, device: torch.device, **sampling: Any) -> dict[str, np.ndarray]:
     told = Sampling(**{"images": 23, "inference_batch": 8, **sampling})
-    shards.run(model, larger, folder / "samples.json", folder / "shards", told, device)
-    return {method: sampled.read(folder / "samples.json", method) for method in told.methods}
+    sample_run(SamplingPaths(model, larger, folder / "shards"), told, device, folder / "samples.json")
+    return {method: sampled.read_images(folder / "samples.json", "test", method) for method in told.methods}
 
 
 def test_samples_and_scores_are_those_of_a_cpu(model: Path, larger: Path, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_samples_and_scores_are_those_of_a_cpu(model: Path, larger: Path, tmp_pa
     for method, expected in here.items():
         assert apart(torch.from_numpy(there[method]), torch.from_numpy(expected)) < 1e-4, method
         assert apart(torch.from_numpy(half[method]), torch.from_numpy(expected)) < 5e-2, method
-    science = Experiment.model_validate(sampled.facts(tmp_path / "cuda/samples.json")["experiment"])
+    science = sampled.read_manifest(tmp_path / "cuda/samples.json").experiment
     tables = {}
     for device in (CPU, GPU):
         folder = tmp_path / device.type

@@ -25,7 +25,8 @@ from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Experiment, Network
 from coldbench.models import model_file, released
 from coldbench.planning import grid
-from coldbench.sampling import manifest, shards
+from coldbench.sampling import manifest
+from coldbench.sampling.shards import SamplingPaths, sample_run
 
 CPU = torch.device("cpu")
 T = 4
@@ -605,8 +606,9 @@ def test_an_imported_model_is_sampled_as_any_other(experiment, weights, digits, 
     for name in ("imported", "trained"):
         out = tmp_path / name / "samples.json"
         settings = Sampling(images=5, batch_size=5, shard_size=5)
-        shards.run(tmp_path / f"{name}.safetensors", digits, out, tmp_path / name / "shards", settings, CPU)
-        found[name] = manifest.read(out, "tacos")
+        paths = SamplingPaths(tmp_path / f"{name}.safetensors", digits, tmp_path / name / "shards")
+        sample_run(paths, settings, CPU, out)
+        found[name] = manifest.read_images(out, "test", "tacos")
         origin = json.loads(out.read_text())["provenance"]
         assert origin == ({"imported": "theirs.pt"} if name == "imported" else {"world_size": 1})
     assert found["imported"].shape == (5, *data.load(digits, "test").shape[1:])

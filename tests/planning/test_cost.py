@@ -33,7 +33,8 @@ from coldbench.planning import cost, plan
 from coldbench.planning.cost import Device
 from coldbench.planning.grid import Grid, refuse_on_cpu
 from coldbench.planning.plan import Job
-from coldbench.sampling import samplers, shards
+from coldbench.sampling import samplers
+from coldbench.sampling.shards import SamplingPaths, batches_of, sample_run
 from coldbench.training import checkpoints, loop
 
 SMALL = Network(dim=8, dim_mults=[1, 2])
@@ -150,7 +151,7 @@ def test_the_network_sees_whole_tiles(images: int, shard: int, batch: int, tile:
 
     restore = models.restorer(Seen(), tile)
     for first in range(0, images, shard):
-        for where in shards._batches(range(first, min(first + shard, images)), batch, tile):
+        for where in batches_of(range(first, min(first + shard, images)), batch, tile):
             restore(torch.zeros(len(where), 1, 2, 2), 1)
     assert cost.seen(images, Sampling(shard_size=shard, batch_size=batch), tile) == shown
 
@@ -245,7 +246,7 @@ def test_bytes_are_those_of_the_files(
     assert cost.checkpoint_bytes(science) == pytest.approx(states, rel=0.05)
 
     sampling = Sampling(images=20, shard_size=8, methods=["direct", "tacos"])
-    shards.run(model, digits, tmp_path / "samples.json", tmp_path / "shards", sampling, cpu)
+    sample_run(SamplingPaths(model, digits, tmp_path / "shards"), sampling, cpu, tmp_path / "samples.json")
     written = sum(path.stat().st_size for path in (tmp_path / "shards").glob("*/*.npy"))
     run = next(iter(grid(tmp_path, "smoke", experiments=["E01"]).report_runs.values()))
     assert cost.shard_bytes(replace(run, experiment=science, sampling=sampling), 99) == pytest.approx(written, rel=0.05)

@@ -20,6 +20,7 @@ from coldbench.models import model_file
 from coldbench.planning import status
 from coldbench.planning.status import Line, as_json, as_text, grid_of, states, words
 from coldbench.sampling import shards
+from coldbench.sampling.manifest import Manifest, write_manifest
 from coldbench.training import checkpoints, loop, slurm
 
 NOW = 1_800_000_000.0
@@ -271,7 +272,14 @@ def test_stages(site: Site):
     shard = shards.Shard("test", "direct", range(2), site.folder() / "shards" / "test-0")
     shard.write(torch.zeros(2, 1, 4, 4).numpy())
     assert stages() == ("partly", "")
-    write_json(manifest, dict.fromkeys(["experiment", "model", "data", "device", "provenance", "sets", "shards"]))
+    write_manifest(
+        manifest,
+        Manifest(
+            model="m", data="d", partner=None, seed=0, device="cpu", inference_batch=16, precision="fp32",
+            compile=False, shard_size=4, signed_metrics=False, experiment=site.run().experiment, provenance={},
+            sets={}, shards=[],
+        ),
+    )  # fmt: skip
     os.utime(manifest, (200, 200))
     assert stages() == ("done", "")
     pd.DataFrame({"value": [1.0]}).to_parquet(scores)

@@ -27,7 +27,8 @@ from coldbench.report.gallery import Pictures
 from coldbench.report.inputs import Score
 from coldbench.report.sprites import Sprite
 from coldbench.sampling import manifest as sampled
-from coldbench.sampling import shards, trajectories
+from coldbench.sampling import trajectories
+from coldbench.sampling.shards import SamplingPaths, sample_run
 
 CPU = torch.device("cpu")
 LOG = '{"step": 1, "loss": 0.5, "images_per_second": 3.0, "seconds": 61.0}\n'
@@ -100,7 +101,7 @@ def drawn(digits: Path, experiment: Experiment, tmp_path: Path) -> Path:
     model = untrained(tmp_path / "model.safetensors", experiment)
     sets = {"test": {}, "half": {"severity": 2}, "leaps": {"stride": 3, "methods": ["tacos"]}}
     sampling = Sampling(images=17, sets=sets, max_frames=3)
-    shards.run(model, digits, tmp_path / "samples.json", tmp_path / "shards", sampling, CPU)
+    sample_run(SamplingPaths(model, digits, tmp_path / "shards"), sampling, CPU, tmp_path / "samples.json")
     (tmp_path / "model.jsonl").write_text(LOG)
     gallery.draw(
         tmp_path / "samples.json", ABOUT, tmp_path / "model.jsonl", digits, tmp_path / "figures.json",
@@ -117,9 +118,9 @@ def test_a_comparison_shows_the_samples_themselves(drawn: Path, digits: Path) ->
     assert sprite.columns == ("degraded", "direct", "naive", "tacos", "original")
     columns = tiles_of(sprite).reshape(12, 5, 1, 16, 16).swapaxes(0, 1)
     for k, method in enumerate(("direct", "naive", "tacos"), start=1):
-        assert np.array_equal(columns[k], shown(sampled.read(manifest, method)[:12])), method
+        assert np.array_equal(columns[k], shown(sampled.read_images(manifest, "test", method)[:12])), method
     assert np.array_equal(columns[4], data.load(digits, "test")[:12])
-    with np.load(drawn / sampled.facts(manifest)["sets"]["test"]["trajectory"]) as arrays:
+    with np.load(drawn / sampled.read_manifest(manifest).sets["test"].trajectory) as arrays:
         assert np.array_equal(columns[0][:6], shown(arrays["degraded"]))
     half = found.find("methods", "half")
     assert half is not None
@@ -140,7 +141,7 @@ def test_trajectories_run_from_the_start_to_the_samples(drawn: Path) -> None:
         assert (sprite.columns, sprite.method) == (("4", "2", "0"), method)
         tiles = tiles_of(sprite).reshape(6, 3, 1, 16, 16)
         ends[method] = tiles
-        assert np.array_equal(tiles[:, -1], shown(sampled.read(drawn / "samples.json", method, first=6)))
+        assert np.array_equal(tiles[:, -1], shown(sampled.read_images(drawn / "samples.json", "test", method, first=6)))
     assert np.array_equal(ends["tacos"][:, 0], ends["naive"][:, 0])
     assert found.find("naive", "leaps") is None
 
@@ -165,7 +166,7 @@ def test_distances_of_fewer_images(drawn: Path, digits: Path, experiment: Experi
     mine = [row for row in found.distances if (row["set"], row["method"]) == ("test", "tacos")]
     assert [row["n"] for row in mine] == [4, 8] == [17 // 4, 17 // 2]
     (gabor,) = scoring.extractors([], None, CPU)
-    features = gabor.features(torch.from_numpy(sampled.read(drawn / "samples.json", "tacos")))
+    features = gabor.features(torch.from_numpy(sampled.read_images(drawn / "samples.json", "test", "tacos")))
     there = (
         scoring.Scorer(experiment, digits, drawn / "statistics", [gabor], CPU).reference(gabor, "test", 17).statistics
     )
@@ -180,7 +181,7 @@ def test_a_generation_has_no_originals_but_a_sheet(photos: Path, experiment: Exp
     science = experiment.model_copy(update={"degradation": degradation, "dataset": "photos"})
     model = untrained(tmp_path / "model.safetensors", science, channels=3)
     sampling = Sampling(images=19, sets={"broken": {"start": {"kind": "means", "noise_level": 0.002}}})
-    shards.run(model, photos, tmp_path / "samples.json", tmp_path / "shards", sampling, CPU)
+    sample_run(SamplingPaths(model, photos, tmp_path / "shards"), sampling, CPU, tmp_path / "samples.json")
     (tmp_path / "model.jsonl").write_text("")
     with pytest.raises(ColdbenchError, match="is no training log of this version"):
         gallery.draw(tmp_path / "samples.json", ABOUT, tmp_path / "model.jsonl", photos, tmp_path / "figures.json")
@@ -190,7 +191,7 @@ def test_a_generation_has_no_originals_but_a_sheet(photos: Path, experiment: Exp
     sheet, methods = found.find("gallery", "broken"), found.find("methods", "broken")
     assert sheet is not None
     assert methods is not None
-    assert np.array_equal(tiles_of(sheet), shown(sampled.read(tmp_path / "samples.json", "tacos", "broken")))
+    assert np.array_equal(tiles_of(sheet), shown(sampled.read_images(tmp_path / "samples.json", "broken", "tacos")))
     assert methods.columns == ("degraded", "direct", "naive", "tacos")
     assert (found.distances, found.watermark) == ((), MARK)
 
@@ -208,14 +209,6 @@ def test_pictures_of_other_images_are_refused(drawn: Path, photos: Path) -> None
     (drawn / "old.json").write_text("[]")
     with pytest.raises(ColdbenchError, match="no list of pictures of this version"):
         gallery.load([drawn / "old.json"])
-
-
-def test_of_a_long_trajectory_the_papers_steps_are_kept() -> None:
-    kept = trajectories._kept(301, 24)
-    assert {0, 300, *trajectories.LANDMARKS} <= kept
-    assert len(kept) <= 24
-    assert trajectories._kept(5, 3) == {0, 2, 4}
-    assert trajectories._kept(21, 24) == trajectories._kept(21, None) == set(range(21))
 
 
 # --- the paper's figures

@@ -421,8 +421,8 @@ def test_damaged_images_are_named_before_any_work(model, source, tmp_path):
     ("options", "words"),
     [
         ({"method": "taco"}, "unknown method 'taco': did you mean 'tacos'"),
-        ({"method": "ddpm"}, "method ddpm needs noise or another picture, not inpainting"),
-        ({"method": "estimated"}, "method estimated needs noise or another picture, not inpainting"),
+        ({"method": "ddpm"}, "method ddpm needs noise or another image, not inpainting"),
+        ({"method": "estimated"}, "method estimated needs noise or another image, not inpainting"),
         ({"severity": 5}, "severity 5 is out of range: the model's inpainting has 1…4"),
         ({"severity": 0}, "severity 0 is out of range"),
         ({"stride": 0}, "stride and batch must be 1 or more, not 0 and 64"),

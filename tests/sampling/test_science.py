@@ -14,8 +14,9 @@ from coldbench.core.config import Sampling
 from coldbench.core.experiment import Experiment, Network, Training
 from coldbench.degradations.mixing import Noise, cosine_alphas
 from coldbench.evaluation.metrics import intervals, similarity
-from coldbench.sampling import manifest, shards
+from coldbench.sampling import manifest
 from coldbench.sampling.samplers import sample as walk
+from coldbench.sampling.shards import SamplingPaths, sample_run
 from coldbench.training import loop
 
 CPU = torch.device("cpu")
@@ -101,11 +102,11 @@ def test_algorithm_1_fails_where_tacos_does_not(trained: tuple[Path, Path], tmp_
     """Section 3.2: errors of the network add up in Algorithm 1. By the paired interval over test images, not by eye."""
     model, digits = trained
     sampling = Sampling(images=200, sets={"test": {}, "few": {"stride": 10}})
-    shards.run(model, digits, tmp_path / "samples.json", tmp_path / "shards", sampling, CPU)
+    sample_run(SamplingPaths(model, digits, tmp_path / "shards"), sampling, CPU, tmp_path / "samples.json")
     original = torch.from_numpy(data.load(digits, "test")[:200] / np.float32(255))
 
     def squares(method: str, part: str = "test") -> np.ndarray:
-        images = torch.from_numpy(manifest.read(tmp_path / "samples.json", method, part))
+        images = torch.from_numpy(manifest.read_images(tmp_path / "samples.json", part, method))
         return similarity.mse_per_image(original, images)
 
     naive, tacos, direct = (squares(method) for method in ("naive", "tacos", "direct"))

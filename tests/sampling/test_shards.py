@@ -1,6 +1,7 @@
-"""Sampling to shards and scoring them: the result depends on the model and the images alone, to the last bit."""
+"""Sampling to shards: batch, shard, part and restart change no bit, and what is finished is never made again."""
 
-import json
+from __future__ import annotations
+
 import math
 import signal
 from itertools import pairwise
@@ -8,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from cases import ABOUT, untrained
-from pytorch_msssim import ssim
+from cases import sampled, untrained
 
 from coldbench import data, degradations
 from coldbench.core import rng
@@ -22,14 +21,14 @@ from coldbench.core.experiment import Experiment, Network
 from coldbench.core.files import sha256
 from coldbench.core.images import from_uint8, to_unit_interval
 from coldbench.core.interrupts import Interrupted
-from coldbench.evaluation import evaluate
 from coldbench.models import model_file
-from coldbench.report import inputs
-from coldbench.sampling import manifest as sampled
-from coldbench.sampling import shards
+from coldbench.sampling import starts
+from coldbench.sampling.manifest import read_images, read_manifest
+from coldbench.sampling.shards import SHARD_FOLDER, SamplingPaths, Shard, sample_part
+from coldbench.sampling.trajectories import LANDMARKS, stored_frames
 
 CPU = torch.device("cpu")
-METHODS = ["direct", "naive", "tacos"]
+METHODS = ("direct", "naive", "tacos")
 
 
 @pytest.fixture
@@ -45,35 +44,44 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(model: Path, digits: Path, folder: Path, **sampling) -> dict[str, np.ndarray]:
-    """The set `test` by every method."""
-    manifest = folder / "samples.json"
-    shards.run(model, digits, manifest, folder / "shards", Sampling(**{"images": 23, **sampling}), CPU)
-    return {method: sampled.read(manifest, method) for method in METHODS}
-
-
-def names(folder: Path) -> set[str]:
-    """The shards that lie in a folder, by folder and name: both tell what is in them."""
-    found = {str(path.relative_to(folder / "shards")) for path in (folder / "shards").rglob("*.npy")}
-    assert all(sha256(folder / "shards" / name)[:16] == Path(name).stem.rpartition("-")[2] for name in found)
-    return found
-
-
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The stems of the shards that are written from now on."""
     stems: list[str] = []
-    original = shards.Shard.write
+    write = Shard.write
 
-    def write(shard: shards.Shard, values: np.ndarray) -> Path:
-        stems.append(f"{shard.set} {shard.stem}")
-        return original(shard, values)
+    def recorded(shard: Shard, images: np.ndarray) -> Path:
+        stems.append(shard.stem)
+        return write(shard, images)
 
-    monkeypatch.setattr(shards.Shard, "write", write)
+    monkeypatch.setattr(Shard, "write", recorded)
     return stems
 
 
-# The same bits, however the work is cut
+def run(folder: Path, model: Path, prepared: Path, **sampling: Any) -> dict[str, np.ndarray]:
+    """The images of the set `test` by method, 23 of them by default."""
+    manifest = sampled(folder, model, prepared, **{"images": 23, **sampling})
+    return {method: read_images(manifest, "test", method) for method in METHODS}
+
+
+def equal(images: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    for method in expected:
+        np.testing.assert_array_equal(images[method], expected[method], err_msg=method)
+
+
+def names(folder: Path) -> set[str]:
+    """The shards in a folder by folder and name; both hold hashes of the content."""
+    paths = {str(path.relative_to(folder / "shards")) for path in (folder / "shards").rglob("*.npy")}
+    assert all(sha256(folder / "shards" / name)[:16] == Path(name).stem.rpartition("-")[2] for name in paths)
+    return paths
+
+
+def trajectory(manifest: Path, name: str = "test") -> dict[str, np.ndarray]:
+    with np.load(manifest.parent / read_manifest(manifest).sets[name].trajectory) as arrays:
+        return dict(arrays)
+
+
+# The same bits, whatever the division of the work
 
 
 @pytest.mark.parametrize(
@@ -81,330 +89,266 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     [(None, {"dim": 8}), (8, {"dim": 16}), (3, {"dim": 16}), (8, {"name": "unet_ddpm", "dim": 8, "attention": 8})],
 )
 def test_batch_and_shard_size_change_no_bit(experiment, digits, tmp_path, network, inference_batch):
-    """For tiles that batches fill and others, so that what the network sees lies in memory in every way there is."""
-    told = experiment.model_copy(update={"network": Network(dim_mults=[1, 2], **network)})
-    model = untrained(tmp_path / "model.safetensors", told)
-    reference = run(model, digits, tmp_path / "a", batch_size=23, shard_size=23, inference_batch=inference_batch)
-    for shard, files in ((23, 1), (10, 3)):
-        folders = []
-        for batch in (1, 7, 64):
-            folders.append(tmp_path / f"{batch}-{shard}")
-            other = run(model, digits, folders[-1], batch_size=batch, shard_size=shard, inference_batch=inference_batch)
-            for method in METHODS:
-                np.testing.assert_array_equal(other[method], reference[method], err_msg=f"{method} {batch} {shard}")
-        assert [len(names(folder)) for folder in folders] == [3 * files] * 3
+    changed = experiment.model_copy(update={"network": Network(dim_mults=[1, 2], **network)})
+    model = untrained(tmp_path / "model.safetensors", changed)
+    options = {"inference_batch": inference_batch}
+    reference = run(tmp_path / "whole", model, digits, batch_size=23, shard_size=23, **options)
+    for shard_size, files in ((23, 1), (10, 3)):
+        folders = [tmp_path / f"{batch_size}-{shard_size}" for batch_size in (1, 7, 64)]
+        for folder, batch_size in zip(folders, (1, 7, 64), strict=True):
+            equal(run(folder, model, digits, batch_size=batch_size, shard_size=shard_size, **options), reference)
+            assert len(names(folder)) == 3 * files
         assert names(folders[0]) == names(folders[1]) == names(folders[2])
-    assert names(tmp_path / "1-23") == names(tmp_path / "a")
+    assert names(tmp_path / "1-23") == names(tmp_path / "whole")
 
 
-def test_an_image_has_its_place_in_the_tile(experiment, tmp_path):
-    """A network of 24 pixels gives an image other bits at another place, so that tiles must not begin with a batch."""
+def test_an_image_keeps_its_batch_index_in_every_division(experiment, tmp_path):
+    """At 24 px this network's last bits depend on the batch index."""
     data.prepare("photos", None, 24, tmp_path / "photos")
     network = Network(name="unet_ddpm", dim=16, dim_mults=[1, 2, 2, 2], attention=12)
-    told = experiment.model_copy(update={"dataset": "photos", "size": 24, "network": network})
-    model = untrained(tmp_path / "model.safetensors", told, channels=3)
-    pieces = [{"batch_size": 20}, {"batch_size": 7}, {"batch_size": 64, "shard_size": 7}]
-    whole, *cut = (run(model, tmp_path / "photos", tmp_path / str(k), images=20, **p) for k, p in enumerate(pieces))
-    for method in METHODS:
-        for other in cut:
-            np.testing.assert_array_equal(other[method], whole[method])
+    changed = experiment.model_copy(update={"dataset": "photos", "size": 24, "network": network})
+    model = untrained(tmp_path / "model.safetensors", changed, channels=3)
+    divisions = [{"batch_size": 20}, {"batch_size": 7}, {"batch_size": 64, "shard_size": 7}]
+    whole, *divided = (
+        run(tmp_path / str(k), model, tmp_path / "photos", images=20, **sizes) for k, sizes in enumerate(divisions)
+    )
+    for images in divided:
+        equal(images, whole)
 
 
-def test_an_image_is_the_same_among_others(model, digits, tmp_path):
-    """The first images of a longer run are those of a shorter one, which also ends inside a tile."""
-    few, many = (run(model, digits, tmp_path / str(n), images=n) for n in (5, 37))
-    for method in METHODS:
-        np.testing.assert_array_equal(few[method], many[method][:5])
+def test_the_first_images_of_a_longer_run_are_those_of_a_shorter_one(model, digits, tmp_path):
+    few, many = (run(tmp_path / str(count), model, digits, images=count) for count in (5, 37))
+    equal({method: images[:5] for method, images in many.items()}, few)
 
 
-@pytest.mark.parametrize("jobs", [2, 5])
-def test_parts_make_the_shards_of_one_job(model, digits, tmp_path, written, jobs):
-    """Every shard once, whichever job makes it; the last run only lists them."""
-    reference = run(model, digits, tmp_path / "a", shard_size=4)
-    alone = sorted(written)
+@pytest.mark.parametrize("parts", [2, 5])
+def test_parts_make_each_shard_of_a_run_once(model, digits, tmp_path, written, parts):
+    reference = run(tmp_path / "a", model, digits, shard_size=4)
+    stems = sorted(written)
     written.clear()
-    sampling, work = Sampling(images=23, shard_size=4, batch_size=3, jobs=jobs), tmp_path / "b" / "shards"
-    for k in range(jobs, 0, -1):
+    sampling, paths = (
+        Sampling(images=23, shard_size=4, batch_size=3),
+        SamplingPaths(model, digits, tmp_path / "b/shards"),
+    )
+    for part in range(parts, 0, -1):
         before = len(written)
-        shards.run(model, digits, None, work, sampling, CPU, part=(k, jobs))
+        sample_part(paths, sampling, CPU, part, parts)
         assert len(written) > before
-        assert not list(work.rglob("trajectory-*.npz"))
-    assert sorted(written) == alone
+    assert not list((tmp_path / "b").rglob("trajectory-*.npz"))
+    assert sorted(written) == stems
     assert names(tmp_path / "b") == names(tmp_path / "a")
-    parted = run(model, digits, tmp_path / "b", shard_size=4)
-    assert sorted(written) == alone
-    for method in METHODS:
-        np.testing.assert_array_equal(parted[method], reference[method])
+    equal(run(tmp_path / "b", model, digits, shard_size=4), reference)
+    assert sorted(written) == stems
 
 
-def test_samples_are_those_of_the_algorithms_boxes(model, digits, experiment, tmp_path):
-    """Algorithms 1 and 2 written out once more, on the whole test set at once."""
-    samples = run(model, digits, tmp_path / "a")
-    network = model_file.load_model(model, 1, CPU).network
-    D = degradations.build(experiment.degradation, 16)
-    x0 = from_uint8(np.array(data.load(digits, "test")[:23]), CPU)
-    state = D.draw(torch.arange(23), rng.derive(experiment.seed, "test"))
-
-    def d(x, s):
-        return D(x, torch.full((23,), s), state)
-
-    x_T = torch.trunc((d(x0, D.T) + 1) * 0.5 * 255) / 255 * 2 - 1
-    with torch.inference_mode():
-        naive = tacos = x_T
-        for s in (4, 3, 2, 1):
-            naive = d(network(naive, torch.full((23,), s - 1)), s - 1)
-            hat = network(tacos, torch.full((23,), s - 1))
-            tacos = tacos - d(hat, s) + d(hat, s - 1)
-        expected = {"direct": network(x_T, torch.full((23,), 3)), "naive": naive, "tacos": tacos}
-    for method, value in expected.items():
-        # a convolution may sum in another order for another batch size; draws and images are the same
-        np.testing.assert_allclose(samples[method], to_unit_interval(value), atol=2e-5, err_msg=method)
+# What is finished stays, what is damaged is made again
 
 
-# What is finished is kept, what is damaged is found
-
-
-def test_finished_shards_are_kept_and_damaged_ones_found(model, digits, experiment, tmp_path, monkeypatch, written):
-    reference = run(model, digits, tmp_path / "a", shard_size=10)
+def test_a_stopped_run_continues_at_the_first_missing_shard(model, digits, tmp_path, monkeypatch, written):
+    reference = run(tmp_path / "a", model, digits, shard_size=10)
     written.clear()
-    counted = shards.Shard.write
+    write = Shard.write
 
-    def write(shard, values):
-        path = counted(shard, values)
+    def stopping(shard: Shard, images: np.ndarray) -> Path:
+        path = write(shard, images)
         if len(written) == 4:
             signal.raise_signal(signal.SIGINT)
         return path
 
-    monkeypatch.setattr(shards.Shard, "write", write)
+    monkeypatch.setattr(Shard, "write", stopping)
     with pytest.raises(Interrupted):
-        run(model, digits, tmp_path / "b", shard_size=10)
+        run(tmp_path / "b", model, digits, shard_size=10)
     assert not (tmp_path / "b" / "samples.json").exists()
-    resumed = run(model, digits, tmp_path / "b", shard_size=10)
+    equal(run(tmp_path / "b", model, digits, shard_size=10), reference)
     assert len(written) == len(set(written)) == 9
-    for method in METHODS:
-        np.testing.assert_array_equal(resumed[method], reference[method])
-
-    victim = next((tmp_path / "b" / "shards").rglob("naive-000010*.npy"))
-    content = bytearray(victim.read_bytes())
-    content[-3] ^= 1
-    victim.write_bytes(content)
-    with pytest.raises(ColdbenchError, match=r"naive-000010-000020-\w{16}\.npy is missing or damaged"):
-        sampled.read(tmp_path / "b" / "samples.json", "naive")
-    with pytest.raises(ColdbenchError, match=r"names no images of set test by tcaos"):
-        sampled.read(tmp_path / "b" / "samples.json", "tcaos")
-    (tmp_path / "b" / "samples.json").write_text("{}")
-    with pytest.raises(ColdbenchError, match=r"samples\.json is damaged: .*delete it and run again"):
-        evaluate.evaluate(scorer(experiment, digits, tmp_path), tmp_path / "b" / "samples.json", ABOUT, tmp_path / "s")
 
 
-def torn(path: Path) -> None:
+def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def flipped(path: Path) -> None:
+def flip_a_bit(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0x10
     path.write_bytes(content)
 
 
-def gone(path: Path) -> None:
-    path.unlink()
-
-
-@pytest.mark.parametrize("damage", [torn, flipped, gone])
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit, Path.unlink])
 @pytest.mark.parametrize("parts", [1, 3])
 def test_a_damaged_shard_alone_is_made_again(model, digits, tmp_path, written, damage, parts):
-    """By the next run, without deleting anything by hand, whether one job or several make the shards."""
-    reference = run(model, digits, tmp_path, shard_size=10)
-    there = names(tmp_path)
+    reference = run(tmp_path, model, digits, shard_size=10)
+    shard_names = names(tmp_path)
     victim = next((tmp_path / "shards").rglob("naive-000010*.npy"))
-    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").rglob("*.np?") if path != victim}
+    dates = {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").rglob("*.np?") if path != victim}
     written.clear()
     damage(victim)
+    with pytest.raises(ColdbenchError, match=victim.name):
+        read_images(tmp_path / "samples.json", "test", "naive")
     if parts > 1:
-        for k in range(parts):
-            sampling = Sampling(images=23, shard_size=10)
-            shards.run(model, digits, None, tmp_path / "shards", sampling, CPU, part=(k + 1, parts))
-        assert written == ["test naive-000010-000020"]
-    again = run(model, digits, tmp_path, shard_size=10)
-    assert written == ["test naive-000010-000020"]
-    assert names(tmp_path) == there
-    assert all(path.stat().st_mtime_ns == then for path, then in kept.items())
-    for method in METHODS:
-        np.testing.assert_array_equal(again[method], reference[method])
-
-
-def test_another_model_leaves_no_stale_shards(model, digits, experiment, tmp_path):
-    before = run(model, digits, tmp_path / "a")
-    untrained(model, experiment, seed=1)
-    after = run(model, digits, tmp_path / "a")
-    assert not np.allclose(before["direct"], after["direct"])
-    assert len(list((tmp_path / "a" / "shards").iterdir())) == 1
+        paths = SamplingPaths(model, digits, tmp_path / "shards")
+        for part in range(parts):
+            sample_part(paths, Sampling(images=23, shard_size=10), CPU, part + 1, parts)
+        assert written == ["naive-000010-000020"]
+    equal(run(tmp_path, model, digits, shard_size=10), reference)
+    assert written == ["naive-000010-000020"]
+    assert names(tmp_path) == shard_names
+    assert all(path.stat().st_mtime_ns == date for path, date in dates.items())
 
 
 def test_another_method_makes_only_its_own_shards(model, digits, tmp_path, written):
-    folder = tmp_path / "a"
     for methods in (["tacos"], METHODS):
-        sampling = Sampling(images=23, shard_size=10, methods=methods)
-        shards.run(model, digits, folder / "samples.json", folder / "shards", sampling, CPU)
+        sampled(tmp_path, model, digits, images=23, shard_size=10, methods=list(methods))
     assert len(written) == len(set(written)) == 9
 
 
-def test_precision_is_written_down_and_kept_apart(model, digits, tmp_path):
-    single = run(model, digits, tmp_path / "a")
-    half = run(model, digits, tmp_path / "b", precision="bf16")
-    for folder, precision in (("a", "fp32"), ("b", "bf16")):
-        assert sampled.facts(tmp_path / folder / "samples.json")["precision"] == precision
-    (one,), (other,) = ({Path(name).parent for name in names(tmp_path / folder)} for folder in "ab")
-    assert one != other
+def test_shards_of_another_model_are_removed_and_no_other_file(model, digits, experiment, tmp_path, monkeypatch):
+    for name in ("thesis", "checkpoints/0123456789abcdef", "test-of-mine"):
+        (tmp_path / "shards" / name).mkdir(parents=True)
+        (tmp_path / "shards" / name / "a.txt").write_text("a")
+    monkeypatch.chdir(tmp_path)
+    before = run(Path(), model, digits, images=2)
+    untrained(model, experiment, seed=1)
+    assert not np.allclose(run(Path(), model, digits, images=2)["direct"], before["direct"])
+    assert len(list(tmp_path.rglob("a.txt"))) == 3
+    assert len([path for path in Path("shards").iterdir() if SHARD_FOLDER.fullmatch(path.name)]) == 1
+
+
+def test_each_precision_has_its_own_shards(model, digits, tmp_path):
+    single = run(tmp_path / "fp32", model, digits)
+    half = run(tmp_path / "bf16", model, digits, precision="bf16")
+    for precision in ("fp32", "bf16"):
+        assert read_manifest(tmp_path / precision / "samples.json").precision == precision
+    folders = [{Path(name).parent for name in names(tmp_path / precision)} for precision in ("fp32", "bf16")]
+    assert not folders[0] & folders[1]
     for method in METHODS:
         assert half[method].dtype == np.float32
-        gap = np.abs(half[method] - single[method]).max()
-        assert 0 < gap < 0.1, method
-    again = run(model, digits, tmp_path / "b", precision="bf16", batch_size=4)
-    for method in METHODS:
-        np.testing.assert_array_equal(again[method], half[method])
-
-
-def test_more_images_than_there_are_is_an_error(model, digits, tmp_path):
-    with pytest.raises(ColdbenchError, match=r"sampling\.images is 361, but the test set of digits has 360"):
-        run(model, digits, tmp_path, images=361)
+        assert 0 < np.abs(half[method] - single[method]).max() < 0.1, method
+    equal(run(tmp_path / "bf16", model, digits, precision="bf16", batch_size=4), half)
 
 
 # Sets of samples
 
-TOLD = {
+SETS: dict[str, dict[str, Any]] = {
     "test": {},
-    "another": {"known": "redrawn"},
+    "redrawn": {"known": "redrawn"},
     "partial": {"severity": 3},
     "too_little": {"severity": 3, "assumed_severity": 1},
     "too_much": {"severity": 3, "assumed_severity": 4},
-    "leaps": {"stride": 3},
+    "strides": {"stride": 3},
     "shifted": {"released_shift": True},
 }
+COUNT = 9
 
 
 @pytest.fixture
-def told(model, digits, tmp_path) -> dict[str, dict[str, np.ndarray]]:
-    """Every set of TOLD by every method."""
-    sampling = Sampling(images=9, sets=TOLD, max_frames=None)
-    shards.run(model, digits, tmp_path / "samples.json", tmp_path / "shards", sampling, CPU)
-    return {name: {m: sampled.read(tmp_path / "samples.json", m, name) for m in METHODS} for name in TOLD}
+def manifest(model, digits, tmp_path) -> Path:
+    """Every set of SETS by every method."""
+    return sampled(tmp_path, model, digits, images=COUNT, sets=SETS, max_frames=None)
 
 
-def test_what_the_sampler_is_told_is_what_it_does(told, model, digits, experiment):
-    """TACoS written out: from the degraded images at one severity, by a sampler that takes them for another."""
+def test_samples_are_those_of_algorithms_1_and_2(manifest, model, digits, experiment):
+    """The algorithms written out, for each set."""
     network = model_file.load_model(model, 1, CPU).network
     D = degradations.build(experiment.degradation, 16)
-    x0 = from_uint8(np.array(data.load(digits, "test")[:9]), CPU)
-    state = D.draw(torch.arange(9), rng.derive(experiment.seed, "test"))
+    x0 = from_uint8(np.array(data.load(digits, "test")[:COUNT]), CPU)
+    draws = {
+        name: D.draw(torch.arange(COUNT), rng.derive(experiment.seed, name)) for name in ("test", "test, another state")
+    }
 
-    def d(x, s):
-        return D(x, torch.full((9,), max(s, 0)), state)
+    def d(x: torch.Tensor, s: int, draw: str = "test") -> torch.Tensor:
+        return D(x, torch.full((COUNT,), max(s, 0)), draws[draw])
 
-    for name, wanted in TOLD.items():
-        severity, every = wanted.get("severity", 4), wanted.get("stride", 1)
-        late = int(wanted.get("released_shift", False))
+    for name, settings in SETS.items():
+        severity, stride = settings.get("severity", D.T), settings.get("stride", 1)
+        offset = int(settings.get("released_shift", False))
+        known = "test, another state" if "known" in settings else "test"
         x = d(x0, severity)
-        if severity == D.T:
-            x = torch.trunc((x + 1) * 0.5 * 255) / 255 * 2 - 1
+        naive = tacos = torch.trunc((x + 1) * 0.5 * 255) / 255 * 2 - 1 if severity == D.T else x
+        s = settings.get("assumed_severity", severity)
         with torch.inference_mode():
-            s = first = wanted.get("assumed_severity", severity)
-            direct = network(x, torch.full((9,), first - 1))
+            direct = network(naive, torch.full((COUNT,), s - 1))
             while s > 0:
-                hat = network(x, torch.full((9,), s - 1))
-                x = x - d(hat, s - late) + d(hat, max(s - every, 0) - late)
-                s -= every
-        np.testing.assert_allclose(told[name]["direct"], to_unit_interval(direct), atol=2e-5, err_msg=name)
-        if name != "another":
-            np.testing.assert_allclose(told[name]["tacos"], to_unit_interval(x), atol=2e-5, err_msg=name)
+                time, r = torch.full((COUNT,), s - 1), max(s - stride, 0)
+                naive = d(network(naive, time), r - offset, known)
+                x0_hat = network(tacos, time)
+                tacos = tacos - d(x0_hat, s - offset, known) + d(x0_hat, r - offset, known)
+                s = r
+        for method, expected in (("direct", direct), ("naive", naive), ("tacos", tacos)):
+            images = read_images(manifest, name, method)
+            # a convolution's last bits can differ between batch sizes
+            np.testing.assert_allclose(images, to_unit_interval(expected), atol=2e-5, err_msg=f"{name} {method}")
 
 
-def test_every_set_is_another_result(told):
-    """A wrong state leaves the input as it is and misleads the sampler; everything else shows as well."""
+def test_each_set_has_other_images(manifest):
     for method in ("naive", "tacos"):
-        for name, other in pairwise([*TOLD, "test"]):
-            assert np.abs(told[name][method] - told[other][method]).max() > 1e-3, (method, name, other)
-    np.testing.assert_array_equal(told["another"]["direct"], told["test"]["direct"])
+        for name, other in pairwise([*SETS, "test"]):
+            gap = np.abs(read_images(manifest, name, method) - read_images(manifest, other, method)).max()
+            assert gap > 1e-3, (method, name, other)
+    direct = [read_images(manifest, name, "direct") for name in ("test", "redrawn")]
+    np.testing.assert_array_equal(*direct)
 
 
-def test_trajectories_end_in_the_samples(told, digits, tmp_path):
-    """Each set has one: the true original, x_T, R(x_T), and states from the assumed severity down to x_0."""
-    facts = sampled.facts(tmp_path / "samples.json")
-    first = {"partial": 3, "too_little": 1}
-    for name, part in facts["sets"].items():
-        with np.load(tmp_path / part["trajectory"]) as arrays:
-            found = {key: arrays[key] for key in arrays}
-        assert str(found["method"]) == "tacos"
-        severities = list(range(first.get(name, 4), -1, -1))
-        assert found["severities"].tolist() == ([4, 1, 0] if name == "leaps" else severities), name
-        assert len(found["states"]) == len(found["severities"])
-        np.testing.assert_array_equal(found["states"][0], found["degraded"])
-        np.testing.assert_array_equal(found["states"][-1], told[name]["tacos"][:6])
-        np.testing.assert_array_equal(found["direct"], told[name]["direct"][:6])
-        np.testing.assert_allclose(found["original"], data.load(digits, "test")[:6] / 255, atol=1e-6)
+def test_trajectories_run_from_the_assumed_severity_to_the_samples(manifest, digits):
+    severities = {"partial": [3, 2, 1, 0], "too_little": [1, 0], "strides": [4, 1, 0]}
+    for name in SETS:
+        arrays = trajectory(manifest, name)
+        assert str(arrays["method"]) == "tacos"
+        assert arrays["severities"].tolist() == severities.get(name, [4, 3, 2, 1, 0]), name
+        assert len(arrays["states"]) == len(arrays["severities"])
+        np.testing.assert_array_equal(arrays["states"][0], arrays["degraded"])
+        for key, images in (("states", arrays["states"][-1]), ("naive", arrays["naive"][-1])):
+            method = "tacos" if key == "states" else "naive"
+            np.testing.assert_array_equal(images, read_images(manifest, name, method, first=6))
+        np.testing.assert_array_equal(arrays["direct"], read_images(manifest, name, "direct", first=6))
+        np.testing.assert_allclose(arrays["original"], data.load(digits, "test")[:6] / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "severities"),
+    [
+        ({"methods": ["direct"]}, [4, 0]),
+        ({"max_frames": 1}, [4]),
+        ({"max_frames": 2}, [4, 0]),
+        ({"max_frames": 3}, [4, 2, 0]),
+    ],
+)
+def test_a_trajectory_has_evenly_spaced_frames(model, digits, tmp_path, sampling, severities):
+    manifest = sampled(tmp_path, model, digits, images=2, **sampling)
+    arrays = trajectory(manifest)
+    assert arrays["severities"].tolist() == severities
+    assert len(arrays["states"]) == len(severities)
+    if severities[-1] == 0:
+        np.testing.assert_array_equal(arrays["states"][-1], read_images(manifest, "test", str(arrays["method"])))
+
+
+def test_long_trajectories_store_the_papers_steps():
+    frames = stored_frames(301, 24)
+    assert {0, 300, *LANDMARKS} <= set(frames)
+    assert len(frames) <= 24
+    assert stored_frames(5, 3) == [0, 2, 4]
+    assert stored_frames(21, 24) == stored_frames(21, None) == list(range(21))
 
 
 @pytest.mark.parametrize(
     ("before", "after"),
     [
         ({"max_frames": 2}, {"max_frames": None}),
-        ({"methods": ["direct"]}, {"methods": METHODS}),
+        ({"methods": ["direct"]}, {"methods": list(METHODS)}),
         ({"images": 1}, {"images": 9}),
     ],
 )
-def test_trajectories_are_those_of_the_settings(model, digits, tmp_path, before, after):
-    """Sampled again with other settings, in the same folder: as if for the first time; a damaged file is replaced."""
+def test_trajectories_follow_changed_settings_and_replace_damaged_files(model, digits, tmp_path, before, after):
+    def arrays(folder: Path, sampling: dict[str, Any]) -> dict[str, np.ndarray]:
+        manifest = sampled(folder, model, digits, **{"images": 9, **sampling})
+        assert len(list(folder.rglob("trajectory-*.npz"))) == 1
+        return trajectory(manifest)
 
-    def kept(folder: Path, **sampling: Any) -> dict[str, np.ndarray]:
-        manifest = folder / "samples.json"
-        shards.run(model, digits, manifest, folder / "shards", Sampling(**{"images": 9, **sampling}), CPU)
-        (path,) = folder.rglob("trajectory-*.npz")
-        assert manifest.parent / sampled.facts(manifest)["sets"]["test"]["trajectory"] == path
-        with np.load(path) as arrays:
-            return dict(arrays)
-
-    kept(tmp_path / "a", **before)
-    found, expected = kept(tmp_path / "a", **after), kept(tmp_path / "b", **after)
-    assert found.keys() == expected.keys()
-    for key in found:
-        np.testing.assert_array_equal(found[key], expected[key])
-    (path,) = (tmp_path / "a").rglob("trajectory-*.npz")
-    whole = path.read_bytes()
-    path.write_bytes(whole[:100])
-    (tmp_path / "a/samples.json").unlink()
-    assert kept(tmp_path / "a", **after).keys() == found.keys()
-
-
-def test_one_step_ends_at_severity_zero(model, digits, tmp_path):
-    shards.run(model, digits, tmp_path / "s.json", tmp_path, Sampling(images=2, methods=["direct"]), CPU)
-    with np.load(next(tmp_path.rglob("trajectory-*.npz"))) as arrays:
-        assert arrays["severities"].tolist() == [4, 0]
-
-
-def test_only_shards_are_removed(model, digits, experiment, tmp_path, monkeypatch):
-    """Wherever WORK and OUT lie: what is not a set's folder stays."""
-    work = tmp_path / "work"
-    for name in ("thesis", "checkpoints/0123456789abcdef", "test-of-mine"):
-        (work / name).mkdir(parents=True)
-        (work / name / "a.txt").write_text("a")
-    monkeypatch.chdir(tmp_path)
-    other = untrained(tmp_path / "other.safetensors", experiment, seed=1)
-    for path in (model, other):
-        shards.run(path, digits, Path("samples.json"), work, Sampling(images=2), CPU)
-    assert len(list(tmp_path.rglob("a.txt"))) == 3
-    assert len([path for path in work.iterdir() if shards.OURS.fullmatch(path.name)]) == 1
-    assert sampled.read(Path("samples.json"), "tacos").shape == (2, 1, 16, 16)
-
-
-@pytest.mark.parametrize("frames", [1, 2, 3])
-def test_of_many_states_some_are_kept(model, digits, tmp_path, frames):
-    samples = run(model, digits, tmp_path, images=4, max_frames=frames)
-    with np.load(next((tmp_path / "shards").rglob("trajectory-*.npz"))) as arrays:
-        assert arrays["severities"].tolist() == {1: [4], 2: [4, 0], 3: [4, 2, 0]}[frames]
-        assert len(arrays["states"]) == frames
-        if frames > 1:
-            np.testing.assert_array_equal(arrays["states"][-1], samples["tacos"])
+    arrays(tmp_path / "a", before)
+    expected = arrays(tmp_path / "b", after)
+    for _ in range(2):
+        equal(arrays(tmp_path / "a", after), expected)
+        (path,) = (tmp_path / "a").rglob("trajectory-*.npz")
+        path.write_bytes(path.read_bytes()[:100])
 
 
 # Generation
@@ -418,215 +362,81 @@ STARTS = {
 }
 
 
-def generate(experiment: Experiment, kind: str, photos: Path, folder: Path, **sampling) -> Path:
-    """The manifest of images generated from starts of a kind."""
-    change = {"degradation": STARTS[kind], "dataset": "photos"}
-    path = untrained(folder / "model.safetensors", experiment.model_copy(update=change), channels=3)
-    out = folder / "samples.json"
-    partner = photos if kind == "partner" else None
-    shards.run(path, photos, out, folder / "shards", Sampling(**{"images": 9, **sampling}), CPU, partner)
-    return out
+def generated(folder: Path, experiment: Experiment, kind: str, photos: Path, **sampling: Any) -> Path:
+    """The manifest of nine images generated from one kind of start, unless `sampling` has other settings."""
+    changed = experiment.model_copy(update={"degradation": STARTS[kind], "dataset": "photos"})
+    model = untrained(folder / "model.safetensors", changed, channels=3)
+    options = {"images": 9, "sets": {"generated": {"start": {"kind": kind}}}, **sampling}
+    return sampled(folder, model, photos, photos if kind == "partner" else None, **options)
 
 
 @pytest.mark.parametrize("kind", STARTS)
-def test_generation_from_every_kind_of_start(experiment, photos, tmp_path, monkeypatch, kind):
-    """Every method begins with the same images, each its own, at whatever batch size."""
+def test_all_methods_generate_from_the_same_starts_at_any_batch_size(experiment, photos, tmp_path, monkeypatch, kind):
     methods = [*METHODS, *(["estimated", "resampled", "ddpm"] if kind in ("noise", "partner") else [])]
-    begun: dict[str, list[torch.Tensor]] = {}
-    original = shards.sample
+    x_T: dict[str, list[torch.Tensor]] = {}
+    sample = starts.sample
 
-    def recorded(restore, degradation, x, state, method, **options):
-        begun.setdefault(method, []).append(x.clone())
-        return original(restore, degradation, x, state, method, **options)
+    def recorded(restore: Any, degradation: Any, x: torch.Tensor, drawn: Any, method: str, **options: Any) -> Any:
+        x_T.setdefault(method, []).append(x.clone())
+        return sample(restore, degradation, x, drawn, method, **options)
 
-    monkeypatch.setattr(shards, "sample", recorded)
-    sets = {"generated": {"start": {"kind": kind}}}
-    manifest = generate(experiment, kind, photos, tmp_path, sets=sets, methods=methods, batch_size=4)
-    starts = {method: torch.cat(parts[:3]) for method, parts in begun.items()}  # then follows the trajectory
-    assert starts.keys() == set(methods)
-    for method in methods:
-        assert torch.equal(starts[method], starts["direct"])
-        images = sampled.read(manifest, method, "generated")
-        assert images.shape == (9, 3, 16, 16)
-        assert images.dtype == np.float32
-        assert len({image.tobytes() for image in images}) == 9
-    outputs = [sampled.read(manifest, method, "generated").tobytes() for method in methods]
-    assert len(set(outputs)) == len(methods)
+    monkeypatch.setattr(starts, "sample", recorded)
+    small = generated(tmp_path / "small", experiment, kind, photos, methods=methods, batch_size=4, inference_batch=4)
     monkeypatch.undo()
-    whole = generate(experiment, kind, photos, tmp_path / "whole", sets=sets, methods=methods)
+    large = generated(tmp_path / "large", experiment, kind, photos, methods=methods, inference_batch=4)
+    first = torch.cat(x_T["direct"][:3])  # the trajectories' start follows
+    contents = set()
     for method in methods:
-        np.testing.assert_array_equal(
-            sampled.read(whole, method, "generated"), sampled.read(manifest, method, "generated")
-        )
-    with np.load(tmp_path / sampled.facts(manifest)["sets"]["generated"]["trajectory"]) as arrays:
-        assert "original" not in arrays
-        np.testing.assert_array_equal(arrays["degraded"], to_unit_interval(starts["direct"][:6]))
+        assert torch.equal(torch.cat(x_T[method][:3]), first)
+        images = read_images(small, "generated", method)
+        assert (images.shape, images.dtype) == ((9, 3, 16, 16), np.float32)
+        assert len({image.tobytes() for image in images}) == 9
+        np.testing.assert_array_equal(images, read_images(large, "generated", method))
+        contents.add(images.tobytes())
+    assert len(contents) == len(methods)
+    arrays = trajectory(small, "generated")
+    assert "original" not in arrays
+    np.testing.assert_array_equal(arrays["degraded"], to_unit_interval(first[:6]))
 
 
-def test_symmetry_is_broken_by_noise_alone(experiment, photos, tmp_path):
-    """The starts of both sets are the same colours; one has noise of the stated level, and its images differ."""
-    start = {"kind": "means"}
-    sets = {"perfect": {"start": start}, "broken": {"start": {**start, "noise_level": 0.002}}}
-    manifest = generate(experiment, "means", photos, tmp_path, sets=sets, images=6)
-    begun = {}
-    for name, part in sampled.facts(manifest)["sets"].items():
-        with np.load(tmp_path / part["trajectory"]) as arrays:
-            begun[name] = arrays["degraded"]
-    perfect = begun["perfect"]
+def test_noise_alone_breaks_the_symmetry_of_a_start(experiment, photos, tmp_path):
+    sets = {
+        name: {"start": {"kind": "means", "noise_level": level}} for name, level in (("perfect", 0), ("broken", 0.002))
+    }
+    manifest = generated(tmp_path, experiment, "means", photos, sets=sets, images=6)
+    perfect, broken = (trajectory(manifest, name)["degraded"] for name in sets)
     assert np.ptp(perfect, axis=(2, 3)).max() == 0
-    noise = begun["broken"] - perfect
-    assert noise.std() == pytest.approx(0.001, rel=0.05)  # 0.002 on [-1, 1]
-    for method in ("direct", "tacos"):  # Algorithm 1 forgets x_T but for what R makes of it
-        perfect, broken = (sampled.read(manifest, method, name) for name in ("perfect", "broken"))
-        assert np.abs(broken - perfect).max() > 1e-4, method
+    assert (broken - perfect).std() == pytest.approx(0.001, rel=0.05)  # 0.002 on [-1, 1]
+    for method in ("direct", "tacos"):  # Algorithm 1 depends on x_T through R alone
+        images = [read_images(manifest, name, method) for name in sets]
+        assert np.abs(images[0] - images[1]).max() > 1e-4, method
 
 
-def test_starts_are_fitted_to_the_training_images(experiment, photos, tmp_path):
-    """Channel means of many starts have the mean of the training images' own."""
-    sets = {"generated": {"start": {"kind": "means"}, "methods": ["direct"]}}
-    manifest = generate(experiment, "means", photos, tmp_path, sets=sets, images=6)
-    with np.load(tmp_path / sampled.facts(manifest)["sets"]["generated"]["trajectory"]) as arrays:
-        colours = arrays["degraded"][:, :, 0, 0]
+def test_starts_have_the_mean_colour_of_the_training_images(experiment, photos, tmp_path):
+    manifest = generated(tmp_path, experiment, "means", photos, methods=["direct"], images=6)
+    colours = trajectory(manifest, "generated")["degraded"][:, :, 0, 0]
     means = (data.load(photos, "train") / 255).mean(axis=(2, 3))
     error = means.std(axis=0) / math.sqrt(6)
     assert (np.abs(colours.mean(axis=0) - means.mean(axis=0)) < 4 * error).all()
 
 
-# Scores
+# Refusals
 
 
-def scorer(experiment: Experiment, prepared: Path, folder: Path) -> evaluate.Scorer:
-    return evaluate.Scorer(experiment, prepared, folder / "statistics", evaluate.extractors([], None, CPU), CPU)
-
-
-def test_scores_of_a_run(model, digits, experiment, tmp_path):
-    """Every method and metric once, values those of the definition, provenance complete."""
-    samples = run(model, digits, tmp_path)
-    evaluate.evaluate(
-        scorer(experiment, digits, tmp_path), tmp_path / "samples.json", ABOUT, tmp_path / "scores.parquet"
-    )
-    table = pd.read_parquet(tmp_path / "scores.parquet")
-    assert set(table.set) == {"test"}
-    assert set(table.reference[table.metric == "frechet_gabor"]) == {"test"}
-    assert set(table.reference[table.metric != "frechet_gabor"]) == {""}
-    frame = table.set_index(["method", "metric"])
-    assert frame.index.is_unique
-    metrics = ("ssim", "rmse", "rmse_per_image", "frechet_gabor")
-    expected = {(method, metric) for method in (*METHODS, "degraded") for metric in metrics}
-    assert set(frame.index) == expected | {("tacos-direct", metric) for metric in ("ssim", "rmse", "frechet_gabor")}
-    original = data.load(digits, "test")[:23] / 255
-    for method in METHODS:
-        rmse = frame.loc[(method, "rmse")]
-        assert rmse.value == pytest.approx(np.sqrt(((samples[method] - original) ** 2).mean()), rel=1e-5)
-        assert rmse.low <= rmse.value <= rmse.high
-        assert rmse.n == 23
-    for metric in ("ssim", "rmse", "frechet_gabor"):
-        gap = frame.value["tacos", metric] - frame.value["direct", metric]
-        assert frame.value["tacos-direct", metric] == pytest.approx(gap, rel=1e-6, abs=1e-9)
-    facts = json.loads(frame.provenance.iloc[0])
-    assert {"commit", "device", "torch", "fingerprint", "data", "model", "seconds", "inference_batch"} <= facts.keys()
-    assert facts["fingerprint"] == experiment.fingerprint
-    assert frame.n["degraded", "ssim"] == frame.n["degraded", "rmse"] == 360
-    assert frame.n["degraded", "frechet_gabor"] == 23
-    few = frame.singular[frame.index.get_level_values("metric") == "frechet_gabor"]
-    assert few.all()  # 23 images in a space of more dimensions
-    assert not frame.singular["direct", "ssim"]
-
-    read = inputs.load_scores([tmp_path / "scores.parquet"])
-    assert {(score.run, score.table, score.seed) for score in read} == {("tiny-test-s3", "2", 3)}
-    inputs.collect([tmp_path / "scores.parquet"], tmp_path / "all.parquet")
-    assert set(inputs.load_scores([tmp_path / "all.parquet"])) == set(read)
-    assert len(pd.read_csv(tmp_path / "all.csv")) == len(read)
-
-
-def test_metrics_in_the_range_of_the_network(model, digits, experiment, tmp_path):
-    """Asked for, SSIM and RMSE of images in [-1, 1] stand beside the usual ones, which stay as they are."""
-    samples = run(model, digits, tmp_path / "a")
-    signed = run(model, digits, tmp_path / "b", signed_metrics=True)
-    assert names(tmp_path / "a") == names(tmp_path / "b")  # how images are scored makes no other images
-    found = {}
-    for folder in "ab":
-        where = tmp_path / folder / "samples.json", ABOUT, tmp_path / f"{folder}.parquet"
-        evaluate.evaluate(scorer(experiment, digits, tmp_path), *where)
-        found[folder] = pd.read_parquet(tmp_path / f"{folder}.parquet").set_index(["method", "metric"]).value
-    added = found["b"].index.difference(found["a"].index)
-    assert set(added) == {(method, f"{name}_signed") for method in (*METHODS, "degraded") for name in ("ssim", "rmse")}
-    pd.testing.assert_series_equal(found["b"].drop(added), found["a"])
-    original = torch.from_numpy(data.load(digits, "test")[:23] / 255).float()
-    for method in METHODS:
-        np.testing.assert_array_equal(samples[method], signed[method])
-        assert found["b"][method, "rmse_signed"] == pytest.approx(2 * found["a"][method, "rmse"], rel=1e-6)
-        theirs = float(ssim(original * 2 - 1, torch.from_numpy(samples[method]) * 2 - 1, data_range=2))
-        assert found["b"][method, "ssim_signed"] == pytest.approx(theirs, abs=1e-5)
-        assert found["b"][method, "ssim_signed"] != pytest.approx(found["a"][method, "ssim"], abs=1e-4)
-
-
-def test_degraded_cells_are_those_of_the_definition(model, digits, experiment, tmp_path):
-    """SSIM and RMSE over the whole test set, of D at the severity of the set."""
-    sets = {
-        "test": {},
-        "partial": {"severity": 2},
-        "misled": {"severity": 2, "assumed_severity": 3},
-        "leaps": {"stride": 2},
+def test_refusals_name_the_key_and_the_limit(model, digits, tmp_path):
+    manifest = sampled(tmp_path / "a", model, digits, images=2)
+    damaged = tmp_path / "samples.json"
+    wrong_type = manifest.read_text().replace('"seed": 3', '"seed": "a"', 1)
+    for content in ("{}", '{"experiment": 1}', "torn", "[]", wrong_type):
+        damaged.write_text(content)
+        with pytest.raises(ColdbenchError, match=r"samples\.json.*delete it and run again"):
+            read_manifest(damaged)
+    refusals = {
+        r"images.* 361, .* 360": lambda: sampled(tmp_path / "b", model, digits, images=361),
+        "set test by tcaos": lambda: read_images(manifest, "test", "tcaos"),
+        "set tset by tacos": lambda: read_images(manifest, "tset", "tacos"),
+        "none.json does not exist": lambda: read_manifest(tmp_path / "none.json"),
     }
-    shards.run(model, digits, tmp_path / "samples.json", tmp_path / "shards", Sampling(images=5, sets=sets), CPU)
-    evaluate.evaluate(
-        scorer(experiment, digits, tmp_path), tmp_path / "samples.json", ABOUT, tmp_path / "scores.parquet"
-    )
-    frame = pd.read_parquet(tmp_path / "scores.parquet")
-    given = frame[frame.method == "degraded"].set_index(["set", "metric"]).value
-    assert set(given.index.get_level_values("set")) == {"test", "partial"}  # the others begin as one of these does
-    D = degradations.build(experiment.degradation, 16)
-    x0 = from_uint8(np.array(data.load(digits, "test")), CPU)
-    state = D.draw(torch.arange(360), rng.derive(experiment.seed, "test"))
-    for name, severity in (("test", 4), ("partial", 2)):
-        x = to_unit_interval(D(x0, torch.full((360,), severity), state))
-        x = torch.trunc(x * 255) / 255 if severity == 4 else x
-        rmse = float((x - to_unit_interval(x0)).square().mean().sqrt())
-        assert given[name, "rmse"] == pytest.approx(rmse, rel=1e-5)
-
-
-def test_generated_images_are_compared_with_both_splits(experiment, photos, tmp_path):
-    """They have no originals, so neither SSIM nor RMSE."""
-    start = {"kind": "means"}
-    sets = {"perfect": {"start": start, "methods": ["tacos"]}, "broken": {"start": {**start, "noise_level": 0.002}}}
-    manifest = generate(experiment, "means", photos, tmp_path, sets=sets)
-    science = experiment.model_copy(update={"degradation": STARTS["means"], "dataset": "photos"})
-    evaluate.evaluate(scorer(science, photos, tmp_path), manifest, ABOUT, tmp_path / "scores.parquet")
-    frame = pd.read_parquet(tmp_path / "scores.parquet").set_index(["set", "method", "reference"])
-    ways = {("perfect", "tacos"), *(("broken", method) for method in (*METHODS, "tacos-direct"))}
-    assert set(frame.index) == {(*way, split) for way in ways for split in ("train", "test")}
-    assert frame.index.is_unique
-    assert set(frame.metric) == {"frechet_gabor"}
-    assert (frame.n == 9).all()
-    for split in ("train", "test"):
-        gap = frame.value["broken", "tacos", split] - frame.value["broken", "direct", split]
-        assert frame.value["broken", "tacos-direct", split] == pytest.approx(gap, rel=1e-6)
-    assert frame.value["broken", "tacos", "train"] != frame.value["broken", "tacos", "test"]
-
-
-def test_a_method_that_diverged_has_no_distance(model, digits, experiment, tmp_path, monkeypatch):
-    """And everything else of the run keeps its numbers."""
-    run(model, digits, tmp_path)
-    where = scorer(experiment, digits, tmp_path), tmp_path / "samples.json", ABOUT
-    evaluate.evaluate(*where, tmp_path / "sound.parquet")
-    read = sampled.read
-    monkeypatch.setattr(
-        sampled, "read", lambda m, method, part: read(m, method, part) * (math.nan if method == "tacos" else 1)
-    )
-    evaluate.evaluate(*where, tmp_path / "scores.parquet")
-    sound, frame = (
-        pd.read_parquet(tmp_path / f"{name}.parquet").set_index(["method", "metric"]).value
-        for name in ("sound", "scores")
-    )
-    assert frame.filter(like="tacos", axis=0).isna().all()
-    others = [key for key in frame.index if not key[0].startswith("tacos")]
-    pd.testing.assert_series_equal(frame[others], sound[others])
-
-
-def test_shards_of_other_images_are_not_scored(model, digits, photos, experiment, tmp_path):
-    run(model, digits, tmp_path, images=4)
-    with pytest.raises(ColdbenchError, match=r"was sampled from other test images than .* holds; sample again"):
-        evaluate.evaluate(
-            scorer(experiment, photos, tmp_path), tmp_path / "samples.json", ABOUT, tmp_path / "s.parquet"
-        )
+    for words, call in refusals.items():
+        with pytest.raises(ColdbenchError, match=words):
+            call()
