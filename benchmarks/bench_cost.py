@@ -22,7 +22,7 @@ import torch
 from coldbench import models
 from coldbench.core.experiment import Network, Training
 from coldbench.training import distributed
-from coldbench.training.loop import optimizer_step
+from coldbench.training.loop import TrainingState, optimizer_step
 
 
 def steps(network: Network, given: argparse.Namespace, device: torch.device) -> Callable[[int], object]:
@@ -34,11 +34,12 @@ def steps(network: Network, given: argparse.Namespace, device: torch.device) -> 
         restore = models.restorer(built, given.batch, given.precision)
         return lambda step: restore(x, 1)
     training = Training(batch_size=given.batch, grad_accumulation=1, precision=given.precision)
-    fabric = distributed.fabric(device, given.precision)
+    fabric = distributed.launch(device, given.precision)
     adam = torch.optim.Adam(built.parameters(), lr=2e-5, fused=True)
     average = {name: value.clone() for name, value in built.state_dict().items()}
     prepared, optimizer = fabric.setup(built.train(), adam)
-    return lambda step: optimizer_step(prepared, average, optimizer, [(x, x, t)], training, step, fabric)
+    state = TrainingState(prepared, optimizer, average)
+    return lambda step: optimizer_step(state, [(x, x, t)], training, fabric)
 
 
 def rate(step: Callable[[int], object], given: argparse.Namespace, device: torch.device) -> float:

@@ -22,7 +22,7 @@ class Place:
 
     device: torch.device
     precision: str
-    options: distributed.Options
+    options: distributed.DeviceOptions
 
     def now(self) -> float:
         """The time in seconds, when everything asked of the device is done."""
@@ -66,7 +66,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def place(given: argparse.Namespace) -> Place:
     """What the options say."""
-    options = distributed.Options(given.compile, given.channels_last)
+    options = distributed.DeviceOptions(given.compile, given.channels_last)
     return Place(torch.device(given.device), given.precision, options)
 
 

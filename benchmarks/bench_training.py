@@ -32,7 +32,7 @@ from coldbench.core.experiment import Experiment, Network, Training
 from coldbench.core.images import from_uint8
 from coldbench.degradations import blur
 from coldbench.training import distributed
-from coldbench.training.loop import optimizer_step, training_batch
+from coldbench.training.loop import TrainingSet, TrainingState, optimizer_step, training_batch
 
 CASES: dict[str, tuple[str, int, int, dict[str, Any]]] = {
     "CelebA blur, 128 px": ("photos", 128, 4, {**bench.CELEBA, "T": 200}),
@@ -89,12 +89,14 @@ class Setup:
     def __init__(self, name: str, batch: int, on: Place, T: int = 0) -> None:
         self.experiment, self.images = case(name, batch, T)
         self.on = on
-        self.fabric = distributed.fabric(on.device, on.precision)
+        self.fabric = distributed.launch(on.device, on.precision)
         plain = models.build(Network(), self.images.shape[1], self.experiment.size).to(on.device).train()
         self.average = {key: value.clone() for key, value in plain.state_dict().items()}
         adam = torch.optim.Adam(plain.parameters(), lr=2e-5, fused=True)
         self.network, self.adam = self.fabric.setup(distributed.prepare(plain, on.options), adam)
-        self.degradation = degradations.build(self.experiment.degradation, self.experiment.size)
+        self.state = TrainingState(self.network, self.adam, self.average)
+        degradation = degradations.build(self.experiment.degradation, self.experiment.size)
+        self.source = TrainingSet(self.images, self.experiment, degradation, 1)
         self.done = 0
         self.preparing = 0.0
 
@@ -104,9 +106,7 @@ class Setup:
         for k in range(training.grad_accumulation):
             began = self.on.now()
             first = self.done * training.batch_size + k * training.micro_batch
-            got = training_batch(
-                self.images, self.experiment, self.degradation, 1, first, training.micro_batch, self.on.device
-            )
+            got = training_batch(self.source, first, training.micro_batch, self.on.device)
             self.preparing += self.on.now() - began
             yield got
 
@@ -115,7 +115,8 @@ class Setup:
         training = self.experiment.training
         self.preparing = 0.0
         began = self.on.now()
-        optimizer_step(self.network, self.average, self.adam, self.batches(), training, 10 * self.done + 1, self.fabric)
+        self.state.step = 10 * self.done + 1  # a step without the moving average, which is timed apart
+        optimizer_step(self.state, self.batches(), training, self.fabric)
         total = self.on.now() - began
         return total, self.preparing + self._optimising() + self._averaging() / 10
 
@@ -194,7 +195,7 @@ def main() -> None:
     if arguments.memory:
         setup = Setup("CelebA blur, 128 px", arguments.batch, on, arguments.memory)
         setup.step()
-        print(round(distributed.memory(on.device) * 1024))
+        print(round(distributed.peak_memory(on.device) * 1024))
         return
     print(f"\none update of 2 micro-batches, median of {arguments.max_steps}: {on}, {torch.get_num_threads()} threads")
     head = f"{'what':22}{'plain in':>20}{'images':>7}{'ours, im/s':>12}{'plain, im/s':>12}{'ratio':>9}"

@@ -55,5 +55,5 @@ def main() -> None:
     except interrupts.Interrupted as stop:
         logs.log_end(str(stop))
         print(f"coldbench: {stop}", file=sys.stderr)
-        slurm.hand_over(stop)
+        slurm.requeue(stop)
         sys.exit(stop.status)

@@ -78,10 +78,10 @@ def train(
     partner: Partner = None,
     compile: Annotated[bool, typer.Option("--compile", help="compile the network (torch.compile)")] = False,
     channels_last: Annotated[bool, typer.Option("--channels-last", help="channels-last memory format")] = False,
-    preview_every: Annotated[int, typer.Option(min=0, help="updates between pictures in WORK (0: none)")] = 0,
     checkpoint_every: Annotated[float, typer.Option(min=0, help="seconds between checkpoints")] = 60.0,
     time_limit: Annotated[
-        float | None, typer.Option(min=0, help="minutes that a Slurm job has; it saves and stops before they are over")
+        float | None,
+        typer.Option(min=0, help="minutes of the Slurm job; the training saves and stops before they end"),
     ] = None,
     max_cpu_hours: Annotated[
         float | None, typer.Option(min=0, help="refuse a training that would take longer without a GPU")
@@ -97,14 +97,14 @@ def train(
     with contextlib.suppress(ColdbenchError):  # Snakemake removes LOG when a job runs again: this keeps it all
         logs.also_to(work / "train.log")
     from coldbench.planning.grid import refuse_on_cpu
-    from coldbench.training import loop as training
+    from coldbench.training import loop
+    from coldbench.training.distributed import DeviceOptions
 
     if target.type == "cpu" and max_cpu_hours is not None:
         refuse_on_cpu(resolved, max_cpu_hours, devices)
-    from coldbench.training.distributed import Options
-
-    upkeep = training.Upkeep(checkpoint_every, preview_every, slurm.working_seconds(time_limit))
-    training.train(resolved, data, out, work, target, partner, Options(compile, channels_last), upkeep)
+    paths = loop.TrainingPaths(data, out, work, partner)
+    options = loop.LoopOptions(checkpoint_every, slurm.usable_runtime(time_limit))
+    loop.train(resolved, paths, target, options, DeviceOptions(compile, channels_last))
 
 
 def import_model(source: Path, experiment: Science, out: Out, log: Log = None) -> None:

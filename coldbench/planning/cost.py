@@ -233,10 +233,10 @@ def model_bytes(experiment: Experiment) -> int:
 
 def checkpoint_bytes(experiment: Experiment) -> int:
     """The checkpoints that a finished training leaves: each the weights, their average and Adam's two moments."""
-    from coldbench.training.checkpoints import ARCHIVE_EVERY, KEPT
+    from coldbench.training.checkpoints import ARCHIVE_EVERY, KEEP_NEWEST
 
     network = size_of(experiment.network, data.dataset(experiment.dataset).channels, experiment.size)
-    left = KEPT + (experiment.training.max_steps - 1) // ARCHIVE_EVERY
+    left = KEEP_NEWEST + (experiment.training.max_steps - 1) // ARCHIVE_EVERY
     return left * 2 * (network.state + network.trained)
 
 

@@ -25,9 +25,9 @@ from coldbench.core.files import read_json
 from coldbench.core.logs import clock
 from coldbench.planning.grid import Grid, build
 from coldbench.sampling import manifest
-from coldbench.training.slurm import SIGN_OF_LIFE
+from coldbench.training.slurm import HEARTBEAT
 
-SILENT = 300.0
+HEARTBEAT_TIMEOUT = 300.0
 """Seconds without a sign of life after which a training counts as dead."""
 CHECKPOINT = re.compile(r"step-(\d{9})\.pt")  # as `checkpoint.save_state` names them
 DAMAGE = (
@@ -42,7 +42,7 @@ Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Sign(BaseModel):
-    """A trainer's sign of life (`cluster.sign_of_life`); `time` is in seconds since 1970."""
+    """A trainer's sign of life (`slurm.Heartbeat`); `time` is in seconds since 1970."""
 
     state: Literal["running", "stopped", "failed"]
     step: Annotated[int, Field(ge=0)]
@@ -151,12 +151,12 @@ def _training(work: Path, now: float) -> dict[str, Any]:
     """What a training has left in its folder: signs of life and checkpoints."""
     notes, sign = [], None
     try:
-        if (work / SIGN_OF_LIFE).exists():
-            sign = Sign.model_validate(read_json(work / SIGN_OF_LIFE))
+        if (work / HEARTBEAT).exists():
+            sign = Sign.model_validate(read_json(work / HEARTBEAT))
     except DAMAGE:
-        notes.append(f"{SIGN_OF_LIFE} is damaged")
+        notes.append(f"{HEARTBEAT} is damaged")
     told = sign.model_dump(include={"time", "host", "job"}) if sign else {}
-    if sign and sign.state == "running" and now - sign.time <= SILENT:
+    if sign and sign.state == "running" and now - sign.time <= HEARTBEAT_TIMEOUT:
         left = None if sign.seconds_left is None else max(0.0, sign.seconds_left - max(0.0, now - sign.time))
         speed = {"images_per_second": sign.images_per_second, "seconds_left": left}
         return {"state": "running", "step": sign.step, **speed, **told}

@@ -1,7 +1,6 @@
-"""The state of a training on disk: complete (weights, average, optimizer, position) and written atomically.
+"""The checkpoints of a training: complete (weights, EMA, optimizer, step) and written atomically.
 
-The checkpoint before the newest is kept, so that a damaged file costs one interval. Loading never executes code from
-the file.
+The two newest are kept, so that a damaged file costs one interval. Loading never executes code from a file.
 """
 
 from __future__ import annotations
@@ -18,79 +17,79 @@ from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import atomic, write_text
 from coldbench.core.logs import log
 
-KEPT = 2
-"""How many checkpoints of a training are kept: a damaged newest one costs one interval."""
+KEEP_NEWEST = 2
+"""The number of newest checkpoints that are kept."""
 ARCHIVE_EVERY = 100_000
-"""Checkpoints of every so many updates are never deleted (protocol 1.5)."""
+"""A checkpoint is saved after every so many steps and never deleted (protocol 1.5)."""
 POINTER = "newest"
-NUMBERED = re.compile(r"step-\d{9}\.pt")
+CHECKPOINT = re.compile(r"step-\d{9}\.pt")
 
 
-def save_state(folder: Path, done: int, state: dict[str, Any]) -> None:
-    """Write `state` after update `done` as the newest of `folder`, and delete those that are not to be kept.
+def save_state(folder: Path, step: int, state: dict[str, Any]) -> None:
+    """Write `state` as the newest checkpoint of `folder`, and delete the ones that are no longer needed.
 
-    Those of later updates are not: a training that went on from before a damaged one has yet to come to them.
+    Checkpoints with a higher step are deleted too: they predate a rollback and will be written again. Raises
+    ColdbenchError if the file cannot be written.
     """
-    path = folder / f"step-{done:09d}.pt"
+    path = folder / f"step-{step:09d}.pt"
     try:
         with atomic(path) as temporary:
             torch.save(state, temporary)
         write_text(folder / POINTER, path.name + "\n")
     except RuntimeError as error:  # torch reports a full disk or a lost file system as RuntimeError
-        full = shutil.disk_usage(folder).free < 1 << 24 if folder.is_dir() else False
+        full = folder.is_dir() and shutil.disk_usage(folder).free < 1 << 24
         reason = "no space left on device" if full else str(error).splitlines()[0]
         raise ColdbenchError(f"cannot write a checkpoint in {folder}: {reason}") from error
-    numbers = {other: int(other.stem.removeprefix("step-")) for other in _states(folder)}
-    for other in [other for other, number in numbers.items() if number > done]:
+    steps = {other: int(other.stem.removeprefix("step-")) for other in _checkpoints(folder)}
+    earlier = [other for other in steps if steps[other] <= step]
+    archived = {other for other in earlier if steps[other] % ARCHIVE_EVERY == 0}
+    for other in steps.keys() - earlier[:KEEP_NEWEST] - archived:
         other.unlink(missing_ok=True)
-        del numbers[other]
-    for other in list(numbers)[KEPT:]:
-        if numbers[other] % ARCHIVE_EVERY:
-            other.unlink(missing_ok=True)
 
 
 def newest(folder: Path) -> Path | None:
-    """The checkpoint that a training in `folder` would go on from, if there is one."""
-    return next(iter(_states(folder)), None)
+    """The checkpoint that a training in `folder` would resume from, or None."""
+    return next(iter(_checkpoints(folder)), None)
 
 
-def load_state(folder: Path, device: torch.device, belongs: dict[str, Any]) -> dict[str, Any] | None:
-    """The newest state in `folder` that is whole, or None. A damaged one is reported and passed over.
+def load_state(folder: Path, device: torch.device, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """The newest undamaged state in `folder`, or None. A damaged file is skipped with a warning.
 
-    Raises ColdbenchError, naming the differing field, if it was saved by another experiment or from other images.
+    Raises ColdbenchError, naming the first differing field, if the state has another `identity`: it was saved by
+    another experiment or with other images.
     """
-    for path in _states(folder):
+    for path in _checkpoints(folder):
         try:
-            with zipfile.ZipFile(path) as archive:  # torch itself passes over wrong checksums
+            with zipfile.ZipFile(path) as archive:  # torch does not verify checksums
                 if archive.testzip() is not None:
                     raise zipfile.BadZipFile
             state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-            found = state["belongs"]
-        except Exception as error:  # the file decides what goes wrong: zip, pickle, end of file, memory
-            log.warning("checkpoint %s is damaged (%s); trying the one before", path, type(error).__name__)
+            saved = state["identity"]
+        except Exception as error:  # a damaged file can raise anything: zip, pickle, end of file, memory
+            log.warning("checkpoint %s is damaged (%s); trying the previous one", path, type(error).__name__)
             continue
-        if found != belongs:
-            field, there, here = _first_difference(found, belongs)
+        if saved != identity:
+            field, old, new = _first_difference(saved, identity)
             raise ColdbenchError(
-                f"{path} belongs to another training: {field} is {there} there and {here} here; "
-                "delete that folder or give another --work"
+                f"{path} belongs to another training: its {field} is {old}, not {new}; "
+                "delete the folder or choose another one for the checkpoints"
             )
         return state
     return None
 
 
-def _states(folder: Path) -> list[Path]:
-    """The checkpoints in `folder`: what the pointer names first, then from the newest to the oldest."""
-    found = sorted((path for path in folder.glob("step-*.pt") if NUMBERED.fullmatch(path.name)), reverse=True)
+def _checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`: first the one in the pointer file, then the others from the newest to the oldest."""
+    paths = sorted((path for path in folder.glob("step-*.pt") if CHECKPOINT.fullmatch(path.name)), reverse=True)
     pointer = folder / POINTER
-    named = pointer.read_text(errors="replace").strip() if pointer.is_file() else ""
-    return sorted(found, key=lambda path: path.name != named)
+    name = pointer.read_text(errors="replace").strip() if pointer.is_file() else ""
+    return sorted(paths, key=lambda path: path.name != name)
 
 
-def _first_difference(there: Any, here: Any, path: str = "") -> tuple[str, Any, Any]:
-    """The first field, in the order of their names, in which two nested mappings differ, and both its values."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in sorted(there.keys() | here.keys()):
-            if there.get(key) != here.get(key):
-                return _first_difference(there.get(key), here.get(key), f"{path}.{key}" if path else key)
-    return path.removeprefix("experiment."), there, here
+def _first_difference(old: Any, new: Any, path: str = "") -> tuple[str, Any, Any]:
+    """The first field, by name, in which two nested mappings differ, and its two values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            if old.get(key) != new.get(key):
+                return _first_difference(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+    return path.removeprefix("experiment."), old, new

@@ -1,13 +1,14 @@
-"""Where a training runs: one device or many, and in which number format. All of it is Lightning Fabric's work.
+"""The devices, the processes and the number format of a training, by Lightning Fabric.
 
-Several processes are started from outside, by `torchrun` or Slurm's `srun`; each takes its equal share of every
-micro-batch, and their gradients are averaged, so that the result depends on the total batch alone.
+`torchrun` or Slurm's `srun` starts the processes. Each process takes an equal part of every micro-batch, and the
+gradients are averaged, so that the result depends on the total batch alone.
 """
 
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,86 +26,106 @@ PRECISIONS: dict[str, Any] = {"fp32": "32-true", "tf32": "32-true", "bf16": "bf1
 
 
 @dataclass(frozen=True)
-class Options:
-    """How to run, which is no part of an experiment: neither changes what is computed, up to floating point."""
+class DeviceOptions:
+    """How a device runs the network. Results stay the same up to rounding, so an experiment does not include them."""
 
     compile: bool = False
     channels_last: bool = False
 
 
 def processes() -> int:
-    """How many processes train together, as torchrun or srun says."""
+    """The number of processes that torchrun or srun started together."""
     if "WORLD_SIZE" in os.environ:
         return int(os.environ["WORLD_SIZE"])
-    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))  # set by srun alone, not in a batch script
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))  # only srun sets it, sbatch does not
 
 
-def fabric(device: torch.device, precision: str) -> Fabric:
-    """The engine of this process; ColdbenchError if the processes cannot be arranged."""
+def launch(device: torch.device, precision: str) -> Fabric:
+    """Connect this process with the others. `precision` is one of `PRECISIONS`.
+
+    Raises ColdbenchError if the processes cannot be divided among the nodes.
+    """
     count = processes()
     nodes = int(os.environ.get("GROUP_WORLD_SIZE", os.environ.get("SLURM_STEP_NUM_NODES", "1"))) if count > 1 else 1
     if count % nodes:
-        raise ColdbenchError(f"{count} processes cannot be shared evenly among {nodes} nodes")
-    made = Fabric(
+        raise ColdbenchError(f"{count} processes cannot be divided evenly among {nodes} nodes")
+    fabric = Fabric(
         accelerator=device.type,
         devices=count // nodes,
         num_nodes=nodes,
         strategy="ddp" if count > 1 else "auto",
         precision=PRECISIONS[precision],
-        plugins=_environment(count),
+        plugins=_launcher(count),
     )
-    made.launch()
+    fabric.launch()
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
-        torch.backends.cudnn.deterministic = True  # some of its backward passes add up in the order of arrival
-    return made
+        torch.backends.cudnn.deterministic = True  # some backward kernels sum in the order of arrival
+    return fabric
 
 
-def _environment(count: int) -> ClusterEnvironment:
-    """Who started the processes, said outright: left to guess, Lightning takes an interactive srun for a single one."""
+def _launcher(count: int) -> ClusterEnvironment:
+    """Select the launcher explicitly: Lightning's detection treats an interactive `srun` as a single process."""
     if count == 1:
         return LightningEnvironment()
     return TorchElasticEnvironment() if "WORLD_SIZE" in os.environ else SLURMEnvironment()
 
 
-def share(batch: int, fabric: Fabric) -> tuple[int, int]:
-    """Where this process's part of a micro-batch begins, and how many images it is; ColdbenchError if it is uneven."""
+def local_batch(micro_batch: int, fabric: Fabric) -> range:
+    """The positions of this process's images in a micro-batch; ColdbenchError if it cannot be divided evenly."""
     count = fabric.world_size
-    if batch % count:
-        raise ColdbenchError(f"a micro-batch of {batch} images cannot be shared evenly by {count} processes")
-    return fabric.global_rank * (batch // count), batch // count
+    if micro_batch % count:
+        raise ColdbenchError(f"a micro-batch of {micro_batch} images cannot be divided evenly among {count} processes")
+    size = micro_batch // count
+    return range(fabric.global_rank * size, (fabric.global_rank + 1) * size)
 
 
-def prepare(network: nn.Module, options: Options) -> nn.Module:
-    """The network as `options` want it; its weights stay the same tensors."""
+@contextmanager
+def in_first_process(context: AbstractContextManager[None], fabric: Fabric) -> Iterator[None]:
+    """Enter `context` in the first process alone. If that raises ColdbenchError, every process raises it."""
+    with ExitStack() as stack:
+        refusal = ""
+        if fabric.is_global_zero:
+            try:
+                stack.enter_context(context)
+            except ColdbenchError as error:
+                refusal = str(error)
+        refusal = fabric.broadcast(refusal)
+        if refusal:
+            raise ColdbenchError(refusal)
+        yield
+
+
+def prepare(network: nn.Module, options: DeviceOptions) -> nn.Module:
+    """Apply `options` to the network in place. The names of its weights stay the same."""
     if options.channels_last:
         network = network.to(memory_format=torch.channels_last)
     if options.compile:
-        network.compile()  # in place: the keys of the weights stay as they are
+        network.compile()
     return network
 
 
-def lay_out(adam: torch.optim.Adam) -> None:
-    """Give Adam's moments the memory format of their weights: the fused step pairs them by their place in memory."""
-    for weight, moments in adam.state.items():
+def match_memory_format(optimizer: torch.optim.Optimizer) -> None:
+    """Give Adam's moments the strides of their weights, because the fused step pairs elements by memory position."""
+    for weight, moments in optimizer.state.items():
         for name, value in moments.items():
             if value.shape == weight.shape and value.stride() != weight.stride():
                 moments[name] = torch.empty_like(weight).copy_(value)
 
 
 def backward(loss: Tensor, fabric: Fabric | None) -> None:
-    """The gradients of `loss`, through the engine where there is one."""
+    """Add the gradients of `loss` to the weights' gradients."""
     fabric.backward(loss) if fabric else loss.backward()  # type: ignore[no-untyped-call]
 
 
-def quiet(network: nn.Module, fabric: Fabric | None, last: bool) -> AbstractContextManager[None]:
-    """Within it, gradients are not yet averaged over the processes, unless this is the last micro-batch."""
+def no_sync(network: nn.Module, fabric: Fabric | None, enabled: bool) -> AbstractContextManager[None]:
+    """Within the block, if `enabled`, gradients are not averaged over the processes."""
     if fabric is None or fabric.world_size == 1:
         return nullcontext()
-    return fabric.no_backward_sync(network, enabled=not last)  # type: ignore[arg-type]
+    return fabric.no_backward_sync(network, enabled=enabled)  # type: ignore[arg-type]
 
 
-def mean(value: Tensor, fabric: Fabric | None) -> Tensor:
+def all_reduce_mean(value: Tensor, fabric: Fabric | None) -> Tensor:
     """The mean of `value` over the processes."""
     if fabric is None or fabric.world_size == 1:
         return value
@@ -112,17 +133,17 @@ def mean(value: Tensor, fabric: Fabric | None) -> Tensor:
     return reduced
 
 
-def any_of(flags: list[bool], fabric: Fabric) -> list[bool]:
-    """Whether any process raises each flag: all of them then do the same thing in the same update."""
+def all_reduce_any(flags: list[bool], fabric: Fabric) -> list[bool]:
+    """Whether any process raises each flag, so that all processes act alike after the same step."""
     if fabric.world_size == 1:
         return flags
     raised = torch.tensor(flags, dtype=torch.float32, device=fabric.device)
-    summed: Tensor = fabric.all_reduce(raised, reduce_op="sum")  # type: ignore[assignment]
-    return [value > 0 for value in summed.tolist()]
+    counts: Tensor = fabric.all_reduce(raised, reduce_op="sum")  # type: ignore[assignment]
+    return [count > 0 for count in counts.tolist()]
 
 
-def memory(device: torch.device) -> float:
-    """The largest memory used so far in GB: of the GPU, or of this process."""
+def peak_memory(device: torch.device) -> float:
+    """The peak memory so far in GiB: of the GPU, or else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     import resource

@@ -1,26 +1,27 @@
-"""Training: one function, read from top to bottom (paper, section 3.1; appendix A; protocol 1.5).
+"""The training loop (paper, section 3.1; appendix A; protocol 1.5).
 
-min over R of E ‖R(D(x, t), t) − x‖₁ with t uniform on 1…T, by Adam, with an exponential moving average of the weights.
-Everything random is a function of the seed and the number of images seen, so a training that was stopped and resumed
-ends with the same weights, bit for bit on CPU, as one that was not.
+A network R learns min over R of E‖R(D(x, t), t) − x‖₁, with t uniform on 1…T, by Adam. An exponential moving average
+(EMA) of its weights is the result. Everything random is a function of the seed and the number of images seen. A stopped
+and resumed training therefore ends with the weights of an undisturbed one, bit for bit on a CPU.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import signal
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from coldbench import data, degradations, models
 from coldbench.core import rng
@@ -33,183 +34,264 @@ from coldbench.core.provenance import provenance
 from coldbench.data import preprocessing
 from coldbench.degradations import Degradation, network_input
 from coldbench.models import model_file
-from coldbench.training import checkpoints, distributed, preview, slurm
+from coldbench.training import checkpoints, distributed, slurm
+from coldbench.training.distributed import DeviceOptions
 
 LOG_LINES = 200
+"""The number of lines in the training log of a whole training."""
 
 
 @dataclass(frozen=True)
-class Upkeep:
-    """What a training does beside its updates; nothing of it changes the weights."""
+class TrainingPaths:
+    """The files of a training. The training log is written beside `model`, with the suffix .jsonl.
 
-    checkpoint_every: float = 60.0  # seconds
-    preview_every: int = 0  # updates from one picture of restored test images to the next; 0: none
-    stop_after: float | None = None  # seconds
+    `prepared` and `partner` are prepared data sets; `partner` holds the images that a degradation mixes in.
+    """
+
+    prepared: Path
+    model: Path
+    checkpoints: Path
+    partner: Path | None = None
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """When a training saves and stops, in seconds. The options do not change the weights."""
+
+    checkpoint_every: float = 60.0
+    stop_after: float | None = None
+
+
+@dataclass
+class TrainingState:
+    """Everything that a resumed training needs. `step` counts the finished optimizer steps.
+
+    `ema` maps the names of the weights to their averages. `identity` says which experiment and which images the state
+    belongs to. `seconds` is the time of all jobs together.
+    """
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    ema: dict[str, Tensor]
+    identity: dict[str, Any] = field(default_factory=dict)
+    step: int = 0
+    seconds: float = 0.0
+    log_lines: list[str] = field(default_factory=list)
+
+    @classmethod
+    def initial(cls, network: nn.Module, learning_rate: float, identity: dict[str, Any]) -> TrainingState:
+        """The state before the first step, for the paper's optimizer."""
+        adam = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
+        ema = {name: value.clone() for name, value in network.state_dict().items()}
+        return cls(network, adam, ema, identity)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as a checkpoint holds it."""
+        return {**vars(self), "network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Continue from a state that `state_dict` returned."""
+        self.network.load_state_dict(saved["network"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.ema, self.step = saved["ema"], saved["step"]
+        self.seconds, self.log_lines = saved["seconds"], saved["log_lines"]
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """An endless sequence of degraded images, reshuffled every epoch. `images` is uint8 (N, C, H, W)."""
+
+    images: npt.NDArray[np.uint8]
+    experiment: Experiment
+    degradation: Degradation
+    seed: int
 
 
 Batch = tuple[Tensor, Tensor, Tensor]
-"""x0, what the network is shown of D(x0, t), and t (N,)."""
+"""x0, the network's input for D(x0, t), and t. Shapes (N, C, size, size) twice, and (N,)."""
 
 
-def training_batch(
-    images: npt.NDArray[np.uint8],
-    experiment: Experiment,
-    degradation: Degradation,
-    seed: int,
-    first: int,
-    count: int,
-    device: torch.device,
-) -> Batch:
-    """The training batch that holds images number first…first+count−1 of the endless, reshuffled sequence."""
+def training_batch(source: TrainingSet, first: int, count: int, device: torch.device) -> Batch:
+    """The images number first…first + count − 1 of the endless sequence, on `device`."""
+    experiment, degradation, seed = source.experiment, source.degradation, source.seed
     position = torch.arange(first, first + count)
-    x0 = preprocessing.training_images(images, experiment.preprocessing, experiment.size, seed, position, device)
+    x0 = preprocessing.training_images(source.images, experiment.preprocessing, experiment.size, seed, position, device)
     position = position.to(device)
     t = rng.integers(seed, "training severity", position, 1, degradation.T)[:, 0]
-    state = degradation.draw(position, seed)
-    return x0, network_input(degradation, x0, t, state), t
+    return x0, network_input(degradation, x0, t, degradation.draw(position, seed)), t
+
+
+def micro_batches(source: TrainingSet, step: int, local: range, device: torch.device) -> Iterator[Batch]:
+    """The micro-batches of step number `step`. `local` selects the images of this process in each of them."""
+    training = source.experiment.training
+    for k in range(training.grad_accumulation):
+        first = step * training.batch_size + k * training.micro_batch + local.start
+        torch.manual_seed(rng.derive(source.seed, f"dropout {first}"))  # so that no generator state must be saved
+        yield training_batch(source, first, len(local), device)
 
 
 def optimizer_step(
-    network: nn.Module,
-    average: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    batches: Iterable[Batch],
-    training: Training,
-    step: int,
-    fabric: Fabric | None = None,
+    state: TrainingState, batches: Iterable[Batch], training: Training, fabric: Fabric | None = None
 ) -> tuple[Tensor, Tensor]:
-    """One update from `accumulation` micro-batches, and the moving average's rule; returns loss and gradient norm."""
+    """One step of Adam down the gradient of E‖R(D(x, t), t) − x‖₁ (section 3.1), estimated from the micro-batches.
+
+    Returns the loss, the mean over all processes, and the norm of the gradient, both of shape ().
+    """
+    network, optimizer = state.network, state.optimizer
     optimizer.zero_grad(set_to_none=True)
     losses: list[Tensor] = []
     for x0, xt, t in batches:
         last = len(losses) == training.grad_accumulation - 1
-        with distributed.quiet(network, fabric, last):
-            difference = network(xt, t - 1) - x0
-            loss = difference.abs().mean() if training.loss == "l1" else difference.square().mean()
+        with distributed.no_sync(network, fabric, enabled=not last):
+            error = network(xt, t - 1) - x0  # the network counts severities from 0
+            loss = error.abs().mean() if training.loss == "l1" else error.square().mean()
             distributed.backward(loss / training.grad_accumulation, fabric)
         losses.append(loss.detach())
-    norm = torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
+    grad_norm = torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
     optimizer.step()
-    if step % training.ema_update_every == 0:
-        weight = 1.0 if step < training.ema_start else 1 - training.ema_decay
-        with torch.no_grad():
-            torch._foreach_lerp_(list(average.values()), list(network.state_dict().values()), weight)
-    return distributed.mean(torch.stack(losses).mean(), fabric), norm
+    update_ema(state, training)
+    state.step += 1
+    return distributed.all_reduce_mean(torch.stack(losses).mean(), fabric), grad_norm
+
+
+def update_ema(state: TrainingState, training: Training) -> None:
+    """The paper's rule (appendix A): every `ema_update_every` steps, and a plain copy before `ema_start`.
+
+    torch's AveragedModel gives the same bits (checked), but it cannot run on the fake tensors of the device tests.
+    """
+    if state.step % training.ema_update_every == 0:
+        decay = 0.0 if state.step < training.ema_start else training.ema_decay
+        weights = state.network.state_dict()
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        average(list(state.ema.values()), list(weights.values()), state.step)
 
 
 def train(
     experiment: Experiment,
-    prepared: Path,
-    out: Path,
-    work: Path,
+    paths: TrainingPaths,
     device: torch.device,
-    partner: Path | None = None,
-    options: distributed.Options = distributed.Options(),  # noqa: B008 (frozen)
-    upkeep: Upkeep = Upkeep(),
+    options: LoopOptions = LoopOptions(),
+    device_options: DeviceOptions = DeviceOptions(),  # noqa: B008 (frozen)
 ) -> None:
-    """Train `experiment` on the prepared data set and write the averaged weights to `out` (safetensors).
+    """Train `experiment`, resuming from its newest checkpoint, and write the averaged weights and the training log.
 
-    `work` keeps the checkpoints and is no output: a stopped training goes on from there. `partner` is the prepared data
-    set of a degradation that mixes in other images. `out` with the suffix .jsonl receives the training log. Raises
-    Interrupted, its work saved, when a signal comes or the time is up; ColdbenchError if the loss is not finite, the
-    data do not fit, another process is at work in `work`, or its checkpoints are those of another experiment or other
-    images.
+    Raises Interrupted after saving, if a signal comes or the time is over. Raises ColdbenchError if the loss is not
+    finite, the data do not fit, another process trains in the same folder, or the checkpoints belong to another
+    training.
     """
-    training, seed = experiment.training, rng.derive(experiment.seed, "training")
-    preprocessing.check_prepared(experiment, prepared, partner)
-    images = data.load(prepared, "train")
-    degradation = degradations.for_experiment(experiment, partner)
-    slurm.refuse_second(work)
-    belongs = {"experiment": experiment.hash_inputs, "data": data.info(prepared)["hash"]}
-    belongs |= {"partner": data.info(partner)["hash"]} if partner else {}
+    training = experiment.training
+    source, identity = _training_set(experiment, paths), _identity(experiment, paths)
+    fabric = distributed.launch(device, training.precision)
+    local = distributed.local_batch(training.micro_batch, fabric)
+    heartbeat = slurm.Heartbeat(paths.checkpoints, training.max_steps)
+    with distributed.in_first_process(slurm.run_lock(heartbeat), fabric):
+        torch.manual_seed(rng.derive(experiment.seed, "weights"))
+        network = models.build(experiment.network, source.images.shape[1], experiment.size)
+        state = TrainingState.initial(network.to(fabric.device).train(), training.learning_rate, identity)
+        saved = checkpoints.load_state(paths.checkpoints, fabric.device, identity)
+        if saved is not None:
+            state.load_state_dict(saved)
+            log.info("resuming at step %d of %d", state.step, training.max_steps)
+        network = distributed.prepare(network, device_options)
+        distributed.match_memory_format(state.optimizer)
+        state.network, state.optimizer = fabric.setup(network, state.optimizer)
+        monitor = Monitor(state.step, source, paths.checkpoints, heartbeat, fabric)
+        last_save = time.monotonic()
+        start = last_save - state.seconds
 
-    fabric = distributed.fabric(device, training.precision)
-    offset, count = distributed.share(training.micro_batch, fabric)
-    torch.manual_seed(rng.derive(experiment.seed, "weights"))
-    plain = models.build(experiment.network, images.shape[1], experiment.size).to(fabric.device).train()
-    average = {name: value.clone() for name, value in plain.state_dict().items()}
-    adam = torch.optim.Adam(plain.parameters(), lr=training.learning_rate, fused=True)
-    done, seconds, lines = 0, 0.0, list[str]()
-    state = checkpoints.load_state(work, fabric.device, belongs)
-    if state is not None:
-        done, seconds, lines = state["done"], state["seconds"], state["lines"]
-        plain.load_state_dict(state["network"])
-        adam.load_state_dict(state["optimizer"])
-        average = state["average"]
-        log.info("resuming at step %d of %d", done, training.max_steps)
-    network, optimizer = fabric.setup(distributed.prepare(plain, options), adam)
-    distributed.lay_out(adam)
-    origin = {"world_size": fabric.world_size, "precision": training.precision, **vars(options)}
+        with stoppable(options.stop_after) as stop:
+            while state.step < training.max_steps:
+                batches = micro_batches(source, state.step, local, fabric.device)
+                loss, grad_norm = optimizer_step(state, batches, training, fabric)
+                finished = state.step == training.max_steps
+                state.seconds = time.monotonic() - start
+                monitor.observe(state, loss, grad_norm)
 
-    def batches() -> Iterator[Batch]:
-        for k in range(training.grad_accumulation):
-            first = done * training.batch_size + k * training.micro_batch + offset
-            torch.manual_seed(rng.derive(seed, f"dropout {first}"))  # what a network draws is no state to be kept
-            yield training_batch(images, experiment, degradation, seed, first, count, fabric.device)
+                save_due = fabric.is_global_zero and time.monotonic() - last_save >= options.checkpoint_every
+                flags = [stop.signalled, stop.late, save_due]
+                signalled, late, save_due = distributed.all_reduce_any(flags, fabric)
+                stopping = (signalled or late) and not finished
+                if save_due or stopping or finished or state.step % checkpoints.ARCHIVE_EVERY == 0:
+                    monitor.require_finite()
+                    if fabric.is_global_zero:
+                        checkpoints.save_state(paths.checkpoints, state.step, state.state_dict())
+                    fabric.barrier()
+                    last_save = time.monotonic()
+                if stopping:
+                    monitor.beat(state.step, "stopped")
+                    raise Interrupted((stop.number or signal.SIGTERM) if signalled else None)
 
-    def spent() -> float:
-        return seconds + time.monotonic() - began
-
-    def check() -> None:
-        if math.isfinite(first := bad.item()):
-            at = int(first)
-            raise ColdbenchError(
-                f"the loss or its gradient is not finite at step {at} "
-                f"(images from {(at - 1) * training.batch_size}, seed {seed}); "
-                f"last good checkpoint: {checkpoints.newest(work) or 'none'}"
-            )
-
-    def save() -> None:
-        check()
         if fabric.is_global_zero:
-            kept = {"done": done, "seconds": spent(), "lines": lines, "average": average, "belongs": belongs}
-            kept |= {"network": plain.state_dict(), "optimizer": adam.state_dict()}
-            checkpoints.save_state(work, done, kept)
+            device_name = provenance(fabric.device)["device"]
+            origin = {"world_size": fabric.world_size, "precision": training.precision, "trained_on": device_name}
+            write_text(paths.model.with_suffix(".jsonl"), "\n".join(state.log_lines) + "\n")
+            model_file.save_model(paths.model, state.ema, experiment, {**origin, **vars(device_options)})
         fabric.barrier()
 
-    def alive(state: str, error: str = "") -> None:
-        if fabric.is_global_zero:
-            rate = ticker.rate(done)
-            left = (training.max_steps - done) * training.batch_size / rate if rate else None
-            facts = {"step": done, "max_steps": training.max_steps, "images_per_second": rate, "seconds_left": left}
-            slurm.sign_of_life(work, state, **facts, error=error)
 
-    began = saved = time.monotonic()
-    ticker = Ticker(training.max_steps, "step", training.batch_size, start=done)
-    log_every = max(1, training.max_steps // LOG_LINES)
-    bad = torch.full((), math.inf, device=fabric.device)  # the first update whose loss or gradient was not finite
-    if fabric.is_global_zero:
-        with slurm.alone(work):  # of several that started in one instant, and were let in above, one goes on
-            slurm.refuse_second(work)
-            alive("running")
-    with stoppable(upkeep.stop_after) as stop, slurm.last_words(functools.partial(alive, "failed")):
-        while done < training.max_steps:
-            loss, norm = optimizer_step(network, average, optimizer, batches(), training, done, fabric)
-            done += 1
-            bad = torch.where(loss.isfinite() & norm.isfinite(), bad, bad.clamp(max=float(done)))
-            if done % log_every == 0 or done == training.max_steps:
-                check()
-                values = {"step": done, "images": done * training.batch_size, "loss": loss.item()}
-                speed = {"images_per_second": round(ticker.rate(done), 1), "seconds": round(spent(), 1)}
-                memory = {"memory_gb": round(distributed.memory(fabric.device), 2)}
-                lines.append(json.dumps({**values, "grad_norm": norm.item(), **speed, **memory}))
-            if fabric.is_global_zero and ticker.due(done):
-                used = f"{distributed.memory(fabric.device):.1f} GB"
-                ticker.tick(done, f"loss {loss.item():.4f} · grad {norm.item():.2g} · {used}")
-                alive("running")
-            if upkeep.preview_every and done % upkeep.preview_every == 0 and fabric.is_global_zero:
-                preview.draw(work / f"preview-{done:09d}.png", plain, average, experiment, degradation, prepared)
-            due = fabric.is_global_zero and time.monotonic() - saved >= upkeep.checkpoint_every
-            signalled, late, saving = distributed.any_of([stop.signalled, stop.late, due], fabric)
-            stopping = (signalled or late) and done < training.max_steps
-            if stopping or saving or done % checkpoints.ARCHIVE_EVERY == 0:
-                save()
-                saved = time.monotonic()
-            if stopping:
-                alive("stopped")
-                raise Interrupted((stop.number or signal.SIGTERM) if signalled else None)
-        save()
-    if fabric.is_global_zero:
-        write_text(out.with_suffix(".jsonl"), "\n".join(lines) + "\n")
-        model_file.save_model(out, average, experiment, {**origin, "trained_on": provenance(fabric.device)["device"]})
-    fabric.barrier()
+def _training_set(experiment: Experiment, paths: TrainingPaths) -> TrainingSet:
+    """The training images and their degradation; ColdbenchError if the prepared data are not the experiment's."""
+    preprocessing.check_prepared(experiment, paths.prepared, paths.partner)
+    degradation = degradations.for_experiment(experiment, paths.partner)
+    seed = rng.derive(experiment.seed, "training")
+    return TrainingSet(data.load(paths.prepared, "train"), experiment, degradation, seed)
+
+
+def _identity(experiment: Experiment, paths: TrainingPaths) -> dict[str, Any]:
+    """Everything that decides the weights: the experiment and the hashes of the images."""
+    identity = {"experiment": experiment.hash_inputs, "data": data.info(paths.prepared)["hash"]}
+    return identity | ({"partner": data.info(paths.partner)["hash"]} if paths.partner else {})
+
+
+class Monitor:
+    """Reports a training and ends it when its loss or gradient is not finite.
+
+    A value of the loss is read from the device only for a report, because reading waits for the device.
+    """
+
+    def __init__(
+        self, step: int, source: TrainingSet, folder: Path, heartbeat: slurm.Heartbeat, fabric: Fabric
+    ) -> None:
+        self.source, self.folder, self.heartbeat, self.fabric = source, folder, heartbeat, fabric
+        self.training = source.experiment.training
+        self.log_every = max(1, self.training.max_steps // LOG_LINES)
+        self.ticker = Ticker(self.training.max_steps, "step", self.training.batch_size, start=step)
+        self.first_bad_step = torch.full((), math.inf, device=fabric.device)
+
+    def observe(self, state: TrainingState, loss: Tensor, grad_norm: Tensor) -> None:
+        """Take note of a finished step: in the training log, the status line and the heartbeat, when they are due."""
+        step = state.step
+        finite = loss.isfinite() & grad_norm.isfinite()
+        self.first_bad_step = torch.where(finite, self.first_bad_step, self.first_bad_step.clamp(max=float(step)))
+        if step % self.log_every == 0 or step == self.training.max_steps:
+            self.require_finite()
+            state.log_lines.append(self._log_line(state, loss, grad_norm))
+        if self.fabric.is_global_zero and self.ticker.due(step):
+            memory = distributed.peak_memory(self.fabric.device)
+            self.ticker.tick(step, f"loss {loss.item():.4f} · grad {grad_norm.item():.2g} · {memory:.1f} GB")
+            self.beat(step, "running")
+
+    def _log_line(self, state: TrainingState, loss: Tensor, grad_norm: Tensor) -> str:
+        images = state.step * self.training.batch_size
+        values = {"step": state.step, "images": images, "loss": loss.item(), "grad_norm": grad_norm.item()}
+        rate, memory = self.ticker.rate(state.step), distributed.peak_memory(self.fabric.device)
+        speed = {"images_per_second": round(rate, 1), "seconds": round(state.seconds, 1)}
+        return json.dumps({**values, **speed, "memory_gb": round(memory, 2)})
+
+    def beat(self, step: int, status: Literal["running", "stopped"]) -> None:
+        """Write the heartbeat, in the first process alone."""
+        if not self.fabric.is_global_zero:
+            return
+        rate, images_left = self.ticker.rate(step), (self.training.max_steps - step) * self.training.batch_size
+        self.heartbeat.step, self.heartbeat.images_per_second = step, rate
+        self.heartbeat.seconds_left = images_left / rate if rate else None
+        self.heartbeat.write(status)
+
+    def require_finite(self) -> None:
+        """Raise ColdbenchError, naming the first bad step, if a loss or a gradient so far was not finite."""
+        if math.isfinite(first := self.first_bad_step.item()):
+            raise ColdbenchError(
+                f"the loss or its gradient is not finite at step {int(first)} "
+                f"(images from {(int(first) - 1) * self.training.batch_size}, seed {self.source.seed}); "
+                f"last good checkpoint: {checkpoints.newest(self.folder) or 'none'}"
+            )

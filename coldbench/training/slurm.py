@@ -1,8 +1,8 @@
-"""A job on a cluster: how long it may work, how it ends so that Slurm lets it go on, and its sign of life.
+"""What a training owes a shared machine: an early stop, a requeued job, a heartbeat, and a lock.
 
-A training outlives its jobs. Before its time limit it saves, asks Slurm to put the job back into the queue, and goes on
-from there when its turn comes; Snakemake sees one job all the while. Without Slurm there is no limit and nothing to
-hand over; the sign of life, and what it protects from, are the same on one's own machine.
+A training outlives its Slurm jobs. Before the time limit it saves and asks Slurm to requeue the job. The next job
+resumes from the checkpoint, and Snakemake sees one job throughout. Outside Slurm nothing limits the time and nothing
+is requeued. The heartbeat and the lock work everywhere.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import filelock
 
@@ -24,108 +25,122 @@ from coldbench.core.files import read_json, write_json
 from coldbench.core.interrupts import Interrupted
 from coldbench.core.logs import log
 
-PATIENCE = 600.0
-"""Seconds that a job which has saved its work waits to be ended by Slurm, before it ends by itself as failed."""
-SIGN_OF_LIFE = "progress.json"
+HEARTBEAT = "heartbeat.json"
 LOCK = ".lock"
-HELD = 60.0
-"""Seconds that a lock is waited for: it is held for a moment, but a file system may not know of its holder's death."""
+REQUEUE_WAIT = 600.0
+"""Seconds that a job waits for Slurm to end it. After them it ends by itself and counts as failed."""
 
 
-def job() -> str:
-    """The Slurm job that this process runs in, or ""."""
+def slurm_job_id() -> str:
+    """The number of the Slurm job of this process, or "" outside Slurm."""
     return os.environ.get("SLURM_JOB_ID", "")
 
 
-def working_seconds(limit: float | None) -> float | None:
-    """How long a Slurm job with a time limit of `limit` minutes may work: something is left for starting and saving.
+def usable_runtime(time_limit: float | None) -> float | None:
+    """The seconds that a Slurm job may train, from its `time_limit` in minutes. None, unlimited, outside Slurm.
 
-    That is 5 % of the limit, but at least a minute and at most ten, and never more than half of it. Elsewhere there is
-    no limit: None.
+    The margin for starting and saving is 5 % of the limit, at least 60 s, at most 600 s, and never more than half.
     """
-    if limit is None or not job():
+    if time_limit is None or not slurm_job_id():
         return None
-    seconds = 60 * limit
-    return seconds - min(max(60.0, seconds / 20), 600.0, seconds / 2)
+    seconds = 60 * time_limit
+    margin = min(max(60.0, seconds / 20), 600.0, seconds / 2)
+    return seconds - margin
 
 
-def hand_over(stop: Interrupted, patience: float = PATIENCE) -> None:
-    """Leave to Slurm how a job ends that has saved its work; returns where there is no Slurm, or when it does nothing.
+def requeue(stop: Interrupted, wait: float = REQUEUE_WAIT) -> None:
+    """Ask Slurm to requeue this job and wait to be terminated. Returns at once outside Slurm, or if the request fails.
 
-    Out of time, or warned by SIGUSR1, the job asks to be queued again. After SIGTERM it only waits: whether it is being
-    preempted, cancelled or requeued, Slurm has decided already, and a job that ends by itself first counts as failed.
+    After SIGTERM the job only waits, because Slurm has already decided to preempt, cancel or requeue it. A job that
+    exits by itself before Slurm ends it counts as failed.
     """
-    if not job() or stop.number == signal.SIGINT:
+    job = slurm_job_id()
+    if not job or stop.number == signal.SIGINT:
         return
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it comes again at the end of a grace time
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Slurm repeats the signal at the end of the grace time
     if stop.number != signal.SIGTERM and os.environ.get("SLURM_PROCID", "0") == "0":
         try:
-            asked = subprocess.run(["scontrol", "requeue", job()], capture_output=True, text=True, check=False)
+            request = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
         except OSError as error:
-            log.warning("cannot ask Slurm to queue job %s again: scontrol: %s", job(), error.strerror)
+            log.warning("cannot requeue job %s: scontrol: %s", job, error.strerror)
             return
-        if asked.returncode:
-            log.warning("Slurm does not queue job %s again: %s", job(), asked.stderr.strip())
+        if request.returncode:
+            log.warning("cannot requeue job %s: %s", job, request.stderr.strip())
             return
-        log.info("job %s is queued again", job())
-    time.sleep(patience)
+        log.info("job %s is requeued", job)
+    time.sleep(wait)
 
 
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Within the block, no other process is in such a block for `folder`, on any machine that shares it.
+@dataclass
+class Heartbeat:
+    """The progress and the place of the training in `folder`, for `coldbench status`.
 
-    Best effort: where no lock is to be had, or one is held for a minute, the block is entered without.
+    `step` counts the finished optimizer steps. `seconds_left` is None until a rate is known.
     """
-    with contextlib.ExitStack() as held:
-        with contextlib.suppress(filelock.Timeout, OSError, NotImplementedError):
-            folder.mkdir(parents=True, exist_ok=True)
-            held.enter_context(filelock.FileLock(folder / LOCK, timeout=HELD))
-        yield
 
+    folder: Path
+    max_steps: int
+    step: int = 0
+    images_per_second: float = 0.0
+    seconds_left: float | None = None
 
-def refuse_second(folder: Path) -> None:
-    """Raise ColdbenchError if another job or process is at work on the training in `folder`, by its sign of life."""
-    try:
-        seen = read_json(folder / SIGN_OF_LIFE)
-        state, other, host, pid = seen["state"], str(seen["job"]), str(seen["host"]), int(seen["pid"])
-    except (ColdbenchError, OSError, LookupError, TypeError, ValueError):
-        return  # nothing, or nothing that can be read: then there is nothing to protect either
-    if state != "running" or (other and other == job()):  # a job that was queued again keeps its number
-        return
-    if other:
-        command = ["squeue", "--noheader", "--jobs", other, "--format", "%T"]
-        with contextlib.suppress(OSError):  # no Slurm here: nothing can be known about its jobs
-            if "RUNNING" in subprocess.run(command, capture_output=True, text=True, check=False).stdout:
-                raise ColdbenchError(
-                    f"job {other} on {host} trains this model already; wait for it, or scancel {other}"
-                )
-    elif host == socket.gethostname() and pid != os.getpid() and _is_training(pid):
-        raise ColdbenchError(f"process {pid} trains this model already; wait for it, or kill {pid}")
-
-
-def _is_training(pid: int) -> bool:
-    """Whether a process of this machine is a training of ours; where that cannot be told, no."""
-    try:
-        return b"coldbench" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-
-
-def sign_of_life(folder: Path, state: str, **facts: Any) -> None:
-    """Write to `folder` how far a training is and where it runs, for `coldbench status`. Never ends the training."""
-    where = {"host": socket.gethostname(), "pid": os.getpid(), "job": job(), "time": time.time()}
-    with contextlib.suppress(ColdbenchError):
-        write_json(folder / SIGN_OF_LIFE, {"state": state, **facts, **where})
+    def write(self, state: Literal["running", "stopped", "failed"], error: str = "") -> None:
+        """Replace `heartbeat.json`. A failed write is ignored, because a heartbeat must not end a training."""
+        progress = {"step": self.step, "max_steps": self.max_steps}
+        speed = {"images_per_second": self.images_per_second, "seconds_left": self.seconds_left}
+        place = {"host": socket.gethostname(), "pid": os.getpid(), "job": slurm_job_id(), "time": time.time()}
+        with contextlib.suppress(ColdbenchError):
+            write_json(self.folder / HEARTBEAT, {"state": state, "error": error, **progress, **speed, **place})
 
 
 @contextlib.contextmanager
-def last_words(tell: Callable[[str], None]) -> Iterator[None]:
-    """Tell of the error that ends the block; being stopped is none."""
+def run_lock(heartbeat: Heartbeat) -> Iterator[None]:
+    """Hold the lock of the heartbeat's folder, so that only one process trains a model at a time.
+
+    The kernel releases the lock when the process ends, also after SIGKILL. Within the block the heartbeat runs, and it
+    records the error that ends the block. If the file system does not support locks, the block runs unlocked and the
+    log warns. Raises ColdbenchError at once if another process holds the lock, or if the folder cannot be made.
+    """
+    folder = heartbeat.folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ColdbenchError(f"cannot write {folder}: {error.strerror}") from error
+    # flock alone: a lock that is only a file would outlive a killed process
+    lock = filelock.FileLock(folder / LOCK, timeout=0, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise ColdbenchError(f"{_lock_holder(folder)} trains this model already; wait until it ends") from None
+    except OSError as error:
+        log.warning("cannot lock %s (%s): a second training of this model is not refused", folder, error.strerror)
+    try:
+        heartbeat.write("running")
+        with record_failure(heartbeat):
+            yield
+    finally:
+        lock.release()
+
+
+def _lock_holder(folder: Path) -> str:
+    """The process that holds the lock of `folder`, as its heartbeat tells."""
+    time.sleep(1)  # a process that has just locked the folder has yet to write its heartbeat
+    try:
+        beat = read_json(folder / HEARTBEAT)
+        if beat["state"] == "running":
+            return f"job {beat['job']} on {beat['host']}" if beat["job"] else f"process {beat['pid']} on {beat['host']}"
+    except (ColdbenchError, LookupError, TypeError):
+        pass
+    return "another process"
+
+
+@contextlib.contextmanager
+def record_failure(heartbeat: Heartbeat) -> Iterator[None]:
+    """Write the error that ends the block to the heartbeat. Interrupted is no failure."""
     try:
         yield
     except Interrupted:
         raise
     except Exception as error:
-        tell(str(error))
+        heartbeat.write("failed", str(error))
         raise

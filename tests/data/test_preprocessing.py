@@ -208,11 +208,13 @@ def test_batches_use_the_pipeline_and_share_the_draws(experiment: Experiment) ->
     cropped = experiment.model_copy(update={"preprocessing": Preprocessing(resize=19, flip=True)})
     images = noise(9, 19, 1)
     degradation = degradations.build(experiment.degradation, 16)
-    x0, xt, t = loop.training_batch(images, cropped, degradation, 5, 6, 8, CPU)
+    source = loop.TrainingSet(images, cropped, degradation, 5)
+    x0, xt, t = loop.training_batch(source, 6, 8, CPU)
     assert torch.equal(x0, cut("resize and flip", images, 5, 6, 8))
-    parts = [loop.training_batch(images, cropped, degradation, 5, first, 4, CPU) for first in (6, 10)]
+    parts = [loop.training_batch(source, first, 4, CPU) for first in (6, 10)]
     for whole, halves in zip((x0, xt, t), zip(*parts, strict=True), strict=True):
         assert torch.equal(torch.cat(halves), whole)
-    plain = loop.training_batch(images[..., :16, :16], experiment, degradation, 5, 6, 8, CPU)
+    uncropped = loop.TrainingSet(images[..., :16, :16], experiment, degradation, 5)
+    plain = loop.training_batch(uncropped, 6, 8, CPU)
     assert torch.equal(plain[2], t)
     assert not torch.equal(plain[0], x0)

@@ -130,8 +130,8 @@ def test_training_and_restoring(
     with pretend:
         with GPU:
             net = models.build(network, 3, 16).train()
-        average = {name: value.clone() for name, value in net.state_dict().items()}
-        adam = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
+        source = loop.TrainingSet(larger, experiment, degradation, 1)
+        state = loop.TrainingState.initial(net, 1e-3, {})
 
         def backward(loss: Tensor, fabric: None) -> None:
             assert on_gpu(loss)
@@ -140,13 +140,10 @@ def test_training_and_restoring(
 
         monkeypatch.setattr(distributed, "backward", backward)
         for step in range(2):
-            batches = [
-                loop.training_batch(larger, experiment, degradation, 1, first, 4, GPU)
-                for first in (8 * step, 8 * step + 4)
-            ]
+            batches = [loop.training_batch(source, first, 4, GPU) for first in (8 * step, 8 * step + 4)]
             assert all(on_gpu(*batch) for batch in batches)
-            loss, norm = loop.optimizer_step(net, average, adam, batches, training, step)
-            assert on_gpu(loss, norm, *average.values())
+            loss, norm = loop.optimizer_step(state, batches, training)
+            assert on_gpu(loss, norm, *state.ema.values())
         restored = models.restorer(net, inference_batch=3)(torch.zeros(4, 3, 16, 16, device=GPU), 2)
         assert on_gpu(restored)
         assert (restored.shape, restored.dtype) == ((4, 3, 16, 16), torch.float32)

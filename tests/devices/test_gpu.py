@@ -38,7 +38,7 @@ NETWORKS = pytest.mark.parametrize("network", [CONVNEXT, DDPM], ids=lambda netwo
 ABOUT = RunMetadata(
     name="tiny", protocol="test", budget="smoke", run="tiny-test", title="Tiny", cell=Cell(), default=True, rationale=""
 )  # fmt: skip
-FAST = distributed.Options(compile=True, channels_last=True)
+FAST = distributed.DeviceOptions(compile=True, channels_last=True)
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +63,7 @@ def of(experiment: Experiment, network: Network, **training: Any) -> Experiment:
 
 
 def trained(experiment: Experiment, larger: Path, folder: Path, device: torch.device, **more: Any) -> dict[str, Tensor]:
-    loop.train(experiment, larger, folder / "model.safetensors", folder / "work", device, **more)
+    loop.train(experiment, loop.TrainingPaths(larger, folder / "model.safetensors", folder / "work"), device, **more)
     return safetensors.torch.load_file(folder / "model.safetensors")
 
 
@@ -123,7 +123,7 @@ def test_a_stopped_training_ends_with_the_bits_of_an_undisturbed_one(
             signal.raise_signal(signal.SIGTERM)
         return result
 
-    monkeypatch.setattr(loop, "update", update)
+    monkeypatch.setattr(loop, "optimizer_step", update)
     with pytest.raises(Interrupted):
         trained(wanted, larger, tmp_path / "stopped", GPU)
     stopped = trained(wanted, larger, tmp_path / "stopped", GPU)
@@ -139,7 +139,7 @@ def test_compiled_in_half_precision_it_learns_the_same(experiment: Experiment, l
     plain = of(experiment, CONVNEXT, max_steps=60)
     trained(plain, larger, tmp_path / "plain", GPU)
     half = of(experiment, CONVNEXT, max_steps=60, precision="bf16")
-    trained(half, larger, tmp_path / "fast", GPU, options=FAST)
+    trained(half, larger, tmp_path / "fast", GPU, device_options=FAST)
     a, b = (np.array(losses(tmp_path / name)) for name in ("plain", "fast"))
     assert a[-10:].mean() < 0.8 * a[:5].mean()
     np.testing.assert_allclose(b, a, rtol=5e-2)

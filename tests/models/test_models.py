@@ -17,7 +17,7 @@ from coldbench import degradations, models
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Network, Training
 from coldbench.degradations import network_input
-from coldbench.training.loop import optimizer_step
+from coldbench.training.loop import TrainingState, optimizer_step
 
 FULL = SHARED / "golden"
 TOLERANCES = json.loads((GOLDEN / "tolerances.json").read_text())
@@ -215,9 +215,8 @@ def test_golden_loss_and_gradients(grey: nn.Module, grad_accumulation: int) -> N
     size = len(x0) // grad_accumulation
     parts = zip(x0.split(size), xt.split(size), t.split(size), strict=True)
     still = torch.optim.SGD(grey.parameters(), lr=0.0)
-    loss, norm = optimizer_step(
-        grey, {}, still, parts, Training(batch_size=4, grad_accumulation=grad_accumulation), step=1
-    )
+    training = Training(batch_size=4, grad_accumulation=grad_accumulation)
+    loss, norm = optimizer_step(TrainingState(grey, still, {}, step=1), parts, training)
     assert loss.item() == pytest.approx(float(golden["loss"]), rel=1e-5)
     assert norm.item() == pytest.approx(float(golden["grad_norm_total"]), rel=1e-4)
     norms = gradient_norms(grey, golden["parameter_names"].tolist())
@@ -234,7 +233,7 @@ def test_golden_losses_of_every_kind(name: str, request: pytest.FixtureRequest) 
     training = Training(batch_size=len(x0), grad_accumulation=1, loss=kind)
     still = torch.optim.SGD(network.parameters(), lr=0.0)
     batches = [(x0, xt, torch.from_numpy(golden["t_index"]) + 1)]
-    loss, norm = optimizer_step(network, {}, still, batches, training, step=1)
+    loss, norm = optimizer_step(TrainingState(network, still, {}, step=1), batches, training)
     assert loss.item() == pytest.approx(float(golden["loss"]), rel=1e-4)
     assert norm.item() == pytest.approx(float(golden["grad_norm_total"]), rel=1e-4)
     norms = gradient_norms(network, golden["parameter_names"].tolist())
@@ -251,10 +250,11 @@ def test_golden_training_loop() -> None:
     training = Training(batch_size=4)
     optimizer = torch.optim.Adam(network.parameters(), lr=training.learning_rate)
     x0, t = torch.from_numpy(golden["batches"]), torch.from_numpy(golden["t_index"]) + 1
+    state = TrainingState(network, optimizer, average, step=2000)
     losses = []
     for k in range(12):
         batches = [(x0[i], network_input(degradation, x0[i], t[i], {}), t[i]) for i in (2 * k, 2 * k + 1)]
-        loss, _ = optimizer_step(network, average, optimizer, batches, training, step=2000 + k)
+        loss, _ = optimizer_step(state, batches, training)
         losses.append(loss.item())
     np.testing.assert_allclose(losses, golden["losses"].reshape(12, 2).mean(axis=1), rtol=1e-4)
     assert distance(network.state_dict(), initial) == pytest.approx(float(golden["model_minus_init_l2"]), rel=1e-4)
@@ -286,7 +286,9 @@ def test_moving_average(step: int, share: float) -> None:
     image = torch.zeros(1, 1, 2, 2)
     training = Training(batch_size=1, grad_accumulation=1, ema_update_every=10, ema_start=20, ema_decay=0.9)
     optimizer = torch.optim.SGD(network.parameters(), lr=4.0)
-    loss, norm = optimizer_step(network, average, optimizer, [(image + 1, image, torch.tensor([1]))], training, step)
+    state = TrainingState(network, optimizer, average, step=step)
+    loss, norm = optimizer_step(state, [(image + 1, image, torch.tensor([1]))], training)
+    assert state.step == step + 1
     assert (loss.item(), norm.item()) == (1.0, 1.0)
     assert network.weight.item() == 4.0, "the average is taken after the optimiser's step"
     assert average["weight"].item() == pytest.approx(100 + share * (4 - 100))

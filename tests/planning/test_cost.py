@@ -240,7 +240,7 @@ def test_bytes_are_those_of_the_files(
     told = {"network": Network(dim=32, dim_mults=[1, 2]), "training": training}
     science = experiment.model_copy(update=told)
     cpu, model, work = torch.device("cpu"), tmp_path / "model.safetensors", tmp_path / "work"
-    loop.train(science, digits, model, work, cpu, upkeep=loop.Upkeep(checkpoint_every=0.0))
+    loop.train(science, loop.TrainingPaths(digits, model, work), cpu, loop.LoopOptions(checkpoint_every=0.0))
     assert cost.model_bytes(science) == pytest.approx(model.stat().st_size, rel=0.05)
     states = sum(path.stat().st_size for path in work.glob("step-*.pt"))
     assert cost.checkpoint_bytes(science) == pytest.approx(states, rel=0.05)

@@ -75,11 +75,11 @@ class Site:
     def finish(self, **origin: Any) -> None:
         model_file.save_model(self.model, {"w": torch.zeros(9)}, self.run().experiment, origin)
 
-    def alive(self, state: str, age: float = 0.0, **facts: Any) -> None:
+    def alive(self, state: str, age: float = 0.0, error: str = "", **facts: Any) -> None:
         known = {"step": 6, "max_steps": 12, "images_per_second": 2.0, "seconds_left": 24.0, **facts}
-        slurm.sign_of_life(self.work, state, **known)
-        written = json.loads((self.work / slurm.SIGN_OF_LIFE).read_text())
-        write_json(self.work / slurm.SIGN_OF_LIFE, {**written, "time": NOW - age, "host": "node7"})
+        slurm.Heartbeat(self.work, **known).write(state, error)
+        written = json.loads((self.work / slurm.HEARTBEAT).read_text())
+        write_json(self.work / slurm.HEARTBEAT, {**written, "time": NOW - age, "host": "node7"})
 
     def lines(self) -> dict[str, Line]:
         return {line.run: line for line in states(self.grid, self.results, NOW)}
@@ -129,7 +129,9 @@ def test_time_left(site: Site, left: float | None, age: float, shown: str):
     assert f" · {shown} left · " in words(site.line())
 
 
-@pytest.mark.parametrize(("age", "state"), [(status.SILENT, "running"), (status.SILENT + 1, "stopped")])
+@pytest.mark.parametrize(
+    ("age", "state"), [(status.HEARTBEAT_TIMEOUT, "running"), (status.HEARTBEAT_TIMEOUT + 1, "stopped")]
+)
 def test_silence_is_death(site: Site, age: float, state: str):
     site.save(4)
     site.alive("running", age)
@@ -202,8 +204,8 @@ def test_damaged_checkpoints_are_passed_over(site: Site):
 )
 def test_damaged_sign_of_life(site: Site, text: str):
     site.work.mkdir(parents=True)
-    (site.work / slurm.SIGN_OF_LIFE).write_text(text, encoding="latin-1")
-    assert (site.line().state, site.line().note) == ("damaged", "progress.json is damaged")
+    (site.work / slurm.HEARTBEAT).write_text(text, encoding="latin-1")
+    assert (site.line().state, site.line().note) == ("damaged", "heartbeat.json is damaged")
     site.save(3)
     assert (site.line().state, site.line().step) == ("stopped", 3)
 
@@ -211,7 +213,7 @@ def test_damaged_sign_of_life(site: Site, text: str):
 @pytest.mark.parametrize("facts", [{"step": -1}, {"max_steps": "many"}, {"seconds_left": float("nan")}, {"host": 7}])
 def test_a_sign_of_life_that_makes_no_sense(site: Site, facts: dict[str, Any]):
     site.alive("running")
-    path = site.work / slurm.SIGN_OF_LIFE
+    path = site.work / slurm.HEARTBEAT
     path.write_text(json.dumps(json.loads(path.read_text()) | facts))
     assert site.line().state == "damaged"
 
@@ -309,14 +311,14 @@ def test_json_and_text_tell_the_same(site: Site):
 def test_a_real_training(tmp_path: Path, digits: Path):
     """What the trainer itself leaves behind, stopped before its end and finished."""
     site = Site(tmp_path)
-    arguments = (site.run().experiment, digits, site.model, site.work, torch.device("cpu"))
+    arguments = (site.run().experiment, loop.TrainingPaths(digits, site.model, site.work), torch.device("cpu"))
     with pytest.raises(loop.Interrupted):
-        loop.train(*arguments, upkeep=loop.Upkeep(stop_after=0.0))
+        loop.train(*arguments, loop.LoopOptions(stop_after=0.0))
     stopped = states(site.grid, site.results, time.time())[0]
     assert (stopped.state, stopped.step, stopped.note) == ("stopped", 1, "")
     assert stopped.host
     loop.train(*arguments)
-    assert status.Sign.model_validate_json((site.work / slurm.SIGN_OF_LIFE).read_text()).step == 12
+    assert status.Sign.model_validate_json((site.work / slurm.HEARTBEAT).read_text()).step == 12
     done = states(site.grid, site.results, time.time())[0]
     assert (done.state, done.max_steps) == ("done", 12)
     assert done.device.startswith("CPU")

@@ -93,7 +93,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
             ema_start=100,
         ),
     )
-    loop.train(experiment, folder / "digits", folder / "model.safetensors", folder / "work", CPU)
+    loop.train(experiment, loop.TrainingPaths(folder / "digits", folder / "model.safetensors", folder / "work"), CPU)
     return folder / "model.safetensors", folder / "digits"
 
 

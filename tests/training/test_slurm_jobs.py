@@ -1,260 +1,243 @@
-"""A training in a Slurm job: what it does when its time is over, and what others can see of it.
+"""A training in a Slurm job: its time, how it is requeued, its heartbeat, and the lock against a second one.
 
-A stand-in for Slurm's commands tells what was asked of it; test_slurm.py does the same with a real Slurm.
+Scripts in the place of Slurm's commands record how they are called; tests/workflow/test_slurm.py uses a real Slurm.
 """
 
 from __future__ import annotations
 
-import contextlib
+import errno
+import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from training_cases import assert_same_training, heartbeat, train
 
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import read_json, write_json
-from coldbench.core.interrupts import RESUMABLE, Interrupted, stoppable
-from coldbench.training import distributed, loop
+from coldbench.core.files import write_json
+from coldbench.core.interrupts import Interrupted, stoppable
+from coldbench.models import model_file
+from coldbench.training import loop
 from coldbench.training import slurm as slurm_jobs
+from coldbench.training.slurm import HEARTBEAT, LOCK, Heartbeat, run_lock
 
-CPU = torch.device("cpu")
+
+@pytest.fixture(autouse=True)
+def _outside_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+
+
+# Time
 
 
 @given(st.floats(0.01, 1e5))
-def test_a_limit_leaves_time_to_start_and_to_save(limit: float) -> None:
+def test_usable_runtime_leaves_time_to_start_and_save(limit: float) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("SLURM_JOB_ID", raising=False)
-        assert slurm_jobs.working_seconds(limit) is None
+        assert slurm_jobs.usable_runtime(limit) is None
         patch.setenv("SLURM_JOB_ID", "17")
-        assert slurm_jobs.working_seconds(None) is None
-        seconds = slurm_jobs.working_seconds(limit)
+        assert slurm_jobs.usable_runtime(None) is None
+        seconds = slurm_jobs.usable_runtime(limit)
     assert seconds is not None
-    spare = 60 * limit - seconds
+    margin = 60 * limit - seconds
     assert 0 < seconds < 60 * limit
-    assert spare <= 600.001
-    assert limit < 2 or spare >= 59.999
+    assert margin <= 600.001
+    assert limit < 2 or margin >= 59.999
+
+
+def test_signal_takes_precedence_over_time_limit():
+    with stoppable(0.0) as stop:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        with pytest.raises(Interrupted) as caught:
+            stop.check()
+    assert caught.value.number == signal.SIGUSR1
+
+
+# Requeueing
 
 
 @pytest.fixture
-def slurm(tmp_path, monkeypatch):
-    """Stand-ins for scontrol and squeue that write down how they were called; this process is job 17."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
+def scontrol(tmp_path, monkeypatch):
+    """A scontrol that records its calls and can be made to fail; this process is job 17."""
+    calls = tmp_path / "calls"
 
-    def say(program: str, status: int = 0, out: str = "", err: str = "") -> None:
-        path = folder / program
-        path.write_text(
-            f"#!/bin/sh\necho {program} $* >> {tmp_path}/asked\necho '{out}'\necho '{err}' >&2\nexit {status}\n"
-        )
-        path.chmod(0o755)
+    class Scontrol:
+        def returns(self, status: int, error: str = "") -> None:
+            path = tmp_path / "bin" / "scontrol"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f"#!/bin/sh\necho scontrol $* >> {calls}\necho '{error}' >&2\nexit {status}\n")
+            path.chmod(0o755)
 
-    def asked() -> list[str]:
-        return (tmp_path / "asked").read_text().splitlines() if (tmp_path / "asked").exists() else []
+        @property
+        def calls(self) -> list[str]:
+            return calls.read_text().splitlines() if calls.exists() else []
 
-    say("scontrol")
-    say("squeue")
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    program = Scontrol()
+    program.returns(0)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "17")
-    before = signal.getsignal(signal.SIGTERM)
-    yield say, asked
-    signal.signal(signal.SIGTERM, before)
+    handler = signal.getsignal(signal.SIGTERM)
+    yield program
+    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.mark.parametrize(
-    ("number", "commands"),
+    ("number", "calls"),
     [(None, ["scontrol requeue 17"]), (signal.SIGUSR1, ["scontrol requeue 17"]), (signal.SIGTERM, [])],
 )
-def test_a_stopped_job_waits_for_slurm(slurm, number, commands):
-    _, asked = slurm
-    began = time.monotonic()
-    slurm_jobs.hand_over(Interrupted(number), patience=0.3)
-    assert time.monotonic() - began >= 0.3
-    assert asked() == commands
-    os.kill(os.getpid(), signal.SIGTERM)  # comes again when a grace time ends: it must not turn into a failure
+def test_stopped_job_waits_for_slurm_to_end_it(scontrol, number, calls):
+    start = time.monotonic()
+    slurm_jobs.requeue(Interrupted(number), wait=0.3)
+    assert time.monotonic() - start >= 0.3
+    assert scontrol.calls == calls
+    os.kill(os.getpid(), signal.SIGTERM)  # Slurm repeats it after the grace time; the job must not fail of it
 
 
-def test_ctrl_c_and_other_machines_wait_for_nobody(slurm, monkeypatch):
-    _, asked = slurm
-    slurm_jobs.hand_over(Interrupted(signal.SIGINT), patience=60)
+def test_ctrl_c_and_processes_outside_slurm_do_not_requeue(scontrol, monkeypatch):
+    slurm_jobs.requeue(Interrupted(signal.SIGINT), wait=60)
     monkeypatch.delenv("SLURM_JOB_ID")
-    slurm_jobs.hand_over(Interrupted(None), patience=60)
-    assert asked() == []
+    slurm_jobs.requeue(Interrupted(None), wait=60)
+    assert scontrol.calls == []
 
 
-def test_only_the_first_process_asks(slurm, monkeypatch):
-    _, asked = slurm
+def test_only_first_process_requeues(scontrol, monkeypatch):
     monkeypatch.setenv("SLURM_PROCID", "1")
-    slurm_jobs.hand_over(Interrupted(None), patience=0.01)
-    assert asked() == []
+    slurm_jobs.requeue(Interrupted(None), wait=0.01)
+    assert scontrol.calls == []
 
 
-def test_a_refusal_ends_the_job_at_once(slurm, caplog, monkeypatch):
-    """Then Snakemake sees a failure, and uses one of its retries."""
-    say, asked = slurm
+def test_refused_requeue_ends_job_at_once(scontrol, caplog, monkeypatch):
+    """Snakemake then sees a failure and uses one of its retries."""
     monkeypatch.setattr(slurm_jobs.log, "propagate", True)
-    say("scontrol", 1, err="Requested operation is presently disabled")
-    slurm_jobs.hand_over(Interrupted(None), patience=60)
-    assert asked() == ["scontrol requeue 17"]
-    assert "Slurm does not queue job 17 again: Requested operation is presently disabled" in caplog.text
+    scontrol.returns(1, "Requested operation is presently disabled")
+    slurm_jobs.requeue(Interrupted(None), wait=60)
+    assert scontrol.calls == ["scontrol requeue 17"]
+    assert "cannot requeue job 17: Requested operation is presently disabled" in caplog.text
 
 
-def train_a_slot(experiment, digits, folder: Path) -> Interrupted | None:
-    """Train until the first moment at which the time is up; how it was stopped, or None if it was not."""
-    try:
-        loop.train(experiment, digits, folder / "model.safetensors", folder, CPU, upkeep=loop.Upkeep(stop_after=0.0))
-    except Interrupted as stop:
-        return stop
-    return None
+# The lock
 
-
-def test_a_training_stops_before_its_limit_and_goes_on(experiment, digits, tmp_path):
-    """Stopped after every update, a training ends with the weights of one that was not."""
-    loop.train(experiment, digits, tmp_path / "a" / "model.safetensors", tmp_path / "a", CPU)
-    for update in range(1, 13):
-        ended = train_a_slot(experiment, digits, tmp_path / "b")
-        if update < 12:
-            assert ended is not None
-            assert (ended.number, ended.status) == (None, RESUMABLE)
-            assert "before its time limit" in str(ended)
-            seen = read_json(tmp_path / "b" / slurm_jobs.SIGN_OF_LIFE)
-            assert (seen["state"], seen["step"], seen["max_steps"]) == ("stopped", update, 12)
-        assert (tmp_path / "b" / "model.safetensors").exists() == (ended is None) == (update == 12)
-    same = [(tmp_path / name / "model.safetensors").read_bytes() for name in "ab"]
-    assert same[0] == same[1]
-
-
-def test_a_signal_tells_more_than_the_clock():
-    with stoppable(0.0) as stop:
-        os.kill(os.getpid(), signal.SIGUSR1)
-        with pytest.raises(Interrupted) as told:
-            stop.check()
-    assert told.value.number == signal.SIGUSR1
-
-
-@pytest.mark.parametrize(
-    ("seen", "state", "refused"),
-    [
-        ({"state": "running", "job": "16"}, "RUNNING", True),
-        ({"state": "running", "job": "16"}, "COMPLETING", False),  # killed: what it left is gone on from
-        ({"state": "running", "job": "16"}, "", False),
-        ({"state": "stopped", "job": "16"}, "RUNNING", False),
-        ({"state": "running", "job": "17"}, "RUNNING", False),  # this very job, queued again
-    ],
-)
-def test_no_model_is_trained_by_two_jobs(slurm, tmp_path, seen, state, refused):
-    say, _ = slurm
-    say("squeue", out=state)
-    write_json(tmp_path / slurm_jobs.SIGN_OF_LIFE, {"host": "node1", "pid": 1, **seen})
-    if refused:
-        with pytest.raises(ColdbenchError, match="job 16 on node1 trains this model already"):
-            slurm_jobs.refuse_second(tmp_path)
-    else:
-        slurm_jobs.refuse_second(tmp_path)
-
-
-def test_no_model_is_trained_by_two_processes(tmp_path, monkeypatch):
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    command = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)", "coldbench"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
-        slurm_jobs.sign_of_life(tmp_path, "running")
-        mine = read_json(tmp_path / slurm_jobs.SIGN_OF_LIFE)
-        slurm_jobs.refuse_second(tmp_path)  # its own
-        write_json(tmp_path / slurm_jobs.SIGN_OF_LIFE, {**mine, "pid": other.pid})
-        with pytest.raises(ColdbenchError, match=f"process {other.pid} trains this model already"):
-            slurm_jobs.refuse_second(tmp_path)
-        write_json(tmp_path / slurm_jobs.SIGN_OF_LIFE, {**mine, "pid": other.pid, "host": "elsewhere"})
-        slurm_jobs.refuse_second(tmp_path)
-        other.kill()
-    write_json(tmp_path / slurm_jobs.SIGN_OF_LIFE, {**mine, "pid": other.pid})
-    slurm_jobs.refuse_second(tmp_path)
-
-
-RUSH = """
+TRAINER = """
 import sys, time
 from pathlib import Path
-from coldbench.training import slurm as slurm_jobs
 from coldbench.core.errors import ColdbenchError
-folder = Path(sys.argv[1])
+from coldbench.training.slurm import Heartbeat, run_lock
 print(flush=True)
 sys.stdin.readline()
 try:
-    with slurm_jobs.alone(folder):
-        slurm_jobs.refuse_second(folder)
-        time.sleep(0.2)  # between the look and the sign another one would slip in
-        slurm_jobs.sign_of_life(folder, "running")
-    print("in", flush=True)
+    with run_lock(Heartbeat(Path(sys.argv[1]), 12)):
+        print("in", flush=True)
+        sys.stdin.readline()
 except ColdbenchError as error:
     print(error, flush=True)
-sys.stdin.readline()
 """
 
 
-def test_of_processes_that_start_in_one_instant_one_trains(tmp_path, monkeypatch):
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    command = [sys.executable, "-c", RUSH, str(tmp_path / "work"), "coldbench"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with contextlib.ExitStack() as ended:
-        rushing = [ended.enter_context(subprocess.Popen(command, **pipes)) for _ in range(4)]
-        for process in rushing:
-            process.stdout.readline()  # they have their imports behind them
-        for process in rushing:
-            print(file=process.stdin, flush=True)
-        said = [process.stdout.readline().strip() for process in rushing]
-        first = rushing[said.index("in")].pid
-        for process in rushing:
-            process.communicate("\n")
-    assert sorted(said) == ["in", *[f"process {first} trains this model already; wait for it, or kill {first}"] * 3]
-
-
-def test_a_lock_that_nobody_lets_go_of_or_that_is_not_to_be_had_stops_nobody(tmp_path, monkeypatch):
-    monkeypatch.setattr(slurm_jobs, "HELD", 0.2)
-    with slurm_jobs.alone(tmp_path / "work"), slurm_jobs.alone(tmp_path / "work"):
-        pass
-    (tmp_path / "file").write_text("where a folder should be")
-    with slurm_jobs.alone(tmp_path / "file"):
-        pass
-
-
-def test_another_that_began_in_the_meantime_is_left_in_peace(experiment, digits, tmp_path, monkeypatch):
-    """Between the first look and the first sign of life, a training builds its network: time for another to begin."""
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    command = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)", "coldbench"]
-    sign, original = tmp_path / "work" / slurm_jobs.SIGN_OF_LIFE, distributed.fabric
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
-
-        def fabric(*arguments: Any) -> Any:
-            slurm_jobs.sign_of_life(tmp_path / "work", "running")
-            write_json(sign, {**read_json(sign), "pid": other.pid})
-            return original(*arguments)
-
-        monkeypatch.setattr(distributed, "fabric", fabric)
+@contextmanager
+def trainer(folder: Path, **environment: str) -> Iterator[subprocess.Popen]:
+    """A process that takes the lock of `folder` when it reads a line, and releases it when it reads another."""
+    command, pipe = [sys.executable, "-c", TRAINER, str(folder)], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env={**os.environ, **environment}) as process:
+        process.stdout.readline()
         try:
-            with pytest.raises(ColdbenchError, match=f"process {other.pid} trains this model already"):
-                loop.train(experiment, digits, tmp_path / "model.safetensors", tmp_path / "work", CPU)
+            yield process
         finally:
-            other.kill()
-    assert read_json(sign)["pid"] == other.pid
-    assert read_json(sign)["state"] == "running"
+            process.kill()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"state": "running", "pid": "x", "job": "", "host": ""}'])
-def test_a_damaged_sign_of_life_stops_nobody(tmp_path: Path, content: str) -> None:
-    (tmp_path / slurm_jobs.SIGN_OF_LIFE).write_text(content)
-    slurm_jobs.refuse_second(tmp_path)
+def answer(process: subprocess.Popen) -> str:
+    print(file=process.stdin, flush=True)
+    return process.stdout.readline().strip()
 
 
-def test_a_sign_of_life_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
-    (tmp_path / "work").write_text("a file where a folder should be")
-    slurm_jobs.sign_of_life(tmp_path / "work", "running")
+@pytest.mark.parametrize("job", ["", "16"])
+def test_second_trainer_is_refused_while_lock_is_held(experiment, digits, tmp_path, monkeypatch, undisturbed, job):
+    """It ends before any work, in one line that names the first. After SIGKILL of the first the lock is free."""
+    reference = undisturbed(experiment, digits)
+    with trainer(tmp_path / "work", SLURM_JOB_ID=job) as first:
+        assert answer(first) == "in"
+        beat = heartbeat(tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setattr(loop.models, "build", lambda *_: pytest.fail("the second trainer began its work"))
+            with pytest.raises(ColdbenchError) as caught:
+                train(experiment, digits, tmp_path)
+        holder = f"job 16 on {socket.gethostname()}" if job else f"process {first.pid} on {socket.gethostname()}"
+        assert str(caught.value) == f"{holder} trains this model already; wait until it ends"
+        assert heartbeat(tmp_path) == beat
+        first.kill()
+        first.wait()
+        train(experiment, digits, tmp_path)
+    assert_same_training(tmp_path, reference)
+
+
+def test_one_of_several_trainers_that_start_together_trains(tmp_path):
+    with ExitStack() as stack:
+        trainers = [stack.enter_context(trainer(tmp_path / "work")) for _ in range(4)]
+        for process in trainers:
+            print(file=process.stdin, flush=True)
+        answers = [process.stdout.readline().strip() for process in trainers]
+    holder = f"process {trainers[answers.index('in')].pid} on {socket.gethostname()}"
+    assert sorted(answers) == ["in", *[f"{holder} trains this model already; wait until it ends"] * 3]
+
+
+def test_lock_is_held_until_model_is_written(experiment, digits, tmp_path, monkeypatch, after_step):
+    held, save_model = [], model_file.save_model
+
+    def probe(*_: Any) -> None:
+        with pytest.raises(filelock.Timeout):
+            filelock.FileLock(tmp_path / "work" / LOCK, timeout=0).acquire()
+        held.append(True)
+
+    after_step((1, 12), probe)
+    monkeypatch.setattr(model_file, "save_model", lambda *args: probe() or save_model(*args))
+    train(experiment, digits, tmp_path)
+    assert len(held) == 3
+    with filelock.FileLock(tmp_path / "work" / LOCK, timeout=0):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP])
+def test_training_runs_unlocked_with_warning_where_locks_are_unsupported(tmp_path, monkeypatch, caplog, number):
+    def flock(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(slurm_jobs.log, "propagate", True)
+    entered = False
+    with run_lock(Heartbeat(tmp_path, 12)):
+        entered = True
+    assert entered
+    assert f"cannot lock {tmp_path} ({os.strerror(number)})" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"state": "running"}', '{"state": "stopped"}'])
+def test_refusal_needs_no_heartbeat(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    with filelock.FileLock(tmp_path / LOCK, timeout=0):
+        (tmp_path / HEARTBEAT).write_text(content)
+        with pytest.raises(ColdbenchError, match=r"^another process trains this model already"):
+            run_lock(Heartbeat(tmp_path, 12)).__enter__()
+
+
+def test_stale_heartbeat_refuses_nobody(tmp_path):
+    """A killed process leaves a heartbeat that says running; the lock alone decides."""
+    beat = {"state": "running", "job": "16", "host": socket.gethostname(), "pid": os.getppid()}
+    write_json(tmp_path / HEARTBEAT, beat)
+    with run_lock(Heartbeat(tmp_path, 12)):
+        pass
+
+
+def test_heartbeat_that_cannot_be_written_is_ignored(tmp_path: Path) -> None:
+    (tmp_path / "work").write_text("a file in the place of the folder")
+    Heartbeat(tmp_path / "work", 12).write("running")

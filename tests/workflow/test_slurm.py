@@ -168,8 +168,8 @@ def prepare(folder: Path, minutes: int) -> Checkout:
 
 
 def alive(folder: Path, run: str) -> dict[str, Any]:
-    """The sign of life of a training; {} before there is one."""
-    for path in (folder / "results" / "tiny" / run / "checkpoints").glob("*/progress.json"):
+    """The heartbeat of a training; {} before there is one."""
+    for path in (folder / "results" / "tiny" / run / "checkpoints").glob("*/heartbeat.json"):
         seen: dict[str, Any] = json.loads(path.read_text())
         return seen
     return {}
@@ -215,7 +215,7 @@ def test_disturbed_trainings_end_with_the_same_weights(tmp_path: Path, undisturb
     assert [job["JobState"] for job in found["X3-a"]][:1] == ["TIMEOUT"]
     assert len(found["X4-a"]) == 1
     assert "stopped before its time limit" in log(tmp_path, "X4-a")
-    assert f"job {first['X4-a']['job']} is queued again" in log(tmp_path, "X4-a")
+    assert f"job {first['X4-a']['job']} is requeued" in log(tmp_path, "X4-a")
     assert int(found["X4-a"][0]["Restarts"]) >= 1
 
 
