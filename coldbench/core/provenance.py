@@ -1,4 +1,4 @@
-"""Where a number comes from: what every row of the results carries."""
+"""The software and the device that produced a result; every row of the scores carries them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import functools
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from coldbench import __version__
+
+# torch is imported inside functions, so that the status, the plan and the list of data sets answer without loading it.
+if TYPE_CHECKING:
+    import torch
 
 
 @functools.cache
 def commit() -> str:
-    """The commit of the source tree this package runs from, with '+changes' if it differs; '' outside a checkout."""
+    """The commit of the checkout that holds this package, with '+changes' if files differ; '' outside a checkout."""
     git = ["git", "-C", str(Path(__file__).parents[1])]
     try:
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
@@ -26,7 +28,9 @@ def commit() -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """The device as a person names it."""
+    """The name of the GPU, or the CPU with its number of threads and architecture."""
+    import torch
+
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     threads = torch.get_num_threads()
@@ -34,7 +38,9 @@ def device_name(device: torch.device) -> str:
 
 
 def provenance(device: torch.device, **facts: Any) -> dict[str, Any]:
-    """Version, commit, device and library versions, and what the caller adds."""
+    """Version, commit, device and library versions, and the `facts` of the caller."""
+    import torch
+
     return {
         "coldbench": __version__,
         "commit": commit(),

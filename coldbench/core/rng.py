@@ -1,15 +1,18 @@
 """Randomness that belongs to an image: a number is a function of (seed, purpose, image index, draw).
 
-A counter-based generator needs no state, so a batch, its order, the number of workers and a restart change nothing, and
-any one image can be made again alone. The mixing function is SplitMix64's finaliser (Steele, Lea and Flood, 2014).
+A counter-based generator has no state. The batch, its order, the number of workers and a restart therefore change
+nothing, and any one image can be generated again alone. The mixing function is SplitMix64's finaliser (Steele, Lea and
+Flood, 2014).
 """
 
 from __future__ import annotations
 
 import zlib
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+# torch is imported inside functions, so that the status, the plan and the list of data sets answer without loading it.
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _MASK = (1 << 64) - 1
 _WEYL = 0x9E3779B97F4A7C15
@@ -22,7 +25,7 @@ def _signed(value: int) -> int:
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
-    """Logical right shift of int64 (torch's own is arithmetic)."""
+    """Logical right shift of int64, because torch shifts arithmetically."""
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -34,7 +37,9 @@ def _mix(z: Tensor) -> Tensor:
 
 def bits(seed: int, purpose: str, indices: Tensor, draws: int) -> Tensor:
     """Random int64 words, shape (N, draws), for image `indices` (N,) int64, on the indices' device."""
-    # Mixed, so that no two streams are shifted copies of each other: images advance by the same constant as seeds.
+    import torch
+
+    # The key is mixed because images advance by the same constant as seeds; streams would otherwise be shifted copies.
     key = _mix(torch.tensor(_signed((seed * _WEYL) ^ zlib.crc32(purpose.encode()) << 17), device=indices.device))
     images = _mix(indices.to(torch.int64) * _signed(_WEYL) + key)
     counters = torch.arange(1, draws + 1, device=indices.device, dtype=torch.int64) * _signed(_WEYL)
@@ -43,11 +48,15 @@ def bits(seed: int, purpose: str, indices: Tensor, draws: int) -> Tensor:
 
 def uniform(seed: int, purpose: str, indices: Tensor, draws: int = 1) -> Tensor:
     """Uniform float64 numbers in [0, 1), shape (N, draws)."""
+    import torch
+
     return _shift(bits(seed, purpose, indices, draws), 11).to(torch.float64) * 2.0**-53
 
 
 def normal(seed: int, purpose: str, indices: Tensor, draws: int = 1) -> Tensor:
     """Standard normal float64 numbers, shape (N, draws): the normal quantile of a uniform number inside (0, 1)."""
+    import torch
+
     inside = (_shift(bits(seed, purpose, indices, draws), 12).to(torch.float64) + 0.5) * 2.0**-52
     numbers: Tensor = torch.special.ndtri(inside)
     return numbers
@@ -55,15 +64,21 @@ def normal(seed: int, purpose: str, indices: Tensor, draws: int = 1) -> Tensor:
 
 def integers(seed: int, purpose: str, indices: Tensor, low: int, high: int, draws: int = 1) -> Tensor:
     """Uniform int64 numbers in low…high, both ends included, shape (N, draws)."""
+    import torch
+
     return low + (uniform(seed, purpose, indices, draws) * (high - low + 1)).to(torch.int64)
 
 
 def permutation(seed: int, purpose: str, epoch: int, count: int) -> Tensor:
     """A random order of 0…count−1, int64 (count,), the same on every machine."""
+    import torch
+
     words = bits(seed, f"{purpose} {epoch}", torch.arange(count), 1)[:, 0]
     return torch.argsort(words, stable=True)
 
 
 def derive(seed: int, purpose: str) -> int:
-    """A seed of its own for `purpose`, non-negative, below 2^63."""
+    """A separate seed for `purpose`: an integer from 0 to 2^63 − 1."""
+    import torch
+
     return int(_shift(bits(seed, purpose, torch.zeros(1, dtype=torch.int64), 1), 1)[0, 0])

@@ -1,41 +1,141 @@
-"""Any folder of photographs as a data set: `folder-NAME` is the folder NAME inside the data folder.
+"""Folders of photographs: CelebA-HQ, CelebA, AFHQ, and any folder of images under the name `folder-NAME`.
 
-With `train` and `test` inside, those are the splits; else every tenth image, in the order of `images_on_disk`, is for
-testing. Nothing is known of such a set before it is read but that its images are RGB.
+No checksum is published for them. What is checked is the number of images, and that each can be decoded; the hash of
+the prepared arrays distinguishes two copies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coldbench.core.errors import ColdbenchError, NotThere
-from coldbench.data.image_files import list_images, read_image
+from coldbench.data.image_io import list_images, read_image
 
 PREFIX = "folder-"
-EVERY = 10
-NEEDS = "image files (jpg or png) in {name}/train and {name}/test, or all of them in {name}, inside the data folder"
+TEST_EVERY = 10
+"""Without folders train and test, each tenth image of a folder is a test image."""
+
+# The paper trained on 90 % of a directory listing in the order of its file system, which nobody can recover. The split
+# by sorted name is frozen: another one would mix the training and test images of earlier models.
+CELEBA_HQ_COUNTS = {"train": 27000, "test": 3000}
+CELEBA_HQ_PLACES = ("CelebA-HQ/images-128", "CelebA-HQ/images")  # the released scripts read the first
+CELEBA_COUNTS = {"train": 162770, "test": 19962}  # of 202599 images; the validation split is not used
+CELEBA_SPLITS = {"train": "0", "test": "2"}  # as the official partition numbers them
+AFHQ_COUNTS = {"train": 14630, "test": 1500}  # the original release; version 2 has 14336 and 1467
+AFHQ_PLACES = {"train": "AFHQ/afhq/train", "test": "AFHQ/afhq/val"}
+AFHQ_CLASSES = ("cat", "dog", "wild")
 
 
-def images(folder: Path, name: str, split: str) -> list[Path]:
-    """The files of a split, in their order; ColdbenchError if there are none."""
-    top = folder / name
-    if not top.is_dir():
-        raise NotThere(f"{top} does not exist: {PREFIX}{name} needs {NEEDS.format(name=name)}")
-    if (top / "train").is_dir() and (top / "test").is_dir():
-        found = list_images(top / split)
-    else:
-        every = list_images(top)
-        found = [path for index, path in enumerate(every) if (index % EVERY == EVERY - 1) == (split == "test")]
-    if not found:
-        raise ColdbenchError(f"{top} holds no {split} images: needed are {NEEDS.format(name=name)}")
-    return found
+@dataclass(frozen=True)
+class Source:
+    """A data set of image files: `paths(folder, split)` lists the files of a split, in order.
+
+    `paths` raises NotThere if a folder is missing and ColdbenchError if the number of images is wrong.
+    """
+
+    paths: Callable[[Path, str], list[Path]]
+    requirements: str
+
+    def build(self, folder: Path, size: int, split: str) -> Iterator[NDArray[np.uint8]]:
+        """The images of `split`: each uint8 (3, size, size). ColdbenchError naming a file that cannot be decoded."""
+        for path in self.paths(folder, split):
+            yield read_image(path, size)
+
+    def check(self, folder: Path) -> None:
+        """Raise NotThere or ColdbenchError unless both splits have their number of images. No image is decoded."""
+        for split in ("train", "test"):
+            self.paths(folder, split)
+
+    def count(self, folder: Path, split: str) -> int:
+        """The number of images of `split`."""
+        return len(self.paths(folder, split))
 
 
-def build(folder: Path, name: str, size: int, split: str) -> Iterator[NDArray[np.uint8]]:
-    """The images of a split: each uint8 (3, size, size); ColdbenchError naming one that cannot be decoded."""
-    for path in images(folder, name, split):
-        yield read_image(path, size)
+def _celeba_hq_paths(folder: Path, split: str) -> list[Path]:
+    places = [folder / place for place in CELEBA_HQ_PLACES]
+    place = next((place for place in places if place.is_dir()), None)
+    if place is None:
+        raise NotThere(f"{places[0]} does not exist: CelebA-HQ needs {CELEBA_HQ.requirements}")
+    images = _complete(list_images(place), sum(CELEBA_HQ_COUNTS.values()), place, CELEBA_HQ.requirements)
+    train = CELEBA_HQ_COUNTS["train"]
+    return images[:train] if split == "train" else images[train:]
+
+
+def _celeba_paths(folder: Path, split: str) -> list[Path]:
+    partition = folder / "celeba" / "list_eval_partition.txt"
+    try:
+        lines = [line.split() for line in partition.read_text().splitlines() if line.strip()]
+    except FileNotFoundError as error:
+        raise NotThere(f"{partition} does not exist: CelebA needs {CELEBA.requirements}") from error
+    if any(len(line) != 2 or "/" in line[0] for line in lines):
+        raise ColdbenchError(f"{partition} is not the official partition: each line must be a file name and 0, 1 or 2")
+    place = partition.parent / "img_align_celeba"
+    if not place.is_dir():
+        raise NotThere(f"{place} does not exist: CelebA needs {CELEBA.requirements}")
+    images = [place / name for name, number in lines if number == CELEBA_SPLITS[split]]
+    return _complete(images, CELEBA_COUNTS[split], partition, CELEBA.requirements)
+
+
+def _afhq_paths(folder: Path, split: str) -> list[Path]:
+    top = folder / AFHQ_PLACES[split]
+    for place in (top / name for name in AFHQ_CLASSES):
+        if not place.is_dir():
+            raise NotThere(f"{place} does not exist: AFHQ needs {AFHQ.requirements}")
+    images = [path for name in AFHQ_CLASSES for path in list_images(top / name)]
+    return _complete(images, AFHQ_COUNTS[split], top, AFHQ.requirements)
+
+
+def _complete(images: list[Path], count: int, place: Path, requirements: str) -> list[Path]:
+    if len(images) != count:
+        raise ColdbenchError(f"{place} holds {len(images)} images, should be {count}: needed are {requirements}")
+    return images
+
+
+CELEBA_HQ = Source(
+    _celeba_hq_paths,
+    "the 30000 images of CelebA-HQ (jpg or png, any size: 128x128 is used as it is) in CelebA-HQ/images-128 or "
+    "CelebA-HQ/images inside the data folder; licence and files: github.com/tkarras/progressive_growing_of_gans",
+)
+CELEBA = Source(
+    _celeba_paths,
+    "the aligned and cropped images of CelebA in celeba/img_align_celeba and the official partition in "
+    "celeba/list_eval_partition.txt inside the data folder, as torchvision lays them out; licence and files: "
+    "mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
+)
+AFHQ = Source(
+    _afhq_paths,
+    "the original AFHQ, not version 2: 14630 images in AFHQ/afhq/train/{cat,dog,wild} and 1500 in "
+    "AFHQ/afhq/val/{cat,dog,wild} inside the data folder; licence and files: github.com/clovaai/stargan-v2",
+)
+
+
+def image_folder(name: str) -> Source:
+    """The folder `name` inside the data folder as a data set of RGB images.
+
+    Its folders train and test are the splits; without them each tenth image in natural order is a test image.
+    """
+    requirements = (
+        f"image files (jpg or png) in {name}/train and {name}/test, or all of them in {name}, inside the data folder"
+    )
+
+    def paths(folder: Path, split: str) -> list[Path]:
+        top = folder / name
+        if not top.is_dir():
+            raise NotThere(f"{top} does not exist: {PREFIX}{name} needs {requirements}")
+        if (top / "train").is_dir() and (top / "test").is_dir():
+            images = list_images(top / split)
+        else:
+            last = TEST_EVERY - 1
+            images = [
+                path for index, path in enumerate(list_images(top)) if (index % TEST_EVERY == last) == (split == "test")
+            ]
+        if not images:
+            raise ColdbenchError(f"{top} holds no {split} images: needed are {requirements}")
+        return images
+
+    return Source(paths, requirements)

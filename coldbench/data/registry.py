@@ -1,27 +1,30 @@
-"""What data sets there are, and what is known of each before a byte of it has been seen."""
+"""The data sets, and what is known of each before its files are read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coldbench.core.errors import unknown
-from coldbench.data import celeba_afhq, cifar10, cifar10_copies, embedded, folders, mnist
+from coldbench.data import embedded, folders, torchvision_sets
+
+SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What the suite knows of a data set before it has seen a byte of it.
+    """A data set and how to read it.
 
-    `build(folder, size, split)` yields the images of a split in their fixed order, uint8 (channels, size, size), at any
-    size from 8 up. `check(folder)` is fast and raises ColdbenchError if a source file is missing or has the wrong size
-    or number of images; `download(folder)` gets the files, where that is possible. Embedded data sets come inside an
-    installed package and have neither. `train` and `test` are numbers of images; where they are 0, nothing is known of
-    them before `count(folder, split)` has looked.
+    `train` and `test` are numbers of images; 0 means unknown until `count(folder, split)` has listed the files.
+    `build(folder, size, split)` yields the images of a split in their fixed order, uint8 (channels, size, size); `size`
+    is at least 8. `check(folder)` is fast and raises ColdbenchError if a source file is missing or has the wrong size
+    or number of images. `download(folder)` gets the files. Embedded data sets come with an installed package and have
+    neither. `requirements` says which files to put where, and `preprocessing` how they become arrays.
     """
 
     name: str
@@ -31,17 +34,17 @@ class Dataset:
     train: int
     test: int
     build: Callable[[Path, int, str], Iterator[NDArray[np.uint8]]]
-    needs: str
-    recipe: str
+    requirements: str
+    preprocessing: str
     check: Callable[[Path], None] | None = None
     download: Callable[[Path], None] | None = None
     count: Callable[[Path, str], int] | None = None
 
     def counts(self, folder: Path) -> dict[str, int]:
-        """The number of images of each split; of an image folder, ColdbenchError if it holds none."""
+        """The number of images of each split; ColdbenchError for a folder without images."""
         if self.count is None:
             return {"train": self.train, "test": self.test}
-        return {split: self.count(folder, split) for split in ("train", "test")}
+        return {split: self.count(folder, split) for split in SPLITS}
 
 
 DATASETS: dict[str, Dataset] = {
@@ -54,11 +57,11 @@ DATASETS: dict[str, Dataset] = {
             embedded=False,
             train=60000,
             test=10000,
-            build=mnist.build,
-            needs=mnist.NEEDS,
-            recipe="the idx files of MNIST (MD5 verified), 28x28, 8-bit bilinear resize",
-            check=mnist.check,
-            download=mnist.download,
+            build=partial(torchvision_sets.build, torchvision_sets.MNIST),
+            requirements=torchvision_sets.MNIST.requirements,
+            preprocessing="the files of MNIST (images verified by SHA-256), 28x28, 8-bit bilinear resize",
+            check=partial(torchvision_sets.check, torchvision_sets.MNIST),
+            download=partial(torchvision_sets.download, torchvision_sets.MNIST),
         ),
         Dataset(
             name="cifar10",
@@ -67,83 +70,47 @@ DATASETS: dict[str, Dataset] = {
             embedded=False,
             train=50000,
             test=10000,
-            build=cifar10.build,
-            needs=cifar10.NEEDS,
-            recipe="the batches of CIFAR-10 (MD5 verified), 32x32, 8-bit bilinear resize",
-            check=cifar10.check,
-            download=cifar10.download,
-        ),
-        Dataset(
-            name="cifar10_jpeg",
-            title="CIFAR-10 (JPEG copy)",
-            channels=3,
-            embedded=False,
-            train=cifar10_copies.IMAGES["train"],
-            test=cifar10_copies.IMAGES["test"],
-            build=cifar10_copies.build_jpeg,
-            needs=cifar10_copies.NEEDS,
-            recipe="CIFAR-10 perturbed by JPEG compression, sorted by file name, 32x32, 8-bit bilinear resize",
-            check=cifar10_copies.check_jpeg,
-        ),
-        Dataset(
-            name="cifar10_part",
-            title="CIFAR-10 (uncompressed part)",
-            channels=3,
-            embedded=False,
-            train=cifar10_copies.KEPT["train"],
-            test=cifar10_copies.KEPT["test"],
-            build=cifar10_copies.build_part,
-            needs=cifar10_copies.PART_NEEDS,
-            recipe="a tenth of CIFAR-10, exact pixels, 32x32, 8-bit bilinear resize",
-            check=cifar10_copies.check_part,
-        ),
-        Dataset(
-            name="cifar10_part_jpeg",
-            title="CIFAR-10 (JPEG copy of the uncompressed part)",
-            channels=3,
-            embedded=False,
-            train=cifar10_copies.KEPT["train"],
-            test=cifar10_copies.KEPT["test"],
-            build=cifar10_copies.build_part_jpeg,
-            needs=cifar10_copies.PART_JPEG_NEEDS,
-            recipe="the pictures of cifar10_part perturbed by JPEG compression, 32x32, 8-bit bilinear resize",
-            check=cifar10_copies.check_part_jpeg,
+            build=partial(torchvision_sets.build, torchvision_sets.CIFAR10),
+            requirements=torchvision_sets.CIFAR10.requirements,
+            preprocessing="the batches of CIFAR-10 (MD5 verified), 32x32, 8-bit bilinear resize",
+            check=partial(torchvision_sets.check, torchvision_sets.CIFAR10),
+            download=partial(torchvision_sets.download, torchvision_sets.CIFAR10),
         ),
         Dataset(
             name="celeba",
             title="CelebA-HQ",
             channels=3,
             embedded=False,
-            train=celeba_afhq.CELEBA["train"],
-            test=celeba_afhq.CELEBA["test"],
-            build=celeba_afhq.build_celeba,
-            needs=celeba_afhq.CELEBA_NEEDS,
-            recipe="CelebA-HQ in natural order of file names, the last 3000 for testing, 8-bit bilinear resize",
-            check=celeba_afhq.check_celeba,
+            train=folders.CELEBA_HQ_COUNTS["train"],
+            test=folders.CELEBA_HQ_COUNTS["test"],
+            build=folders.CELEBA_HQ.build,
+            requirements=folders.CELEBA_HQ.requirements,
+            preprocessing="CelebA-HQ in natural order of file names, the last 3000 for testing, 8-bit bilinear resize",
+            check=folders.CELEBA_HQ.check,
         ),
         Dataset(
             name="celeba_aligned",
             title="CelebA",
             channels=3,
             embedded=False,
-            train=celeba_afhq.ALIGNED["train"],
-            test=celeba_afhq.ALIGNED["test"],
-            build=celeba_afhq.build_aligned,
-            needs=celeba_afhq.ALIGNED_NEEDS,
-            recipe="CelebA aligned and cropped, official partition, middle square, 8-bit bilinear resize",
-            check=celeba_afhq.check_aligned,
+            train=folders.CELEBA_COUNTS["train"],
+            test=folders.CELEBA_COUNTS["test"],
+            build=folders.CELEBA.build,
+            requirements=folders.CELEBA.requirements,
+            preprocessing="CelebA aligned and cropped, official partition, middle square, 8-bit bilinear resize",
+            check=folders.CELEBA.check,
         ),
         Dataset(
             name="afhq",
             title="AFHQ",
             channels=3,
             embedded=False,
-            train=celeba_afhq.AFHQ["train"],
-            test=celeba_afhq.AFHQ["test"],
-            build=celeba_afhq.build_afhq,
-            needs=celeba_afhq.AFHQ_NEEDS,
-            recipe="AFHQ (original release) in natural order of paths, val for testing, 8-bit bilinear resize",
-            check=celeba_afhq.check_afhq,
+            train=folders.AFHQ_COUNTS["train"],
+            test=folders.AFHQ_COUNTS["test"],
+            build=folders.AFHQ.build,
+            requirements=folders.AFHQ.requirements,
+            preprocessing="AFHQ (original release) in natural order of paths, val for testing, 8-bit bilinear resize",
+            check=folders.AFHQ.check,
         ),
         Dataset(
             name="digits",
@@ -153,8 +120,8 @@ DATASETS: dict[str, Dataset] = {
             train=1437,
             test=360,
             build=embedded.digits,
-            needs="nothing: the images come with scikit-learn",
-            recipe="the 8x8 digits of scikit-learn, 8-bit bilinear resize, every fifth image for testing",
+            requirements="nothing: the images come with scikit-learn",
+            preprocessing="the 8x8 digits of scikit-learn, 8-bit bilinear resize, every fifth image for testing",
         ),
         Dataset(
             name="photos",
@@ -164,8 +131,8 @@ DATASETS: dict[str, Dataset] = {
             train=embedded.CROPS * len(embedded.PHOTOS["train"]),
             test=embedded.CROPS * len(embedded.PHOTOS["test"]),
             build=embedded.photos,
-            needs="nothing: the photographs come with scikit-image",
-            recipe="crops of the photographs of scikit-image (train: {train}; test: {test})".format(
+            requirements="nothing: the photographs come with scikit-image",
+            preprocessing="crops of the photographs of scikit-image (train: {train}; test: {test})".format(
                 **{split: ", ".join(Path(file).stem for file in files) for split, files in embedded.PHOTOS.items()}
             ),
         ),
@@ -174,7 +141,7 @@ DATASETS: dict[str, Dataset] = {
 
 
 def dataset(name: str) -> Dataset:
-    """The registered data set called `name`, or the image folder that a name like folder-cats stands for.
+    """The registered data set `name`, or the image folder for a name such as folder-cats.
 
     ColdbenchError naming the nearest one if there is none.
     """
@@ -186,10 +153,7 @@ def dataset(name: str) -> Dataset:
 
 
 def _image_folder(name: str, place: str) -> Dataset:
-    def check(folder: Path) -> None:
-        for split in ("train", "test"):
-            folders.images(folder, place, split)
-
+    source = folders.image_folder(place)
     return Dataset(
         name=name,
         title=place,
@@ -197,9 +161,9 @@ def _image_folder(name: str, place: str) -> Dataset:
         embedded=False,
         train=0,
         test=0,
-        build=lambda folder, size, split: folders.build(folder, place, size, split),
-        needs=folders.NEEDS.format(name=place),
-        recipe=f"the images of folder {place}, 8-bit bilinear resize",
-        check=check,
-        count=lambda folder, split: len(folders.images(folder, place, split)),
+        build=source.build,
+        requirements=source.requirements,
+        preprocessing=f"the images of folder {place}, 8-bit bilinear resize",
+        check=source.check,
+        count=source.count,
     )

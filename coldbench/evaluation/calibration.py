@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from coldbench import data, degradations
 from coldbench.core import rng
-from coldbench.core.images import from_uint8, to_unit_interval
+from coldbench.core.images import batches, from_uint8, to_unit_interval
 from coldbench.core.interrupts import stoppable
 from coldbench.core.logs import Ticker
 from coldbench.core.provenance import provenance
@@ -35,7 +35,7 @@ from coldbench.evaluation.interpretations import (
     Row,
     build_degradation,
 )
-from coldbench.evaluation.metrics.similarity import batches, mse_per_image, ssim_per_image
+from coldbench.evaluation.metrics.similarity import mse_per_image, ssim_per_image
 
 Values = npt.NDArray[np.float64]
 Images = npt.NDArray[np.uint8]
@@ -97,7 +97,7 @@ def run(calibration: Calibration, folder: Path, device: torch.device, first: int
     for name, row in calibration.rows.items():
         cell = {"cell": name, "table": row.table, "row": row.row, "source": row.dataset, "made_by": version}
         if name not in available:
-            records.append({**cell, "missing": data.dataset(row.dataset).needs})
+            records.append({**cell, "missing": data.dataset(row.dataset).requirements})
             continue
         for label in row.interpretations:
             records += _records({**cell, "interpretation": label}, row, scores[name, label])

@@ -23,13 +23,12 @@ from coldbench import data, degradations
 from coldbench.core.config import RunMetadata
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import atomic
-from coldbench.core.images import to_unit_interval
+from coldbench.core.images import batches, to_unit_interval
 from coldbench.core.logs import Ticker, log
 from coldbench.core.provenance import provenance
 from coldbench.evaluation.metrics import intervals
 from coldbench.evaluation.metrics.similarity import (
     Values,
-    batches,
     mean_rmse,
     pooled_rmse,
     pooled_ssim,

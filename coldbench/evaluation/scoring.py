@@ -16,12 +16,11 @@ from torch import Tensor
 from coldbench import data
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Experiment
-from coldbench.core.images import to_unit_interval
+from coldbench.core.images import batches, to_unit_interval
 from coldbench.data import preprocessing
 from coldbench.evaluation.metrics import gabor, intervals, kernel
 from coldbench.evaluation.metrics.intervals import Estimate
 from coldbench.evaluation.metrics.reference import Reference, reference
-from coldbench.evaluation.metrics.similarity import batches
 
 Rows = list[dict[str, Any]]
 Features = npt.NDArray[np.floating]

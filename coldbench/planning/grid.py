@@ -269,7 +269,9 @@ def _check_source(config: Config, name: str) -> None:
     if data.dataset(name).embedded:
         return
     if config.data != DEFAULT_FOLDER and not folder.is_dir():
-        raise ColdbenchError(f"data folder '{config.data}' does not exist; {name} needs {data.dataset(name).needs}")
+        raise ColdbenchError(
+            f"data folder '{config.data}' does not exist; {name} needs {data.dataset(name).requirements}"
+        )
     try:
         data.check_source(name, folder)
     except NotThere:

@@ -26,8 +26,7 @@ from coldbench.core.images import from_uint8
 from coldbench.core.interrupts import stoppable
 from coldbench.core.logs import Ticker, log
 from coldbench.core.validation import fingerprint
-from coldbench.data.image_files import SUFFIXES, list_images
-from coldbench.data.image_io import encode, read
+from coldbench.data.image_io import SUFFIXES, encode, list_images, read
 from coldbench.degradations import Degradation, Drawn
 from coldbench.models import model_file
 from coldbench.sampling import journal

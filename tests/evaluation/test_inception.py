@@ -15,6 +15,7 @@ from coldbench.core import config
 from coldbench.core.errors import ColdbenchError, NotThere
 from coldbench.core.experiment import Experiment
 from coldbench.core.files import sha256
+from coldbench.core.images import to_uint8
 from coldbench.evaluation import evaluate
 from coldbench.evaluation.metrics import inception, weights
 
@@ -89,7 +90,7 @@ def test_legacy_pytorch_is_clean_fid_on_files(trusted: Path, tmp_path: Path, mon
 
     x = images()
     for index, picture in enumerate(x):
-        levels = inception.quantize(picture).permute(1, 2, 0).numpy()
+        levels = to_uint8(picture).permute(1, 2, 0).numpy()
         Image.fromarray(levels).save(tmp_path / f"{index}.png")
     values = torch.load(trusted / weights.PORT.name, weights_only=True)
     monkeypatch.setattr(inception_pytorch, "load_state_dict_from_url", lambda *_, **__: values)
@@ -109,9 +110,7 @@ def test_eight_bit_is_what_torchvision_writes(tmp_path: Path) -> None:
 
     x = images()[0]
     save_image(x, tmp_path / "a.png")
-    difference = inception.quantize(x).int() - torch.from_numpy(np.array(Image.open(tmp_path / "a.png"))).permute(
-        2, 0, 1
-    )
+    difference = to_uint8(x).int() - torch.from_numpy(np.array(Image.open(tmp_path / "a.png"))).permute(2, 0, 1)
     assert difference.abs().max() <= 1
     assert (difference != 0).float().mean() < 1e-3, "only halves may be rounded the other way"
 

@@ -385,7 +385,7 @@ def test_another_size_is_an_error_or_resized(model, tmp_path):
     wide = np.zeros((32, 50), np.uint8)
     wide[:, 9:41] = EVEN.repeat(2, 0).repeat(2, 1)  # the middle square
     path = write(tmp_path / "source" / "wide.png", wide)
-    words = r"wide\.png has 50x32 pixels, the model restores 16x16; resize cuts out its middle square"
+    words = r"wide\.png has 50x32 pixels, but the model restores 16x16; --resize"
     with pytest.raises(ColdbenchError, match=words):
         run(model, tmp_path / "source", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from coldbench.core.images import to_uint8
 from coldbench.evaluation.metrics import weights
 
 SIDE = 299
@@ -37,7 +38,7 @@ def extractor(protocol: str, folder: Path, device: torch.device) -> Callable[[Te
     prepares: dict[str, Callable[[Tensor], Tensor]] = {
         "paper-float": _as_they_are,
         "legacy_pytorch": functools.partial(_resized, mode="legacy_pytorch"),
-        "legacy_tensorflow": lambda x: quantize(x).float(),
+        "legacy_tensorflow": lambda x: to_uint8(x).float(),
         "clean": functools.partial(_resized, mode="clean"),
     }
     prepare = prepares[protocol]
@@ -51,11 +52,6 @@ def extractor(protocol: str, folder: Path, device: torch.device) -> Callable[[Te
     return features
 
 
-def quantize(images: Tensor) -> Tensor:
-    """What an image file would hold: uint8, clipped and rounded to the nearest level."""
-    return (images.clamp(0, 1) * 255).round().to(torch.uint8)
-
-
 def _as_they_are(images: Tensor) -> Tensor:
     enlarged = torch.nn.functional.interpolate(images, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
     return enlarged * 255
@@ -66,7 +62,7 @@ def _resized(images: Tensor, mode: str) -> Tensor:
     from cleanfid.resize import build_resizer
 
     resize = build_resizer(mode)
-    pictures = [resize(picture) for picture in quantize(images).permute(0, 2, 3, 1).cpu().numpy()]
+    pictures = [resize(picture) for picture in to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()]
     return torch.from_numpy(np.stack(pictures).astype(np.float32)).permute(0, 3, 1, 2)
 
 

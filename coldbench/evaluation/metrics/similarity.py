@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from coldbench.core.images import batches
 from coldbench.evaluation.metrics import intervals, ssim
 from coldbench.evaluation.metrics.intervals import Estimate, Values
 
 __all__ = [
     "Estimate",
     "Values",
-    "batches",
     "mean_rmse",
     "mse_per_image",
     "pooled_rmse",
@@ -50,11 +50,6 @@ def pooled_rmse(mses: Values, seed: int) -> Estimate:
 def mean_rmse(mses: Values, seed: int) -> Estimate:
     """Mean of the per-image roots; always at most the pooled value."""
     return intervals.mean(np.sqrt(mses), seed)
-
-
-def batches(n: int, size: int = 500) -> list[slice]:
-    """Slices that cover 0…n−1."""
-    return [slice(i, min(i + size, n)) for i in range(0, n, size)]
 
 
 def scores_per_image(original: Tensor, other: Tensor) -> tuple[Values, Values]:
