@@ -112,7 +112,7 @@ def untrained(path: Path, experiment: Experiment, channels: int = 1, seed: int =
     """A model with random weights: sampling does not care."""
     torch.manual_seed(seed)
     network = models.build(experiment.network, channels, experiment.size)
-    model_file.save_model(path, network.state_dict(), experiment)
+    model_file.save_model(path, network.state_dict(), experiment, channels)
     return path
 
 

@@ -1,4 +1,4 @@
-"""A finished model on disk: safetensors with its experiment in the metadata. Loading executes no code from a file."""
+"""A finished model on disk: safetensors with its experiment in the metadata. Loading executes no code of the file."""
 
 from __future__ import annotations
 
@@ -12,23 +12,40 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from coldbench import models
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Experiment
 from coldbench.core.files import atomic
 from coldbench.core.validation import checked
+from coldbench.models import registry
+
+HEADS = ("final_conv.1.weight", "conv_out.weight")
+"""The last convolution of each network; it has a kernel per channel of the images."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A finished model: its network in evaluation mode, its experiment, the channels of its images, its provenance."""
+
+    network: nn.Module
+    experiment: Experiment
+    channels: int
+    provenance: dict[str, Any]
 
 
 def save_model(
-    path: Path, weights: dict[str, torch.Tensor], experiment: Experiment, provenance: dict[str, Any] | None = None
+    path: Path,
+    weights: dict[str, torch.Tensor],
+    experiment: Experiment,
+    channels: int,
+    provenance: dict[str, Any] | None = None,
 ) -> None:
-    """Write a finished model as safetensors, its experiment and provenance in the metadata, atomically."""
-    about = {**experiment.model_dump(), "provenance": provenance or {}}
-    save_weights(path, weights, {"experiment": json.dumps(about)})
+    """Write a finished model of images with `channels` channels as safetensors, atomically."""
+    metadata = {**experiment.model_dump(), "channels": channels, "provenance": provenance or {}}
+    save_weights(path, weights, {"experiment": json.dumps(metadata)})
 
 
 def save_weights(path: Path, weights: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
-    """Write tensors as safetensors, atomically; one key of metadata, as safetensors writes several in random order."""
+    """Write tensors as safetensors, atomically; one key of metadata, because several would be in random order."""
     try:
         with atomic(path) as temporary:
             safetensors.torch.save_file({k: v.contiguous().cpu() for k, v in weights.items()}, temporary, metadata)
@@ -37,7 +54,7 @@ def save_weights(path: Path, weights: dict[str, torch.Tensor], metadata: dict[st
 
 
 def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """The tensors of a model file and its metadata; ColdbenchError if it cannot be read or holds no experiment."""
+    """The tensors and the metadata of a model; ColdbenchError if the file cannot be read or names no experiment."""
     try:
         with safetensors.safe_open(path, framework="pt") as stream:
             metadata = stream.metadata() or {}
@@ -49,27 +66,30 @@ def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     return weights, metadata
 
 
-@dataclass(frozen=True)
-class Model:
-    """A finished model: its network in evaluation mode, the experiment it stands for, and where it came from."""
-
-    network: nn.Module
-    experiment: Experiment
-    provenance: dict[str, Any]
-
-
-def load_model(path: Path, channels: int, device: torch.device) -> Model:
-    """The model in a file that `save_model` wrote, on `device`; ColdbenchError if it is not one or does not fit."""
-    weights, metadata = load_weights(path)
+def read_metadata(path: Path, metadata: dict[str, str]) -> tuple[Experiment, int | None, dict[str, Any]]:
+    """The experiment, the channels (None in older files) and the provenance of the model in `path`."""
     try:
-        about = json.loads(metadata["experiment"])
-        provenance = about.pop("provenance", {})
+        fields = json.loads(metadata["experiment"])
+        channels, provenance = fields.pop("channels", None), fields.pop("provenance", {})
     except (ValueError, AttributeError, TypeError) as error:
         raise ColdbenchError(f"the experiment in {path} is damaged: {error}") from error
-    experiment = checked(Experiment, about, f"the experiment in {path}")
-    network = models.build(experiment.network, channels, experiment.size)
+    return checked(Experiment, fields, f"the experiment in {path}"), channels, provenance
+
+
+def load_model(path: Path, device: torch.device, channels: int | None = None) -> Model:
+    """The model that `save_model` wrote to `path`, on `device`.
+
+    Raises ColdbenchError if the file is damaged, does not fit its own experiment, or restores images with another
+    number of channels than `channels`.
+    """
+    weights, metadata = load_weights(path)
+    experiment, stored, provenance = read_metadata(path, metadata)
+    own_channels = stored or next((len(weights[key]) for key in HEADS if key in weights), 3)
+    if channels not in (None, own_channels):
+        raise ColdbenchError(f"{path} restores images with {own_channels} channels, not {channels}")
+    network = registry.build(experiment.network, own_channels, experiment.size)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise ColdbenchError(f"{path} does not fit its network: {' '.join(str(error).split())[:300]}") from error
-    return Model(network.eval().to(device), experiment, provenance)
+    return Model(network.eval().to(device), experiment, own_channels, provenance)

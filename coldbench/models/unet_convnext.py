@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class SinusoidalEmbedding(nn.Module):
-    """Time (N,) → (N, dim): sines, then cosines, of dim/2 frequencies from 1 down to 1/10000."""
+    """Time (N,) → (N, dim): sines, then cosines, of dim/2 frequencies from 1 to 1/10000."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class LayerNorm(nn.Module):
         self.b = nn.Parameter(torch.zeros(1, dim, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        # Fused, and free of copies where the activations are channels-last (which its output is).
+        # The fused kernel needs no copy of channels-last activations, and its output is channels-last.
         last = nn.functional.layer_norm(x.movedim(1, -1), x.shape[1:2], self.g.flatten(), self.b.flatten(), self.eps)
         return last.movedim(-1, 1)
 
@@ -66,7 +66,7 @@ class ConvNextBlock(nn.Module):
 
 
 class LinearAttention(nn.Module):
-    """Attention whose cost is linear in the number of positions: the softmax runs over the keys' positions."""
+    """Attention with a cost linear in the number of positions, because the softmax runs over the keys' positions."""
 
     heads = 4
     width = 32
@@ -125,9 +125,9 @@ def _parts(stage: nn.Module) -> list[nn.Module]:
 class UnetConvNext(nn.Module):
     """R: (N, channels, H, W) in [-1, 1] and time (N,) → the restored (N, channels, H, W), unbounded.
 
-    H and W are multiples of 2^(len(dim_mults) − 1). The full-resolution skip is stored and never used, and every stage
-    of the way up enlarges, as in the published network. Without `time` it has no time path at all; with `residual` it
-    predicts what is to be added to its input. No experiment of the paper uses either.
+    H and W are multiples of 2^(len(dim_mults) − 1). As in the published network, the skip at full resolution is unused,
+    and every stage on the way up enlarges. Without `time` the network has no time path; with `residual` it predicts the
+    difference to its input. No experiment of the paper uses either.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class UnetConvNext(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         embedded = self.time_mlp(time) if self.time_mlp is not None else time
-        given, skips = x, []
+        image, skips = x, []
         for block1, block2, attend, resample in map(_parts, self.downs):
             x = attend(block2(block1(x, embedded), embedded))
             skips.append(x)
@@ -186,4 +186,4 @@ class UnetConvNext(nn.Module):
             x = resample(attend(block2(block1(x, embedded), embedded)))
         block, head = self.final_conv
         out: Tensor = head(block(x, embedded))
-        return out + given if self.residual else out
+        return out + image if self.residual else out

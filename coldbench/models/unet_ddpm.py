@@ -1,7 +1,7 @@
 """The DDPM-style network of the released code (protocol 1.4.2), key for key compatible with its checkpoints.
 
-The network of Ho et al. (2020) for CIFAR-10, which the released scripts use for that data set's blur, inpainting and
-super-resolution. Attribute names are those of the checkpoints; activations are (N, C, H, W) float32, and the network
+This is the CIFAR-10 network of Ho et al. (2020). The released scripts use it for blur, inpainting and super-resolution
+of that data set. Attribute names are those of the checkpoints. Activations are (N, C, H, W) float32, and the network
 predicts the clean image.
 """
 
@@ -20,9 +20,9 @@ BLOCKS = 2  # per level on the way down; one more on the way up
 
 
 def norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation with DDPM's 32 groups, or fewer in a smaller network: at least 4 channels to a group.
+    """Group normalisation with DDPM's 32 groups, or fewer in a smaller network, so that a group has 4 channels or more.
 
-    A channel normalised alone forgets the time that was added to it.
+    The normalisation of a single channel would remove the time that was added to it.
     """
     return nn.GroupNorm(math.gcd(32, channels, max(1, channels // 4)), channels, eps=1e-6)
 
@@ -88,7 +88,7 @@ class Upsample(nn.Module):
 
 
 class Level(nn.Module):
-    """The blocks at one side, each followed by attention where there is any, and the way to the next level."""
+    """The blocks at one side, each followed by attention if this level attends, and the resampling behind them."""
 
     def __init__(self, widths: Sequence[tuple[int, int]], time_dim: int, dropout: float, attention: bool) -> None:
         super().__init__()
@@ -96,16 +96,16 @@ class Level(nn.Module):
         self.attn = nn.ModuleList(AttnBlock(out) for _, out in widths if attention)
 
     def step(self, index: int, x: Tensor, time: Tensor) -> Tensor:
-        """Block number `index`, and its attention."""
+        """The block `index` and its attention."""
         x = self.block[index](x, time)
         return self.attn[index](x) if self.attn else x
 
 
 class UnetDDPM(nn.Module):
-    """R(x_t, t): images (N, channels, size, size) and times (N,) → images; time t − 1 stands for severity t.
+    """R: images (N, channels, size, size) in [-1, 1] and time (N,) → restored images, unbounded; time is severity − 1.
 
-    Level l works at size / 2^l with dim · dim_mults[l] channels; levels of side `attention` attend. Without `time` the
-    network is always told time 0.
+    Level l works at the side size / 2^l with dim · dim_mults[l] channels; the level of side `attention` attends.
+    Without `time` the network's time input is always 0.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class UnetDDPM(nn.Module):
         time: bool = True,
     ) -> None:
         super().__init__()
-        self.told = time
+        self.uses_time = time
         time_dim, widths = 4 * dim, [dim * mult for mult in dim_mults]
         last = len(widths) - 1
         attends = [size // 2**level == attention for level in range(len(widths))]
@@ -155,7 +155,7 @@ class UnetDDPM(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         first, second = self.temb.dense  # type: ignore[misc]
-        t = second(silu(first(self.embedding(time if self.told else torch.zeros_like(time)))))
+        t = second(silu(first(self.embedding(time if self.uses_time else torch.zeros_like(time)))))
         x = self.conv_in(x)
         skips = [x]
         for level in self.down:

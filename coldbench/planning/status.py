@@ -135,6 +135,7 @@ def _model(path: Path, wanted: Experiment) -> dict[str, Any] | None:
         with safetensors.safe_open(path, framework="numpy") as stream:  # checks the size as well
             about = json.loads(stream.metadata()["experiment"])
         origin = about.pop("provenance", {})
+        about.pop("channels", None)
         source, device = str(origin.get("imported", "")), str(origin.get("trained_on", ""))
         there = Experiment.model_validate(about)
         when = path.stat().st_mtime

@@ -33,8 +33,6 @@ from coldbench.sampling import journal
 from coldbench.sampling.journal import JOURNAL, Record
 from coldbench.sampling.samplers import Step, check, sample
 
-HEADS = ("final_conv.1.weight", "conv_out.weight")
-"""The last convolution of each network: as many kernels as the images have channels."""
 RESULT = "restored.json"
 GIVEN = ("naive", "tacos")
 """The methods that use what was drawn for an image once; the others draw at every step, or need no draw at all."""
@@ -120,8 +118,7 @@ def restore(
     has another size, two images with one output, an output that needs a folder where another output or a file stands,
     and an output, a restored.json or a journal that exists but was not written here.
     """
-    channels = _channels(model)
-    loaded = model_file.load_model(model, channels, device)
+    loaded = model_file.load_model(model, device)
     experiment, side = loaded.experiment, loaded.experiment.size
     if experiment.partner and partner is None:
         raise ColdbenchError(
@@ -156,7 +153,7 @@ def restore(
         journal.refuse_foreign(out, [item.output for item in items], RESULT, records)
         for item in items:
             stop.check()
-            _, content = read(item.path, side, channels, resize)
+            _, content = read(item.path, side, loaded.channels, resize)
             if not journal.finished(out, records.get(item.output, {}), entry(item, content)):
                 missing.add(item)
         if len(missing) < len(items):
@@ -169,7 +166,7 @@ def restore(
         batches = _batches(items, missing, batch, tile)
         ticker, seen = Ticker(max(1, way.length * sum(map(len, batches))), "image·step", 1), 0
         for chunk in batches:
-            pixels, contents = zip(*(read(item.path, side, channels, resize) for item in chunk), strict=True)
+            pixels, contents = zip(*(read(item.path, side, loaded.channels, resize) for item in chunk), strict=True)
             x = from_uint8(np.stack(pixels), device)
             for step in way.steps(x, torch.tensor([item.place for item in chunk], device=device)):
                 x = step.x
@@ -244,12 +241,6 @@ def _number(key: str, text: str, fractional: bool, low: float, high: float) -> f
     if not low <= value <= high:
         raise ColdbenchError(f"state '{key}' must lie in {low:g}…{high:g}, not {value:g}")
     return value
-
-
-def _channels(model: Path) -> int:
-    """How many channels the images of a model have."""
-    weights, _ = model_file.load_weights(model)
-    return next((len(weights[key]) for key in HEADS if key in weights), 3)
 
 
 def _start(degradation: Degradation, method: str, severity: int | None, stride: int, batch: int) -> int:

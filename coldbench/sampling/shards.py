@@ -138,7 +138,7 @@ class Sampler:
 def load_sampler(paths: SamplingPaths, sampling: Sampling, device: torch.device) -> Sampler:
     """Load the model, and prepare every set of `sampling`; ColdbenchError if model, data and settings do not fit."""
     info = data.info(paths.prepared)
-    model = model_file.load_model(paths.model, info["channels"], device)
+    model = model_file.load_model(paths.model, device, info["channels"])
     seed = model.experiment.seed
     degradation = degradations.for_experiment(model.experiment, paths.partner)
     inference_batch = sampling.inference_batch or models.INFERENCE_BATCH[device.type]

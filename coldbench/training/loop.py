@@ -225,7 +225,8 @@ def train(
             device_name = provenance(fabric.device)["device"]
             origin = {"world_size": fabric.world_size, "precision": training.precision, "trained_on": device_name}
             write_text(paths.model.with_suffix(".jsonl"), "\n".join(state.log_lines) + "\n")
-            model_file.save_model(paths.model, state.ema, experiment, {**origin, **vars(device_options)})
+            origin |= vars(device_options)
+            model_file.save_model(paths.model, state.ema, experiment, source.images.shape[1], origin)
         fabric.barrier()
 
 

@@ -150,7 +150,7 @@ def test_every_layout_gives_the_averaged_weights(experiment, weights, tmp_path, 
     out = tmp_path / "model.safetensors"
     released.import_model(source, out, experiment)
     assert equal(safetensors.torch.load_file(out), weights)
-    loaded = model_file.load_model(out, 1, CPU)
+    loaded = model_file.load_model(out, CPU, 1)
     assert loaded.experiment == experiment
     assert loaded.provenance == {"imported": "model.pt"}
     assert list(model_file.load_weights(out)[0]) == list(safetensors.torch.load_file(out))
@@ -465,7 +465,7 @@ def test_export_and_import_give_the_same_bits(experiment, tmp_path, name, spec, 
     model, theirs = tmp_path / "model.safetensors", tmp_path / "theirs.pt"
     experiment = experiment.model_copy(update={"degradation": {"name": name, **spec}, "dataset": dataset})
     weights = models.build(experiment.network, channels, 16).state_dict()
-    model_file.save_model(model, weights, experiment, {"world_size": 1})
+    model_file.save_model(model, weights, experiment, 1, {"world_size": 1})
     released.export_model(model, theirs)
     state = torch.load(theirs, weights_only=True)
     assert state.keys() == {"step", "model", "ema"}
@@ -494,7 +494,7 @@ def test_export_and_import_give_the_same_bits(experiment, tmp_path, name, spec, 
 def test_what_is_exported_beside_the_network_follows_the_formula(experiment, weights, tmp_path, name) -> None:
     degradation, entries = OWN[name]
     model, theirs = tmp_path / "model.safetensors", tmp_path / "theirs.pt"
-    model_file.save_model(model, weights, under(experiment, degradation))
+    model_file.save_model(model, weights, under(experiment, degradation), 1)
     released.export_model(model, theirs)
     ema = torch.load(theirs, weights_only=True)["ema"]
     assert {key for key in ema if "denoise_fn" not in key} == set(entries())
@@ -504,7 +504,7 @@ def test_what_is_exported_beside_the_network_follows_the_formula(experiment, wei
 
 def test_plain_export_is_the_model(experiment, weights, tmp_path) -> None:
     model = tmp_path / "model.safetensors"
-    model_file.save_model(model, weights, experiment, {"world_size": 1})
+    model_file.save_model(model, weights, experiment, 1, {"world_size": 1})
     released.export_model(model, tmp_path / "plain.safetensors")
     assert equal(safetensors.torch.load_file(tmp_path / "plain.safetensors"), weights)
     assert (tmp_path / "plain.safetensors").read_bytes() == model.read_bytes()
@@ -526,7 +526,7 @@ def test_a_damaged_experiment_is_not_exported(weights, tmp_path, about) -> None:
 @pytest.mark.parametrize("name", ["model.bin", "model", "model.PT", "model.safetensors.gz"])
 def test_other_suffixes_are_refused(experiment, weights, tmp_path, name) -> None:
     model = tmp_path / "model.safetensors"
-    model_file.save_model(model, weights, experiment)
+    model_file.save_model(model, weights, experiment, 1)
     with pytest.raises(ColdbenchError, match=r"its suffix must be \.safetensors or \.pt$"):
         released.export_model(model, tmp_path / "out" / name)
     assert not (tmp_path / "out").exists()
@@ -543,7 +543,7 @@ def test_only_our_models_are_exported(weights, tmp_path) -> None:
 def test_an_unwritable_place_is_told(experiment, weights, tmp_path) -> None:
     """Where a file stands in the way of the folder."""
     model = tmp_path / "model.safetensors"
-    model_file.save_model(model, weights, experiment)
+    model_file.save_model(model, weights, experiment, 1)
     (tmp_path / "file").write_text("")
     for name in ("file/out.pt", "file/out.safetensors"):
         with pytest.raises(ColdbenchError, match="cannot write"):
@@ -601,7 +601,7 @@ def test_the_command_itself_ends_with_one_line(experiment, tmp_path) -> None:
 def test_an_imported_model_is_sampled_as_any_other(experiment, weights, digits, tmp_path) -> None:
     """It restores as the trained model of the same weights does, and its manifest says where it came from."""
     released.import_model(released_file(tmp_path / "theirs.pt", weights), tmp_path / "imported.safetensors", experiment)
-    model_file.save_model(tmp_path / "trained.safetensors", weights, experiment, {"world_size": 1})
+    model_file.save_model(tmp_path / "trained.safetensors", weights, experiment, 1, {"world_size": 1})
     found = {}
     for name in ("imported", "trained"):
         out = tmp_path / name / "samples.json"
@@ -619,9 +619,9 @@ def test_whether_a_model_was_imported_is_read_off_its_head(experiment, weights, 
     """True for an imported model, false for a trained, absent, foreign or damaged one; the weights are not read."""
     path = tmp_path / "model.safetensors"
     assert not grid.was_imported(path)
-    model_file.save_model(path, weights, experiment, {"world_size": 1})
+    model_file.save_model(path, weights, experiment, 1, {"world_size": 1})
     assert not grid.was_imported(path)
-    model_file.save_model(path, weights, experiment)
+    model_file.save_model(path, weights, experiment, 1)
     assert not grid.was_imported(path)
     released.import_model(released_file(tmp_path / "theirs.pt", weights), path, experiment)
     assert grid.was_imported(path)

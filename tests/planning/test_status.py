@@ -73,7 +73,7 @@ class Site:
         return self.work / f"step-{done:09d}.pt"
 
     def finish(self, **origin: Any) -> None:
-        model_file.save_model(self.model, {"w": torch.zeros(9)}, self.run().experiment, origin)
+        model_file.save_model(self.model, {"w": torch.zeros(9)}, self.run().experiment, 1, origin)
 
     def alive(self, state: str, age: float = 0.0, error: str = "", **facts: Any) -> None:
         known = {"step": 6, "max_steps": 12, "images_per_second": 2.0, "seconds_left": 24.0, **facts}

@@ -248,7 +248,7 @@ def manifest(model, digits, tmp_path) -> Path:
 
 def test_samples_are_those_of_algorithms_1_and_2(manifest, model, digits, experiment):
     """The algorithms written out, for each set."""
-    network = model_file.load_model(model, 1, CPU).network
+    network = model_file.load_model(model, CPU, 1).network
     D = degradations.build(experiment.degradation, 16)
     x0 = from_uint8(np.array(data.load(digits, "test")[:COUNT]), CPU)
     draws = {

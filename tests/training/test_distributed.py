@@ -118,7 +118,7 @@ def test_torchrun_trains_what_one_process_trains(experiment, digits, tmp_path, u
     ended = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=180)
     assert ended.returncode == 0, ended.stderr
     assert_near(tmp_path, undisturbed(experiment, digits))
-    assert model_file.load_model(tmp_path / "model.safetensors", 1, CPU).provenance["world_size"] == 2
+    assert model_file.load_model(tmp_path / "model.safetensors", CPU, 1).provenance["world_size"] == 2
     assert ended.stdout.count("saved 12") == 1, "only the first process writes"
     assert steps(tmp_path) == [12]
 

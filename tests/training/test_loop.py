@@ -59,7 +59,7 @@ def test_two_hundred_steps_restore_better_than_identity(experiment, digits, tmp_
     ema = {"ema_update_every": 1, "ema_decay": 0.9, "ema_start": 150}
     longer = Training(max_steps=200, batch_size=16, grad_accumulation=1, learning_rate=3e-3, **ema)
     train(experiment.model_copy(update={"training": longer}), digits, tmp_path)
-    network = model_file.load_model(tmp_path / "model.safetensors", 1, CPU).network
+    network = model_file.load_model(tmp_path / "model.safetensors", CPU, 1).network
     degradation = degradations.build(experiment.degradation, 16)
     x0 = from_uint8(np.array(data.load(digits, "test")), CPU)
     t = torch.full((len(x0),), degradation.T)
@@ -88,12 +88,12 @@ def test_every_micro_batch_has_its_own_dropout_seed(full, larger, tmp_path, monk
 
 def test_model_file_holds_its_experiment_and_refuses_other_networks(experiment, digits, tmp_path, undisturbed):
     path = Path(shutil.copy(undisturbed(experiment, digits) / "model.safetensors", tmp_path))
-    assert model_file.load_model(path, 1, CPU).experiment == experiment
-    with pytest.raises(ColdbenchError, match="does not fit its network"):
-        model_file.load_model(path, 3, CPU)
+    assert model_file.load_model(path, CPU, 1).experiment == experiment
+    with pytest.raises(ColdbenchError, match="restores images with 1 channels, not 3"):
+        model_file.load_model(path, CPU, 3)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ColdbenchError, match="cannot read model"):
-        model_file.load_model(path, 1, CPU)
+        model_file.load_model(path, CPU, 1)
 
 
 # Stopped and killed
@@ -281,7 +281,7 @@ def test_half_precision_is_near_full_precision(experiment, digits, tmp_path, und
     assert not equal(half, weights(reference))
     assert losses(tmp_path) != losses(reference)
     np.testing.assert_allclose(losses(tmp_path), losses(reference), rtol=0.03)
-    assert model_file.load_model(tmp_path / "model.safetensors", 1, CPU).provenance["precision"] == "bf16"
+    assert model_file.load_model(tmp_path / "model.safetensors", CPU, 1).provenance["precision"] == "bf16"
 
 
 def assert_near(folder: Path, reference: Path) -> None:
@@ -299,7 +299,7 @@ def test_channels_last_changes_results_by_rounding_alone(experiment, digits, tmp
     assert_near(tmp_path, reference)
     assert all(value.is_contiguous() for value in last.values())
     changed, plain = (
-        model_file.load_model(folder / "model.safetensors", 1, CPU).provenance for folder in (tmp_path, reference)
+        model_file.load_model(folder / "model.safetensors", CPU, 1).provenance for folder in (tmp_path, reference)
     )
     assert plain == {**changed, "channels_last": False}
     assert changed.keys() == {"world_size", "precision", "compile", "channels_last", "trained_on"}

@@ -299,7 +299,7 @@ def test_equal_weights_make_equal_files(experiment: Experiment, tmp_path: Path) 
     """The checksum of a model names its shards: a training that is repeated must not throw away what was sampled."""
     weights = {"a": torch.arange(3.0), "b": torch.zeros(2, 2)}
     for number in range(8):
-        save_model(tmp_path / f"{number}.safetensors", weights, experiment)
+        save_model(tmp_path / f"{number}.safetensors", weights, experiment, 1)
     assert len({path.read_bytes() for path in tmp_path.glob("*.safetensors")}) == 1
 
 
