@@ -192,69 +192,42 @@ def test_command_saves_and_ends_with_status_75_after_signal(experiment, digits, 
 
 
 @pytest.mark.parametrize(
-    ("value", "lines", "seconds", "noticed", "saved"),
+    ("spoiled", "value", "bad", "seconds", "noticed", "saved"),
     [
-        ("nan", 200, 60.0, 5, []),
-        ("inf", 2, 60.0, 6, []),
-        ("-inf", 1, 60.0, 12, []),
-        ("nan", 2, -1.0, 5, [3, 4]),
-        ("-inf", 1, -1.0, 5, [3, 4]),
+        ("loss", "nan", (5, 6, 9), 60.0, 6, []),  # the next line of the log
+        ("loss", "inf", (5,), -1.0, 5, [3, 4]),  # the next checkpoint
+        ("loss", "-inf", (7,), 60.0, 8, [4]),  # the next checkpoint of the archive
+        ("loss and signal", "nan", (5,), 60.0, 5, [4]),
+        ("gradient", "nan", (5,), -1.0, 5, [3, 4]),
+        ("gradient", "inf", (12,), -1.0, 12, [10, 11]),
     ],
 )
-def test_first_loss_that_is_not_finite_ends_training(
-    experiment, digits, tmp_path, monkeypatch, after_step, value, lines, seconds, noticed, saved
+def test_first_loss_or_gradient_that_is_not_finite_ends_training(
+    experiment, digits, tmp_path, monkeypatch, after_step, spoiled, value, bad, seconds, noticed, saved
 ):
-    """The error names the first bad step, also if a later log line notices it and other losses are finite again."""
-    monkeypatch.setattr(loop, "LOG_LINES", lines)
+    """The error names the first bad step, also if a later step notices it, and nothing is saved from then on."""
+    monkeypatch.setattr(loop, "LOG_LINES", 2 if len(bad) > 1 else 1)
+    monkeypatch.setattr(checkpoints, "ARCHIVE_EVERY", 4 if seconds > 0 and len(bad) == 1 else 100)
     last = []
 
     def spoil(state, loss, grad_norm):
         last.append(state.step)
-        return (torch.full_like(loss, float(value)), grad_norm) if state.step in (5, 6, 9) else None
+        if state.step not in bad:
+            return None
+        if "signal" in spoiled:
+            signal.raise_signal(signal.SIGTERM)
+        number = torch.full_like(loss, float(value))
+        return (loss, number) if spoiled == "gradient" else (number, grad_norm)
 
     after_step(tuple(range(1, 13)), spoil)
     with pytest.raises(ColdbenchError) as caught:
         train(experiment, digits, tmp_path, checkpoint_every=seconds)
     seed, newest = rng.derive(experiment.seed, "training"), f"step-{saved[-1]:09d}" if saved else "none"
-    assert f"not finite at step 5 (images from 32, seed {seed}); last good" in str(caught.value)
+    assert f"not finite at step {bad[0]} (images from {8 * (bad[0] - 1)}, seed {seed}); last good" in str(caught.value)
     assert newest in str(caught.value)
     assert (heartbeat(tmp_path)["state"], heartbeat(tmp_path)["error"]) == ("failed", str(caught.value))
     assert (last[-1], steps(tmp_path)) == (noticed, saved)
     assert not list(tmp_path.glob("model.*"))
-
-
-@pytest.mark.parametrize(("how", "bad", "saved"), [("signal", 5, []), ("archive", 7, [4]), ("end", 12, [])])
-def test_no_checkpoint_is_saved_after_bad_loss(experiment, digits, tmp_path, monkeypatch, after_step, how, bad, saved):
-    """Neither at a signal, nor for the archive, nor at the end."""
-    monkeypatch.setattr(loop, "LOG_LINES", 1)
-
-    def spoil(state, loss, grad_norm):
-        if how == "signal":
-            signal.raise_signal(signal.SIGTERM)
-        return loss * float("nan"), grad_norm
-
-    after_step((bad,), spoil)
-    if how == "archive":
-        monkeypatch.setattr(checkpoints, "ARCHIVE_EVERY", 4)
-    with pytest.raises(ColdbenchError, match=f"not finite at step {bad} "):
-        train(experiment, digits, tmp_path)
-    assert not list(tmp_path.glob("model.*"))
-    assert steps(tmp_path) == saved
-
-
-@pytest.mark.parametrize("bad", [5, 12])
-def test_weights_that_are_not_finite_are_never_saved(experiment, digits, tmp_path, after_step, bad):
-    """A finite loss with a gradient that overflowed: the weights of the same step are bad."""
-
-    def spoil(state, loss, grad_norm):
-        with torch.no_grad():
-            next(state.network.parameters()).fill_(float("nan"))
-        return loss, grad_norm * float("nan")
-
-    after_step((bad,), spoil)
-    with pytest.raises(ColdbenchError, match=f"not finite at step {bad} "):
-        train(experiment, digits, tmp_path, checkpoint_every=-1.0)
-    assert steps(tmp_path)[-1] == bad - 1
 
 
 # Data that do not fit
@@ -324,11 +297,8 @@ def test_training_may_resume_with_other_device_options(experiment, digits, tmp_p
     assert_near(tmp_path, undisturbed(experiment, digits))
 
 
-def test_heartbeat_runs_from_first_step(experiment, digits, tmp_path, after_step):
+def test_heartbeat_runs_before_first_step(experiment, digits, tmp_path, after_step):
     beats = []
-    after_step((1, 2), lambda *_: beats.append(heartbeat(tmp_path)))
+    after_step((1,), lambda *_: beats.append(heartbeat(tmp_path)))
     train(experiment, digits, tmp_path)
-    assert [(beat["state"], beat["step"], beat["pid"]) for beat in beats] == [
-        ("running", 0, os.getpid()),
-        ("running", 1, os.getpid()),
-    ]
+    assert [(beat["state"], beat["step"], beat["pid"]) for beat in beats] == [("running", 0, os.getpid())]

@@ -35,7 +35,8 @@ from coldbench.training.slurm import HEARTBEAT, LOCK, Heartbeat, run_lock
 
 @pytest.fixture(autouse=True)
 def _outside_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    for key in ("SLURM_JOB_ID", "SLURM_PROCID"):
+        monkeypatch.delenv(key, raising=False)
 
 
 # Time
@@ -69,7 +70,7 @@ def test_signal_takes_precedence_over_time_limit():
 
 @pytest.fixture
 def scontrol(tmp_path, monkeypatch):
-    """A scontrol that records its calls and can be made to fail; this process is job 17."""
+    """A scontrol that records its calls and may fail; this process is job 17."""
     calls = tmp_path / "calls"
 
     class Scontrol:
@@ -93,28 +94,27 @@ def scontrol(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("number", "calls"),
-    [(None, ["scontrol requeue 17"]), (signal.SIGUSR1, ["scontrol requeue 17"]), (signal.SIGTERM, [])],
+    ("number", "variables", "requeues", "waits"),
+    [
+        (None, {}, True, True),
+        (signal.SIGUSR1, {}, True, True),
+        (signal.SIGTERM, {}, False, True),  # Slurm has decided already
+        (None, {"SLURM_PROCID": "1"}, False, True),  # only the first process asks
+        (signal.SIGINT, {}, False, False),
+        (None, {"SLURM_JOB_ID": ""}, False, False),
+    ],
 )
-def test_stopped_job_waits_for_slurm_to_end_it(scontrol, number, calls):
+def test_stopped_job_is_requeued_and_waits_for_slurm_to_end_it(
+    scontrol, monkeypatch, number, variables, requeues, waits
+):
+    for key, value in variables.items():
+        monkeypatch.setenv(key, value)
     start = time.monotonic()
     slurm_jobs.requeue(Interrupted(number), wait=0.3)
-    assert time.monotonic() - start >= 0.3
-    assert scontrol.calls == calls
-    os.kill(os.getpid(), signal.SIGTERM)  # Slurm repeats it after the grace time; the job must not fail of it
-
-
-def test_ctrl_c_and_processes_outside_slurm_do_not_requeue(scontrol, monkeypatch):
-    slurm_jobs.requeue(Interrupted(signal.SIGINT), wait=60)
-    monkeypatch.delenv("SLURM_JOB_ID")
-    slurm_jobs.requeue(Interrupted(None), wait=60)
-    assert scontrol.calls == []
-
-
-def test_only_first_process_requeues(scontrol, monkeypatch):
-    monkeypatch.setenv("SLURM_PROCID", "1")
-    slurm_jobs.requeue(Interrupted(None), wait=0.01)
-    assert scontrol.calls == []
+    assert (time.monotonic() - start >= 0.3) == waits
+    assert scontrol.calls == ["scontrol requeue 17"] * requeues
+    if waits:
+        os.kill(os.getpid(), signal.SIGTERM)  # Slurm repeats it after the grace time; the job must not fail of it
 
 
 def test_refused_requeue_ends_job_at_once(scontrol, caplog, monkeypatch):
