@@ -50,38 +50,40 @@ def prepare(
 def restore(
     model: Path,
     source: Annotated[Path, typer.Argument(help="an image, or a folder of images")],
-    out: Annotated[Path, typer.Option(help="folder to write the restored images into")],
-    method: Annotated[str, typer.Option(help="how to sample")] = "tacos",
-    severity: Annotated[int | None, typer.Option(help="where the images stand [default: the model's T]")] = None,
-    stride: Annotated[int, typer.Option(min=1, help="severities taken at a time")] = 1,
-    state: Annotated[list[str] | None, typer.Option(help="what is known, as NAME=NUMBERS: centre=10,12")] = None,
+    out: Annotated[Path, typer.Option(help="folder for the restored images")],
+    method: Annotated[str, typer.Option(help="sampling method")] = "tacos",
+    severity: Annotated[int | None, typer.Option(help="severity of the images [default: the model's T]")] = None,
+    stride: Annotated[int, typer.Option(min=1, help="severities per step")] = 1,
+    known: Annotated[
+        list[str] | None,
+        typer.Option(help="what is known of the degradation, as NAME=NUMBERS: centre=10,12 is row 10, column 12"),
+    ] = None,
     resize: Annotated[bool, typer.Option("--resize", help="bring images of any size to the model's")] = False,
     released_shift: Annotated[
         bool, typer.Option("--released-shift", help="the released snow and colour sampler")
     ] = False,
     partner: Partner = None,
-    seed: Annotated[int, typer.Option(min=0, help="of what is not known")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="images in memory at once, in whole tiles")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="seed of what is not known")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="images in memory at once; changes no result")] = 64,
     device: Device = "auto",
     threads: Threads = None,
     log: Log = None,
 ) -> None:
-    """Restore your own degraded images with MODEL; a stopped run goes on, and nothing foreign is overwritten.
+    """Restore your own degraded images with MODEL; a stopped run continues, and no other file is overwritten.
 
     An output of other settings or of another image is made again, and so is one that was changed: move what you edit.
     """
     target = setup(log, "restore", device, threads)
-    from coldbench.sampling import restore as restoring
+    from coldbench.sampling import restore as restoration
 
-    told = {}
-    for text in state or []:
-        name, equals, numbers = text.partition("=")
+    numbers = {}
+    for text in known or []:
+        name, equals, values = text.partition("=")
         if not equals:
-            raise ColdbenchError(f"state must be NAME=NUMBERS, such as centre=10,12, not '{text}'")
-        told[name] = numbers
-    restoring.restore(
-        model, source, out, target, method, severity, stride, told, seed, batch, partner, resize, released_shift
-    )
+            raise ColdbenchError(f"--known '{text}' is not NAME=NUMBERS, such as centre=10,12")
+        numbers[name] = values
+    settings = restoration.RestoreSettings(method, severity, stride, numbers, seed, batch_size, resize, released_shift)
+    restoration.restore(model, source, out, settings, target, partner)
 
 
 def calibrate(

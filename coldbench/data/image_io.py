@@ -1,4 +1,4 @@
-"""Image files: which ones a folder holds and in what order, their pixels at a size, and images as PNG files.
+"""Image files: which ones a folder holds and in what order, and their pixels at a size.
 
 The order is part of a data set, because splits and seeds count images by their place in it. Files are sorted part by
 part of their path below the folder, with runs of digits compared as numbers: 9.jpg, 10.jpg, 011.jpg, cat/1.jpg,
@@ -19,11 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.images import to_uint8, to_unit_interval
 
 if TYPE_CHECKING:  # the registry of data sets imports this module and must load without torch and Pillow
     from PIL import Image
-    from torch import Tensor
 
 SUFFIXES = (".jpg", ".jpeg", ".png")  # upper or lower case; the suffixes that the released code reads
 FORMATS = ("JPEG", "PNG")  # by content: Pillow would hand a disguised PostScript file to an interpreter
@@ -105,23 +103,6 @@ def resize_center_crop(image: Image.Image, size: int) -> NDArray[np.uint8]:
     top, left = round((height - size) / 2), round((width - size) / 2)
     crop = pixels[top : top + size, left : left + size].reshape(size, size, -1)
     return np.ascontiguousarray(crop.transpose(2, 0, 1))
-
-
-def encode(x: Tensor, culprit: str) -> list[bytes]:
-    """Images (N, C, H, W) in [-1, 1] as 8-bit PNG files; values outside are clamped.
-
-    ColdbenchError that begins with `culprit` if a value is not finite.
-    """
-    from PIL import Image
-
-    if not bool(x.isfinite().all()):
-        raise ColdbenchError(f"{culprit} into values that are no numbers")
-    files = []
-    for pixels in to_uint8(to_unit_interval(x)).cpu().numpy():
-        stream = io.BytesIO()
-        Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(stream, "PNG")
-        files.append(stream.getvalue())
-    return files
 
 
 def _read(path: Path) -> bytes:

@@ -81,17 +81,12 @@ def test_damaged_image_is_named_in_words_that_do_not_vary(tmp_path: Path, conten
     assert "0x" not in str(caught.value)
 
 
-def test_every_level_survives_a_png_file() -> None:
-    """Each level v of a file is v / 255 · 2 − 1 in the networks, and v again in the file that is written."""
+def test_every_level_survives_the_unit_interval() -> None:
     pixels = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
     unit = torch.from_numpy(pixels).float() / 255
     assert torch.equal(to_uint8(unit), torch.from_numpy(pixels))
-    (content,) = image_io.encode(unit * 2 - 1, "x")
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content))), pixels[0, 0])
 
 
-def test_values_are_clamped_rounded_half_to_even_and_refused_if_not_finite() -> None:
+def test_values_are_clamped_and_rounded_half_to_even() -> None:
     levels = torch.tensor([-3.0, 0.5, 1.5, 254.5, 300.0])
     assert to_uint8(levels / 255).tolist() == [0, 0, 2, 254, 255]
-    with pytest.raises(ColdbenchError, match=r"^x "):
-        image_io.encode(torch.full((1, 1, 8, 8), torch.nan), "x")

@@ -1,0 +1,150 @@
+"""The files of `coldbench restore`: which image becomes which PNG file, and what a PNG file says of itself.
+
+Text chunks in a PNG file state what it was made from. So a file that is missing, outdated or damaged is known from
+itself, and one without that text is never overwritten, because restore did not write it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from coldbench.core.errors import ColdbenchError
+from coldbench.core.files import atomic, write_json
+from coldbench.core.images import to_uint8, to_unit_interval
+from coldbench.core.validation import fingerprint
+from coldbench.data.image_io import SUFFIXES, list_images
+
+RESULT = "restored.json"
+PREFIX = "coldbench-"
+"""How the keywords of the text chunks begin."""
+KEYWORDS = {"settings", "source", "pixels"}
+"""The keywords that every file has."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image: its index among those of the source, its file, and its output's path below the output folder."""
+
+    index: int
+    path: Path
+    output: str
+
+
+def list_items(source: Path, out: Path) -> list[Item]:
+    """The images to restore, in their order: the file `source`, or those in that folder and below it.
+
+    ColdbenchError if there are none, or if an output would replace another one, its folder, or an image of the source.
+    """
+    if not source.exists():
+        raise ColdbenchError(f"{source} does not exist: give an image or a folder of images")
+    if out.exists() and not out.is_dir():
+        raise ColdbenchError(f"{out} is not a folder")
+    paths, top = [source], source.parent
+    if source.is_dir():
+        if out.resolve().is_relative_to(source.resolve()):
+            raise ColdbenchError(f"{out} lies in {source}, the folder of the images: give a folder outside it")
+        paths, top = list_images(source), source
+    if not paths:
+        raise ColdbenchError(f"{source} holds no images ({', '.join(SUFFIXES)})")
+    by_output: dict[str, Path] = {}
+    for path in paths:
+        output = str(path.relative_to(top).with_suffix(".png"))
+        if output in by_output:
+            raise ColdbenchError(f"{by_output[output]} and {path} would both become {out / output}: rename one of them")
+        by_output[output] = path
+    sources = {path.resolve() for path in paths}
+    for output, path in by_output.items():
+        if (out / output).resolve() in sources:
+            raise ColdbenchError(f"{out / output} is an image of the source: give another folder")
+        for folder in map(str, Path(output).parents):
+            if folder in by_output:
+                other = by_output[folder]
+                raise ColdbenchError(f"{other} would become {out / folder}, the folder of {path}'s: rename one of them")
+    return [Item(index, path, output) for index, (output, path) in enumerate(by_output.items())]
+
+
+def refuse_foreign(out: Path, items: Sequence[Item]) -> None:
+    """Raise ColdbenchError if something that restore did not write is in the way of the results in `out`."""
+    advice = "move it or give another folder"
+    written = {out / RESULT: _is_result(out / RESULT)}
+    written |= {out / item.output: _text(out / item.output).keys() >= KEYWORDS for item in items}
+    for path, by_restore in written.items():
+        if os.path.lexists(path) and not by_restore:
+            raise ColdbenchError(f"{path} exists and was not written by restore: {advice}")
+        for folder in path.relative_to(out).parents:
+            if os.path.lexists(out / folder) and not (out / folder).is_dir():
+                raise ColdbenchError(f"{out / folder} is no folder, but {path} needs one: {advice}")
+
+
+def to_pixels(x: Tensor, culprit: str) -> npt.NDArray[np.uint8]:
+    """Images (N, C, H, W) in [-1, 1] as 8-bit pixels, clamped and rounded to nearest.
+
+    ColdbenchError that begins with `culprit` if a value is not finite.
+    """
+    if not bool(x.isfinite().all()):
+        raise ColdbenchError(f"{culprit} into NaN or infinity")
+    pixels: npt.NDArray[np.uint8] = to_uint8(to_unit_interval(x)).cpu().numpy()
+    return pixels
+
+
+def write_png(path: Path, pixels: npt.NDArray[np.uint8], text: Mapping[str, str]) -> None:
+    """Write pixels (C, H, W) of one or three channels as PNG with `text` and a hash of the pixels, atomically."""
+    image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+    chunks = PngInfo()
+    for keyword, value in {**text, "pixels": _pixel_hash(image)}.items():
+        chunks.add_text(PREFIX + keyword, value)
+    with atomic(path) as temporary:
+        image.save(temporary, "PNG", pnginfo=chunks)
+
+
+def is_up_to_date(path: Path, text: Mapping[str, str]) -> bool:
+    """Whether the PNG file exists, says `text` of itself, and has the pixels that were written."""
+    stated = _text(path)
+    if any(stated.get(keyword) != value for keyword, value in text.items()):
+        return False
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return _pixel_hash(image) == stated.get("pixels")
+    except Exception:  # a damaged file makes Pillow's parsers raise nearly anything
+        return False
+
+
+def write_result(out: Path, content: Mapping[str, Any]) -> None:
+    """Write `content` and its fingerprint to the result file in `out`, atomically."""
+    write_json(out / RESULT, {**content, "fingerprint": fingerprint(content)})
+
+
+def _is_result(path: Path) -> bool:
+    """Whether `write_result` wrote the file and nothing has changed its content."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return bool(content.pop("fingerprint") == fingerprint(content))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
+
+
+def _text(path: Path) -> dict[str, str]:
+    """The text of a PNG file by keyword without PREFIX; nothing if the file is missing or no PNG."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            text = {key: value for key, value in image.info.items() if isinstance(key, str) and key.startswith(PREFIX)}
+    except Exception:  # a damaged file makes Pillow's parsers raise nearly anything
+        return {}
+    return {key.removeprefix(PREFIX): str(value) for key, value in text.items()}
+
+
+def _pixel_hash(image: Image.Image) -> str:
+    """Hexadecimal SHA-256 of mode, size and pixels."""
+    return hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes()).hexdigest()
