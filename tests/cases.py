@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from coldbench import models
-from coldbench.core.config import Cell, RunMetadata, Sampling
+from coldbench.core.config import RunMetadata, Sampling, TableCell
 from coldbench.core.experiment import Experiment
 from coldbench.models import model_file
 from coldbench.report import sprites
@@ -63,7 +63,7 @@ PLAIN: dict[str, Any] = {
     "images": 20, "methods": ["direct", "naive", "tacos"],
 }  # fmt: skip
 ABOUT = RunMetadata(
-    name="tiny", protocol="test", budget="smoke", run="tiny-test-s3", title="Tiny", cell=Cell(table=2, row=""),
+    name="tiny", protocol="test", budget="smoke", run="tiny-test-s3", title="Tiny", cell=TableCell(table=2, row=""),
     default=True, rationale="a test",
 )  # fmt: skip
 
@@ -128,7 +128,7 @@ def pictures(folder: Path, name: str, T: int = 6, channels: int = 1, sets: Any =
     sets = sets or {"test": PLAIN}
     about = RunMetadata(
         **{"name": name, "protocol": "a", "budget": "smoke", "run": f"{name}-a", "title": f"Title {name}",
-           "cell": Cell(table=1, row="MNIST"), "default": True, "rationale": "a test", **changes}
+           "cell": TableCell(table=1, row="MNIST"), "default": True, "rationale": "a test", **changes}
     )  # fmt: skip
     random = np.random.default_rng(7)
     severities = tuple(map(str, range(T, -1, -1)))

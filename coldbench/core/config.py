@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from coldbench.core.errors import ColdbenchError, unknown
 from coldbench.core.experiment import Experiment
-from coldbench.core.validation import Count, Flag, Name, Natural, Plain, Strict, checked, merged
+from coldbench.core.validation import Name, Strict, checked, merged
 
 Method = Literal["direct", "naive", "tacos", "estimated", "resampled", "naive_resampled", "ddpm"]
 Fid = Literal["paper-float", "legacy_pytorch", "legacy_tensorflow", "clean"]
@@ -25,47 +25,46 @@ Folder = Annotated[
 ]
 
 
-def _listed(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str | int) else value
 
 
-Names = Annotated[list[str], BeforeValidator(_listed)]
+Names = Annotated[list[str], BeforeValidator(_as_list)]
 """One name stands for a list of one: `--config experiments=E01`."""
 
 
 class Start(Strict):
-    """Where a generation starts (paper, section 5): x_T drawn without an image to restore.
-
-    kind: the channel means or the smallest image of super-resolution (`grid`), drawn from a Gaussian mixture of
-    `components` fitted to the training images; a solid `colour`; an image of the `partner` data set; or `noise`.
-    `noise_level` is the standard deviation, in [-1, 1] units, of normal noise added once (section 5.2: it breaks the
-    symmetry of a blurred image).
-    """
+    """Where a generation starts (paper, section 5): x_T drawn without an image to restore."""
 
     kind: Literal["means", "grid", "colour", "partner", "noise"]
-    components: Count = 1
-    noise_level: Annotated[float, Field(ge=0), Plain] = 0.0
+    """Channel means or the smallest image of super-resolution (grid), drawn from a Gaussian mixture fitted to the
+    training images; a solid colour; an image of the partner data set; or noise."""
+    components: PositiveInt = 1
+    """Gaussians of the mixture; means and grid only."""
+    noise_level: Annotated[float, Field(ge=0)] = 0.0
+    """Standard deviation, in [-1, 1] units, of normal noise added once; it breaks the symmetry of a blurred image."""
 
 
 class SampleSet(Strict):
-    """One way of using a model: what is sampled, by which methods, and what the sampler is told.
-
-    Without a `start`, test images are degraded to `severity` (null: T) and restored; `assumed` is the severity that the
-    sampler takes them for (null: the true one), and `known: redrawn` hands it another draw of what is random (mask
-    centre, snow) than the images were degraded with. `every` takes that many severities at a time; `released_shift`
-    takes every D one severity too low, as the released code does for snow and colour (D11).
-    """
+    """One way of sampling a model: what is restored or generated, by which methods, and what the sampler knows of D."""
 
     methods: Annotated[list[Method], Field(min_length=1)] | None = None
+    """Samplers; null: those of the experiment."""
     start: Start | None = None
-    severity: Count | None = None
-    assumed_severity: Count | None = None
+    """Where a generation starts; null: test images are degraded and restored."""
+    severity: PositiveInt | None = None
+    """Severity of the degraded test images; null: T."""
+    assumed_severity: PositiveInt | None = None
+    """Severity that the sampler starts from; null: the true one."""
     known: Literal["drawn", "redrawn"] = "drawn"
-    stride: Count = 1
-    released_shift: Flag = False
+    """What the sampler knows of the random part of D (mask centre, snow): that of the images, or another draw."""
+    stride: PositiveInt = 1
+    """Severities per sampling step."""
+    released_shift: bool = False
+    """Whether every D is evaluated one severity too low, as by the released code for snow and colour (D11)."""
 
     @model_validator(mode="after")
-    def _sensible(self) -> SampleSet:
+    def _settings_fit_together(self) -> SampleSet:
         if self.start and (self.severity or self.assumed_severity or self.known != "drawn"):
             raise ValueError("a generation has no image to degrade: leave out severity, assumed_severity and known")
         if self.methods and len(set(self.methods)) < len(self.methods):
@@ -74,67 +73,82 @@ class SampleSet(Strict):
 
 
 class Sampling(Strict):
-    """How a model is sampled: each of `sets` by its own methods, or by `methods`.
-
-    The first `images` of the test set (null: all), or so many generated ones. The network always sees `tile` images at
-    once (null: 16 on a CPU, 64 on a GPU), so `batch`, `shard` and the number of jobs change no bit of the result.
-    `frames` bounds the severities of a kept trajectory (null: all); `signed_metrics` scores SSIM and RMSE in [-1, 1] as
-    well, as some other implementations do.
-    """
+    """How a model is sampled. `batch_size`, `shard_size` and `jobs` change no bit of the samples."""
 
     methods: Annotated[list[Method], Field(min_length=1)] = ["direct", "naive", "tacos"]
+    """Samplers of every set without methods."""
     sets: Annotated[dict[Name, SampleSet], Field(min_length=1)] = {"test": SampleSet()}
-    images: Count | None = None
-    batch_size: Count = 250
-    shard_size: Count = 1000
-    jobs: Count = 1
-    inference_batch: Count | None = None
+    """Sets of samples by name."""
+    images: PositiveInt | None = None
+    """Images to generate, or the first test images to restore; null: the whole test set."""
+    batch_size: PositiveInt = 250
+    """Images in memory at once."""
+    shard_size: PositiveInt = 1000
+    """Images per file of results."""
+    jobs: PositiveInt = 1
+    """Jobs that share the images of a run."""
+    inference_batch: PositiveInt | None = None
+    """Images per call of the network; null: 16 on a CPU, 64 on a GPU."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    compile: Flag = False
-    max_frames: Count | None = 24
-    signed_metrics: Flag = False
+    """Number format of the network's arithmetic."""
+    compile: bool = False
+    """Whether the network is compiled by torch.compile."""
+    max_frames: PositiveInt | None = 24
+    """Severities stored of a trajectory at most; null: all."""
+    signed_metrics: bool = False
+    """Whether SSIM and RMSE are also computed in [-1, 1], as by some other implementations."""
 
     @model_validator(mode="after")
-    def _each_method_once(self) -> Sampling:
+    def _settings_fit_together(self) -> Sampling:
         if len(set(self.methods)) < len(self.methods):
             raise ValueError(f"sampling.methods names a method twice: {', '.join(self.methods)}")
-        if self.images is None and any(part.start for part in self.sets.values()):
+        if self.images is None and any(each.start for each in self.sets.values()):
             raise ValueError("sampling.images must say how many images to generate")
         return self
 
     def methods_of(self, name: str) -> list[Method]:
-        """The methods of one of `sets`."""
+        """The methods of set `name`."""
         return self.sets[name].methods or self.methods
 
     @property
     def restores(self) -> bool:
         """Whether any of the sets restores test images."""
-        return any(part.start is None for part in self.sets.values())
+        return any(each.start is None for each in self.sets.values())
 
 
-class Cell(Strict):
-    """Where the paper prints this experiment's numbers; row '' has no counterpart there, table '' is in no table."""
+class TableCell(Strict):
+    """Where the paper prints an experiment's numbers."""
 
     table: Annotated[Literal["", "1", "2", "3", "4", "5", "5.3", "6", "A.7"], BeforeValidator(str)] = ""
+    """Table, or the section of unnumbered tables; '': in no table."""
     row: str = ""
+    """Row of the table; '': in no row of the paper."""
 
 
 class RunMetadata(Strict):
-    """How an experiment is named and shown: words that change no weight and retrain nothing."""
+    """How an experiment is named and shown; it changes no weight and retrains nothing."""
 
     name: str
+    """Experiment, such as E01."""
     protocol: str
+    """Interpretation of the paper, such as fitted."""
     budget: str
+    """Budget, such as laptop."""
     run: str
+    """Name of the run's folder, such as E01-fitted."""
     title: str
-    cell: Cell
-    default: bool  # whether its protocol is the one selected for its experiment
-    rationale: str  # what this protocol is and why
+    """Title in the report."""
+    cell: TableCell
+    """Where the paper prints its numbers."""
+    default: bool
+    """Whether its protocol is the selected one of its experiment."""
+    rationale: str
+    """What this protocol is, and why."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """An experiment with everything that the later stages need to know; `model` is the run whose model it samples."""
+    """An experiment with everything that the later stages need; `model` names the run whose model it samples."""
 
     experiment: Experiment
     metadata: RunMetadata
@@ -143,121 +157,165 @@ class Run:
 
     @property
     def trains(self) -> bool:
-        """Whether it has a model of its own."""
+        """Whether the run trains the model that it samples."""
         return self.model == self.experiment.run
 
 
 class Entry(Strict):
-    """One experiment of the grid as the configuration states it; with `model`, it samples another one's model."""
+    """One experiment of the grid as the configuration states it."""
 
     title: str
-    cell: Cell = Cell()
+    """Title in the report."""
+    cell: TableCell = TableCell()
+    """Where the paper prints its numbers."""
     model: str | None = None
+    """Experiment whose model is sampled; such an entry states title, cell and sampling only. null: its own."""
     dataset: str
-    size: Count = 32
+    """Data set, as the registry names it."""
+    size: PositiveInt = 32
+    """Side of the images in pixels."""
     protocol: str
+    """Protocol that is selected by default."""
     protocols: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
+    """By protocol: its rationale, and what it changes of degradation, preprocessing, network, training, sampling."""
     degradation: dict[str, Any]
+    """Name and parameters of D."""
     preprocessing: dict[str, Any] = {}
+    """Changes of the defaults of Preprocessing."""
     network: dict[str, Any] = {}
+    """Changes of the defaults of Network."""
     training: dict[str, Any] = {}
+    """Changes of the defaults of Training."""
     sampling: dict[str, Any] = {}
+    """Changes of the defaults of Sampling."""
 
 
-OWN = ("title", "cell", "sampling")
-"""What an experiment that samples another one's model states itself."""
+OWN_KEYS = ("title", "cell", "sampling")
+"""What an entry with `model` states itself."""
 
 
 def _with_models(grid: Any) -> Any:
-    """Complete every entry that names a `model` with what decides that model."""
+    """Copy into every entry with `model` the keys that decide the model."""
     if not isinstance(grid, Mapping):
         return grid
-    whole = dict(grid)
+    completed = dict(grid)
     for name, entry in grid.items():
         if not isinstance(entry, Mapping) or entry.get("model") is None:
             continue
         base = grid.get(entry["model"])
         if entry["model"] in grid and not isinstance(base, Mapping):
-            continue  # the schema tells
+            continue  # the schema refuses the base
         if not isinstance(base, Mapping) or base.get("model") is not None:
-            having = [other for other, there in grid.items() if isinstance(there, Mapping) and not there.get("model")]
-            raise unknown(f"model of {name}", str(entry["model"]), having)
-        if stray := entry.keys() - {"model", *OWN}:
+            owners = [key for key, value in grid.items() if isinstance(value, Mapping) and not value.get("model")]
+            raise unknown(f"model of {name}", str(entry["model"]), owners)
+        if stray := entry.keys() - {"model", *OWN_KEYS}:
             raise ColdbenchError(
                 f"grid.{name}.{min(stray)}: an experiment that samples the model of {entry['model']} states only "
-                f"{', '.join(OWN)}"
+                f"{', '.join(OWN_KEYS)}"
             )
-        whole[name] = {**{key: value for key, value in base.items() if key not in OWN}, **entry}
-    return whole
+        completed[name] = {**{key: value for key, value in base.items() if key not in OWN_KEYS}, **entry}
+    return completed
 
 
 class Budget(Strict):
-    """What a budget changes in every experiment; it wins over the experiment's own value."""
+    """What a budget changes in every experiment; it takes precedence over experiment and protocol."""
 
     network: dict[str, Any] = {}
+    """Changes of Network."""
     training: dict[str, Any] = {}
+    """Changes of Training."""
     sampling: dict[str, Any] = {}
+    """Changes of Sampling."""
 
 
 class Config(Strict):
     """The whole configuration: `workflow/config/paper.yaml` with its overlays."""
 
     budget: str
+    """Budget of the runs, one of `budgets`; part of every result's path."""
     protocol: str = "default"
+    """Protocol for every experiment that has it; default: each experiment's own."""
     data: str = "data"
+    """Folder of the source data sets."""
     results: Folder = "results"
+    """Folder of models, samples and scores."""
     reports: Folder = "reports"
+    """Folder of tables and pages."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    compile: Flag = False
-    channels_last: Flag = False
-    checkpoint_every: Annotated[float, Field(ge=0), Plain] = 60.0
+    """Where networks run; auto: a GPU if torch finds one."""
+    compile: bool = False
+    """Whether networks are compiled by torch.compile in training."""
+    channels_last: bool = False
+    """Whether training uses the channels-last memory format."""
+    checkpoint_every: Annotated[float, Field(ge=0)] = 60.0
+    """Seconds between checkpoints of a training."""
     imports: dict[Name, str] = {}
-    fid: Annotated[list[Fid], BeforeValidator(_listed)] = []
+    """By run: the path of a checkpoint of the released code, used as its model."""
+    fid: Annotated[list[Fid], BeforeValidator(_as_list)] = []
+    """FID protocols to compute."""
     inception: str = ""
+    """Folder of Inception's weights; '': they are downloaded."""
     container: str = ""
-    seeds: Annotated[list[Natural], Field(min_length=1), BeforeValidator(_listed)] = [0]
+    """Image for --sdm apptainer."""
+    seeds: Annotated[list[NonNegativeInt], Field(min_length=1), BeforeValidator(_as_list)] = [0]
+    """One model is trained for each seed."""
     datasets: Names = []
+    """Data sets to run; []: all."""
     experiments: Names = []
+    """Experiments to run; []: all."""
     missing_data: Literal["refuse", "skip"] = "refuse"
+    """What happens to experiments whose data are missing and cannot be downloaded."""
     reuse_budgets: Names = []
+    """Budgets whose finished results are shown instead of new ones, in order of preference."""
     substitute: dict[str, str] = {}
-    threads: dict[Literal["prepare", "train", "sample", "evaluate", "report"], Count] = {}
-    max_cpu_hours: Annotated[float, Field(gt=0), Plain] = 24.0
+    """By data set: the data set that replaces it everywhere."""
+    threads: dict[Literal["prepare", "train", "sample", "evaluate", "report"], PositiveInt] = {}
+    """CPU threads of each kind of job."""
+    max_cpu_hours: PositiveFloat = 24.0
+    """Hours of training on a CPU above which a run is refused."""
     budgets: Annotated[dict[Name, Budget], Field(min_length=1)]
+    """Budgets by name."""
     grid: Annotated[dict[Name, Entry], BeforeValidator(_with_models), Field(min_length=1)]
+    """Experiments by name."""
 
 
 def resolve(config: Config, name: str, protocol: str, budget: str, seed: int | None = None) -> Run:
-    """Experiment `name` of the grid under one protocol and one budget, with every value in place."""
+    """Experiment `name` of the grid under one protocol, budget and seed (None: the first), with every value in place.
+
+    The protocol changes the entry, and the budget changes both. ColdbenchError naming the place of a mistake.
+    """
     entry = config.grid[name]
-    reading = dict(entry.protocols[protocol])
-    because = reading.pop("rationale", "")
-    below = {part: getattr(entry, part) for part in ("degradation", "preprocessing", "network", "training", "sampling")}
+    changes = dict(entry.protocols[protocol])
+    rationale = changes.pop("rationale", "")
+    base = {part: getattr(entry, part) for part in ("degradation", "preprocessing", "network", "training", "sampling")}
     where = f"grid.{name}, protocol {protocol}, budget {budget}"
-    if stray := reading.keys() - below.keys():
-        raise unknown(f"key in {where}", min(stray), ["rationale", *below])
-    layers = merged(below, reading, config.budgets[budget].model_dump())
+    if stray := changes.keys() - base.keys():
+        raise unknown(f"key in {where}", min(stray), ["rationale", *base])
+    layers = merged(base, changes, config.budgets[budget].model_dump())
     sampling = layers.pop("sampling")
-    dataset = config.substitute.get(entry.dataset, entry.dataset)
     if "partner" in layers["degradation"]:
         partner = layers["degradation"]["partner"]
         layers["degradation"]["partner"] = config.substitute.get(partner, partner)
     names = {"name": name, "protocol": protocol, "budget": budget}
-    seed = config.seeds[0] if seed is None else seed
-    experiment = checked(Experiment, {**names, **layers, "dataset": dataset, "size": entry.size, "seed": seed}, where)
-    about = {
+    facts = {
+        "dataset": config.substitute.get(entry.dataset, entry.dataset),
+        "size": entry.size,
+        "seed": config.seeds[0] if seed is None else seed,
+    }
+    experiment = checked(Experiment, {**names, **layers, **facts}, where)
+    metadata = {
         **names,
         "run": experiment.run,
         "title": entry.title,
         "cell": entry.cell.model_dump(),
         "default": protocol == chosen_protocol(config, name),
-        "rationale": because,
+        "rationale": rationale,
     }
     model = experiment.run if entry.model is None else experiment.model_copy(update={"name": entry.model}).run
-    return Run(experiment, checked(RunMetadata, about, where), checked(Sampling, sampling, where, "sampling"), model)
+    return Run(experiment, checked(RunMetadata, metadata, where), checked(Sampling, sampling, where, "sampling"), model)
 
 
 def chosen_protocol(config: Config, name: str) -> str:
-    """The protocol that experiment `name` is trained under: the configuration's if it has it, else its own default."""
+    """The selected protocol of experiment `name`: the configuration's if the experiment has it, else its own."""
     entry = config.grid[name]
     return config.protocol if config.protocol in entry.protocols else entry.protocol

@@ -1,93 +1,121 @@
 """What one trained model is: data set × degradation × network × training, under a protocol and a budget.
 
-The classes here are both the schema of the configuration and the values that the rest of the package works with. They
-know no torch and no paths. A mistake ends in one line that names the key and the nearest valid one.
+The classes are both the schema of the configuration and the values that the package works with. They know no torch and
+no paths. A mistake ends in one line that names the key and the nearest valid one.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
-from coldbench.core.validation import Count, Flag, Natural, Plain, Share, Strict, fingerprint
+from coldbench.core.validation import Strict, fingerprint, parse_text
 
 HASH_VERSION = 1
 """Part of every fingerprint. Raise it when a change of code makes a trained model a different one."""
 
 
 class Network(Strict):
-    """The restoration network R; its size is the paper's unless a budget makes it smaller.
-
-    `dropout` and `attention` (the side at which it attends) are those of unet_ddpm, `residual` is unet_convnext's.
-    """
+    """The restoration network R; the defaults are the paper's size."""
 
     name: str = "unet_convnext"
-    dim: Annotated[int, Field(ge=8, multiple_of=2), Plain] = 64
-    dim_mults: Annotated[list[Count], Field(min_length=2)] = [1, 2, 4, 8]
-    dropout: Annotated[float, Field(ge=0, lt=1), Plain] = 0.0
-    attention: Count = 16
-    time: Flag = True
-    residual: Flag = False
+    """Architecture: unet_convnext or unet_ddpm."""
+    dim: Annotated[int, Field(ge=8, multiple_of=2)] = 64
+    """Channels at full resolution."""
+    dim_mults: Annotated[list[PositiveInt], Field(min_length=2)] = [1, 2, 4, 8]
+    """Channels of each resolution as multiples of `dim`; each resolution halves the side of the one before."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability of dropout; unet_ddpm only."""
+    attention: PositiveInt = 16
+    """Side in pixels of the feature maps with self-attention; unet_ddpm only."""
+    time: bool = True
+    """Whether the network is given the severity t."""
+    residual: bool = False
+    """Whether the network adds its input x_t to its output; unet_convnext only."""
 
 
 class Preprocessing(Strict):
-    """From the data set to the network (protocol 1.3): what is done beyond an 8-bit resize to the experiment's size.
+    """What happens between the prepared images and the network, beyond the 8-bit resize (protocol, section 1.3).
 
-    In training a random window is cut from the images, enlarged to `resize` pixels or with a black border of `pad`, and
-    with `flip` mirrored half of the time; in testing the middle of the (enlarged) images is taken.
+    In training a random window of the experiment's size is cut from each image; in testing the centre is.
     """
 
-    resize: Count | None = None
-    pad: Natural = 0
-    flip: Flag = False
+    resize: PositiveInt | None = None
+    """Side in pixels at which the data set is prepared before the crop; null: the experiment's size."""
+    pad: NonNegativeInt = 0
+    """Width in pixels of a black border, added before the random crop."""
+    flip: bool = False
+    """Whether half of the training images are mirrored."""
 
 
 class Training(Strict):
-    """The training loop of appendix A: L1 loss, Adam, exponential moving average of the weights."""
+    """The training loop (paper, appendix A): Adam on L1 loss, with an exponential moving average of the weights."""
 
-    max_steps: Count = 700_000
-    batch_size: Count = 64  # images per update: the paper's 32 × 2
-    grad_accumulation: Count = 2
+    max_steps: PositiveInt = 700_000
+    """Optimizer updates."""
+    batch_size: PositiveInt = 64
+    """Images per update, over all GPUs and accumulation steps; the paper's 32 × 2."""
+    grad_accumulation: PositiveInt = 2
+    """Forward and backward passes per update."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    learning_rate: Annotated[float, Field(gt=0, lt=1), Plain] = 2e-5
+    """Number format of the network's arithmetic."""
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-5
+    """Learning rate of Adam, constant."""
     loss: Literal["l1", "l2"] = "l1"
-    ema_decay: Share = 0.995
-    ema_update_every: Count = 10
-    ema_start: Natural = 2000  # before this update the average is a copy of the weights
+    """Mean absolute or mean squared difference to x0."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
+    """Decay of the moving average per average update."""
+    ema_update_every: PositiveInt = 10
+    """Updates between two updates of the average."""
+    ema_start: NonNegativeInt = 2000
+    """First update that is averaged; before, the average is a copy of the weights."""
 
     @model_validator(mode="after")
-    def _batch_divides(self) -> Training:
+    def _settings_fit_together(self) -> Training:
         if self.batch_size % self.grad_accumulation:
-            raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulation {self.grad_accumulation}")
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of grad_accumulation {self.grad_accumulation}"
+            )
         if self.ema_update_every > self.max_steps:
             raise ValueError(
-                f"ema_update_every {self.ema_update_every} is more than updates {self.max_steps}: no average is taken"
+                f"ema_update_every {self.ema_update_every} is more than max_steps {self.max_steps}: the weights would "
+                "never be averaged"
             )
         return self
 
     @property
     def micro_batch(self) -> int:
-        """Images in one forward pass."""
+        """Images in one forward pass, over all GPUs."""
         return self.batch_size // self.grad_accumulation
 
 
 class Experiment(Strict):
-    """One model under one protocol and budget, completely resolved: what decides its weights, and its names."""
+    """One model under one protocol and budget, with every value in place: what decides its weights, and its names."""
 
     name: str
+    """Name in the grid, such as E01."""
     protocol: str
+    """Interpretation of the paper, such as fitted."""
     budget: str
+    """Budget, such as laptop."""
     dataset: str
-    size: Count
+    """Data set, as the registry names it."""
+    size: PositiveInt
+    """Side of the network's images in pixels."""
     seed: int
-    degradation: Annotated[dict[str, Any], Plain]
+    """Decides the initial weights, the order of images and every random draw of the training."""
+    degradation: Annotated[dict[str, Any], BeforeValidator(parse_text)]
+    """Name and parameters of D."""
     preprocessing: Preprocessing = Preprocessing()
+    """What happens between the prepared images and the network."""
     network: Network
+    """The restoration network R."""
     training: Training
+    """The training loop."""
 
     @model_validator(mode="after")
-    def _images_are_large_enough(self) -> Experiment:
+    def _prepared_images_are_large_enough(self) -> Experiment:
         if self.prepared_size < self.size:
             raise ValueError(f"preprocessing.resize {self.preprocessing.resize} is less than size {self.size}")
         return self
@@ -99,7 +127,7 @@ class Experiment(Strict):
 
     @property
     def partner(self) -> str | None:
-        """The data set whose images the degradation mixes in, if it does."""
+        """The data set whose images the degradation mixes in; None for any other degradation."""
         return self.degradation.get("partner")
 
     @property
@@ -114,5 +142,5 @@ class Experiment(Strict):
 
     @property
     def fingerprint(self) -> str:
-        """Hexadecimal hash of `science`, 16 characters: equal for two experiments that train the same model."""
+        """Hexadecimal hash of `hash_inputs`, 16 characters: equal for two experiments that train the same model."""
         return fingerprint(self.hash_inputs)

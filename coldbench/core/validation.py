@@ -1,4 +1,4 @@
-"""Checking what comes from outside: one line that names the key and the nearest valid one."""
+"""Validation of configuration and files: one line that names the offending key and the nearest valid one."""
 
 from __future__ import annotations
 
@@ -9,43 +9,44 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, TypeVar, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from coldbench.core.errors import ColdbenchError, unknown
 
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
+"""A name that is also the name of a folder."""
 
-def plain(value: Any) -> Any:
-    """What a text means that is a number or a flag: YAML reads 1e-3 as text, and Snakemake's --config leaves as text
-    whatever stands in lists and mappings."""
+
+class Strict(BaseModel):
+    """Frozen, and an unknown key is an error.
+
+    Numbers and flags may be text, because YAML reads 1e-3 as text and Snakemake's `--config` leaves text inside lists
+    and mappings.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def parse_text(value: Any) -> Any:
+    """Convert numeric and boolean strings at any depth, for mappings whose schema is not known here."""
     if isinstance(value, Mapping):
-        return {key: plain(each) for key, each in value.items()}
+        return {key: parse_text(each) for key, each in value.items()}
     if isinstance(value, list):
-        return [plain(each) for each in value]
+        return [parse_text(each) for each in value]
     if isinstance(value, str) and re.fullmatch(r"-?\d[\d.]*(e[-+]?\d+)?|true|false", value, re.IGNORECASE):
         with contextlib.suppress(ValueError):
             return json.loads(value.lower())
     return value
 
 
-Plain = BeforeValidator(plain)  # after the limits: before them it would hide them from the JSON schema
-Count = Annotated[int, Field(ge=1), Plain]
-Natural = Annotated[int, Field(ge=0), Plain]
-Flag = Annotated[bool, Plain]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]  # names become folders
-Share = Annotated[float, Field(ge=0, lt=1), Plain]
-
-
-class Strict(BaseModel):
-    """Frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
 def checked(model: type[Model], value: Mapping[str, Any], where: str, part: str = "") -> Model:
-    """`value` as a `model`; ColdbenchError, one line with the key and the nearest valid one, if it does not fit."""
+    """`value` as a `model`; `part` is the key of `value` inside the thing that `where` names.
+
+    ColdbenchError, one line with the key and the nearest valid one, if `value` does not fit.
+    """
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -56,23 +57,23 @@ def checked(model: type[Model], value: Mapping[str, Any], where: str, part: str 
             raise unknown(f"key in {where}", path, _keys(model, first["loc"][:-1], prefix=path)) from None
         if first["type"] == "missing":
             raise ColdbenchError(f"{place} is missing") from None
-        told = first["msg"].removeprefix("Value error, ")
-        given = "" if isinstance(first["input"], Mapping) else f", not {first['input']!r}"
-        raise ColdbenchError(f"{place}: {told[0].lower()}{told[1:]}{given}") from None
+        reason = first["msg"].removeprefix("Value error, ")
+        culprit = "" if isinstance(first["input"], Mapping) else f", not {first['input']!r}"
+        raise ColdbenchError(f"{place}: {reason[0].lower()}{reason[1:]}{culprit}") from None
 
 
 def _keys(model: Any, location: Iterable[int | str], prefix: str) -> list[str]:
-    """The valid keys at `location` inside `model`, written with the path that leads to them."""
-    named = False  # the part is a name in a mapping, not a field
+    """The valid keys at `location` inside `model`, each with its path."""
+    in_mapping = False  # the next part is a key of a mapping, not a field
     for part in location:
-        field = model.model_fields.get(part) if hasattr(model, "model_fields") and not named else None
-        named = False
+        field = model.model_fields.get(part) if hasattr(model, "model_fields") and not in_mapping else None
+        in_mapping = False
         if field is not None:
-            model, named = field.annotation, get_origin(field.annotation) is dict
+            model, in_mapping = field.annotation, get_origin(field.annotation) is dict
             arguments = getattr(model, "__args__", ())
             model = arguments[-1] if arguments else model
-    start = prefix.rpartition(".")[0]
-    return [f"{start}.{key}" if start else key for key in getattr(model, "model_fields", {})]
+    parent = prefix.rpartition(".")[0]
+    return [f"{parent}.{key}" if parent else key for key in getattr(model, "model_fields", {})]
 
 
 def fingerprint(value: Any) -> str:
@@ -81,7 +82,7 @@ def fingerprint(value: Any) -> str:
 
 
 def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """The layers on top of each other: mappings merge key by key, anything else replaces."""
+    """The layers merged, later ones over earlier ones: mappings key by key, any other value as a whole."""
     result: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
@@ -92,7 +93,7 @@ def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_json(model: type[Model], text: str, what: str) -> Model:
-    """The `model` that `text` holds as JSON; ColdbenchError if it does not."""
+    """The `model` in the JSON `text`; ColdbenchError naming `what` if the text is no JSON or does not fit."""
     try:
         value = json.loads(text)
     except ValueError as error:

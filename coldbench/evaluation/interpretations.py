@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from coldbench import data, degradations
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.validation import Count, Strict, checked
+from coldbench.core.validation import Strict, checked
 from coldbench.degradations import Degradation
 from coldbench.evaluation.metrics.ssim import Window
 
@@ -33,10 +33,10 @@ METRICS: dict[Metric, Window] = {
 class Preprocessing(Strict):
     """An 8-bit resize of a data set's images, then a centre crop, zero padding or a resize in floating point."""
 
-    resize: Count | None = None  # pixels; default: the size of the row
-    crop: Count | None = None
+    resize: PositiveInt | None = None  # pixels; default: the size of the row
+    crop: PositiveInt | None = None
     pad: Annotated[int, Field(ge=0)] = 0
-    stretch: Count | None = None  # bilinear, in floating point
+    stretch: PositiveInt | None = None  # bilinear, in floating point
     split: Literal["train", "test"] = "test"
 
 
@@ -57,10 +57,10 @@ class Row(Strict):
     table: int
     row: str
     dataset: str
-    size: Count = 32
+    size: PositiveInt = 32
     degradation: dict[str, Any]
-    draws: Count = 1
-    scored: Count | None = None  # images that the released script scores; default: the whole test set
+    draws: PositiveInt = 1
+    scored: PositiveInt | None = None  # images that the released script scores; default: the whole test set
     interpretations: dict[str, Interpretation]
 
 

@@ -14,18 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from coldbench import data
 from coldbench.core.config import Run, SampleSet, Sampling
 from coldbench.core.errors import unknown
 from coldbench.core.experiment import Experiment, Network
 from coldbench.core.files import read_yaml
-from coldbench.core.validation import Count, Name, Plain, Strict, checked
+from coldbench.core.validation import Name, Strict, checked
 
 Stage = Literal["train", "sample"]
 Precision = Literal["fp32", "tf32", "bf16"]
-Positive = Annotated[float, Field(gt=0), Plain]
 
 BACKWARD = 2
 """The backward pass takes this many times the forward pass: gradients of the inputs and of the weights. (PyTorch's own
@@ -43,13 +42,13 @@ class Measured(Strict):
     """Images per second of one network on a device, and the command that measured it (tests/bench_cost.py)."""
 
     network: str
-    dim: Count = 64
-    dim_mults: list[Count] = [1, 2, 4, 8]  # noqa: RUF012 (pydantic copies it)
-    size: Count
-    channels: Count
+    dim: PositiveInt = 64
+    dim_mults: list[PositiveInt] = [1, 2, 4, 8]  # noqa: RUF012 (pydantic copies it)
+    size: PositiveInt
+    channels: PositiveInt
     precision: Precision
     stage: Stage
-    images_per_second: Positive
+    images_per_second: PositiveFloat
     where: str
     command: str
 
@@ -60,8 +59,8 @@ class Device(Strict):
     title: str
     kind: Literal["cpu", "cuda"] = "cuda"
     source: str = ""
-    peak: dict[Precision, Positive] = {}  # noqa: RUF012
-    share: dict[Precision, Annotated[float, Field(gt=0, le=1), Plain]] = {}  # noqa: RUF012
+    peak: dict[Precision, PositiveFloat] = {}  # noqa: RUF012
+    share: dict[Precision, Annotated[float, Field(gt=0, le=1)]] = {}  # noqa: RUF012
     rationale: str
     measured: list[Measured] = []  # noqa: RUF012
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from coldbench import data, models
-from coldbench.core.config import Cell, RunMetadata, Sampling
+from coldbench.core.config import RunMetadata, Sampling, TableCell
 from coldbench.core.experiment import Experiment, Network, Preprocessing
 from coldbench.core.interrupts import Interrupted
 from coldbench.evaluation import evaluate
@@ -36,7 +36,8 @@ CONVNEXT = Network(dim=16, dim_mults=[1, 2])
 DDPM = Network(name="unet_ddpm", dim=16, dim_mults=[1, 2], dropout=0.2, attention=8)
 NETWORKS = pytest.mark.parametrize("network", [CONVNEXT, DDPM], ids=lambda network: network.name)
 ABOUT = RunMetadata(
-    name="tiny", protocol="test", budget="smoke", run="tiny-test", title="Tiny", cell=Cell(), default=True, rationale=""
+    name="tiny", protocol="test", budget="smoke", run="tiny-test", title="Tiny", cell=TableCell(),
+    default=True, rationale="",
 )  # fmt: skip
 FAST = distributed.DeviceOptions(compile=True, channels_last=True)
 

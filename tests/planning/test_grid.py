@@ -334,7 +334,7 @@ BAD = {
     "more images than there are": ("budgets: {laptop: {sampling: {images: 20000}}}", "images", "20000", "10000"),
     "no method": ("budgets: {laptop: {sampling: {methods: []}}}", "sampling.methods"),
     "a method twice": ("budgets: {laptop: {sampling: {methods: [direct, direct]}}}", "sampling.methods", "direct"),
-    "no threads": ("threads: {train: 0}", "threads.train", "1"),
+    "no threads": ("threads: {train: 0}", "threads.train", "0"),
     "no such table": ("grid: {E01: {cell: {table: 7}}}", "cell.table", "'7'", "'5.3'"),
     "T = 9 halvings": ("grid: {E07: {degradation: {T: 9}}}", "E07", "reduced 5 times", "T ≤ 5"),
     "fractional T": ("grid: {E01: {degradation: {T: 2.5}}}", "E01", "T must be a whole number", "2.5"),

@@ -19,7 +19,7 @@ from cases import ABOUT, GENERATED, MARK, PLAIN, PLAN, ROOT, SCORE, pictures, un
 from PIL import Image
 
 from coldbench import data
-from coldbench.core.config import Cell, Sampling
+from coldbench.core.config import Sampling, TableCell
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Experiment
 from coldbench.report import chart_data, figures, gallery, plots, runs, sprites
@@ -310,7 +310,7 @@ def measured(tmp_path: Path) -> tuple[list[Pictures], tuple[Score, ...]]:
     base = replace(base, distances=(row,))
     told = {"every_9": {**PLAIN, "stride": 9}, "half": {**PLAIN, "severity": 10},
             "wrong": {**PLAIN, "severity": 10, "assumed_severity": 5}}  # fmt: skip
-    other = replace(pictures(tmp_path, "A4", T=20, sets=told, cell=Cell()), model=base.model)
+    other = replace(pictures(tmp_path, "A4", T=20, sets=told, cell=TableCell()), model=base.model)
     scores = (
         scored("E01-a", "test", "tacos", 0.7),
         scored("E01-a", "test", "direct", 0.8),

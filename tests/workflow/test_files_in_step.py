@@ -28,7 +28,7 @@ def test_the_schema_tells_editors_the_limits():
     assert told["checkpoint_every"]["minimum"] == 0
     assert told["max_cpu_hours"]["exclusiveMinimum"] == 0
     assert (told["seeds"]["items"]["minimum"], told["seeds"]["minItems"]) == (0, 1)
-    assert told["threads"]["additionalProperties"]["minimum"] == 1
+    assert told["threads"]["additionalProperties"]["exclusiveMinimum"] == 0
     assert all(re.search(told[name]["pattern"], "a{b}") is None for name in ("results", "reports"))
 
 
