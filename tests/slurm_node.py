@@ -60,9 +60,9 @@ SlurmdTimeout=15
 AccountingStorageType=accounting_storage/none
 SlurmdParameters=config_overrides
 GresTypes=gpu
-NodeName={host} NodeAddr=127.0.0.1 CPUs=16 RealMemory=256000 Gres=gpu:fake:{gpus} Drawn=UNKNOWN
-PartitionName=cpu Nodes={host} Default=YES MaxTime=2-0 PriorityTier=10 PreemptMode=OFF Drawn=UP
-PartitionName=gpu Nodes={host} MaxTime=2-0 PriorityTier=10 Drawn=UP
+NodeName={host} NodeAddr=127.0.0.1 CPUs=16 RealMemory=256000 Gres=gpu:fake:{gpus} State=UNKNOWN
+PartitionName=cpu Nodes={host} Default=YES MaxTime=2-0 PriorityTier=10 PreemptMode=OFF State=UP
+PartitionName=gpu Nodes={host} MaxTime=2-0 PriorityTier=10 State=UP
 """
 GRES_CONF = "NodeName={host} Name=gpu Type=fake File={base}/gpu[0-{last}]\n"
 CGROUP_CONF = """\
