@@ -195,30 +195,28 @@ def train(
         network = distributed.prepare(network, device_options)
         distributed.match_memory_format(state.optimizer)
         state.network, state.optimizer = fabric.setup(network, state.optimizer)
-        monitor = Monitor(state.step, source, paths.checkpoints, heartbeat, fabric)
+        monitor = Monitor(state, source.seed, training, heartbeat, fabric)
         last_save = time.monotonic()
-        start = last_save - state.seconds
 
         with stoppable(options.stop_after) as stop:
             while state.step < training.max_steps:
                 batches = micro_batches(source, state.step, local, fabric.device)
                 loss, grad_norm = optimizer_step(state, batches, training, fabric)
-                finished = state.step == training.max_steps
-                state.seconds = time.monotonic() - start
-                monitor.observe(state, loss, grad_norm)
+                monitor.observe(loss, grad_norm)
 
+                finished = state.step == training.max_steps
                 save_due = fabric.is_global_zero and time.monotonic() - last_save >= options.checkpoint_every
                 flags = [stop.signalled, stop.late, save_due]
                 signalled, late, save_due = distributed.all_reduce_any(flags, fabric)
                 stopping = (signalled or late) and not finished
                 if save_due or stopping or finished or state.step % checkpoints.ARCHIVE_EVERY == 0:
-                    monitor.require_finite()
+                    monitor.check()
                     if fabric.is_global_zero:
                         checkpoints.save_state(paths.checkpoints, state.step, state.state_dict())
                     fabric.barrier()
                     last_save = time.monotonic()
                 if stopping:
-                    monitor.beat(state.step, "stopped")
+                    monitor.beat("stopped")
                     raise Interrupted((stop.number or signal.SIGTERM) if signalled else None)
 
         if fabric.is_global_zero:
@@ -245,54 +243,56 @@ def _identity(experiment: Experiment, paths: TrainingPaths) -> dict[str, Any]:
 
 
 class Monitor:
-    """Reports a training and ends it when its loss or gradient is not finite.
+    """Reports a training, and ends it when a loss or a gradient is not finite.
 
-    A value of the loss is read from the device only for a report, because reading waits for the device.
+    Values are read from the device only when they are reported or saved, because reading waits for the device.
     """
 
     def __init__(
-        self, step: int, source: TrainingSet, folder: Path, heartbeat: slurm.Heartbeat, fabric: Fabric
+        self, state: TrainingState, seed: int, training: Training, heartbeat: slurm.Heartbeat, fabric: Fabric
     ) -> None:
-        self.source, self.folder, self.heartbeat, self.fabric = source, folder, heartbeat, fabric
-        self.training = source.experiment.training
-        self.log_every = max(1, self.training.max_steps // LOG_LINES)
-        self.ticker = Ticker(self.training.max_steps, "step", self.training.batch_size, start=step)
+        self.state, self.seed, self.training, self.heartbeat, self.fabric = state, seed, training, heartbeat, fabric
+        self.start = time.monotonic() - state.seconds
+        self.ticker = Ticker(training.max_steps, "step", training.batch_size, start=state.step)
+        self.log_every = max(1, training.max_steps // LOG_LINES)
         self.first_bad_step = torch.full((), math.inf, device=fabric.device)
 
-    def observe(self, state: TrainingState, loss: Tensor, grad_norm: Tensor) -> None:
-        """Take note of a finished step: in the training log, the status line and the heartbeat, when they are due."""
-        step = state.step
+    def observe(self, loss: Tensor, grad_norm: Tensor) -> None:
+        """Enter the step that has just ended into the training log, the status line and the heartbeat, when due."""
+        step = self.state.step
         finite = loss.isfinite() & grad_norm.isfinite()
         self.first_bad_step = torch.where(finite, self.first_bad_step, self.first_bad_step.clamp(max=float(step)))
         if step % self.log_every == 0 or step == self.training.max_steps:
-            self.require_finite()
-            state.log_lines.append(self._log_line(state, loss, grad_norm))
+            self.check()
+            self.state.log_lines.append(self._log_line(loss.item(), grad_norm.item()))
         if self.fabric.is_global_zero and self.ticker.due(step):
             memory = distributed.peak_memory(self.fabric.device)
             self.ticker.tick(step, f"loss {loss.item():.4f} · grad {grad_norm.item():.2g} · {memory:.1f} GB")
-            self.beat(step, "running")
+            self.beat("running")
 
-    def _log_line(self, state: TrainingState, loss: Tensor, grad_norm: Tensor) -> str:
-        images = state.step * self.training.batch_size
-        values = {"step": state.step, "images": images, "loss": loss.item(), "grad_norm": grad_norm.item()}
-        rate, memory = self.ticker.rate(state.step), distributed.peak_memory(self.fabric.device)
-        speed = {"images_per_second": round(rate, 1), "seconds": round(state.seconds, 1)}
-        return json.dumps({**values, **speed, "memory_gb": round(memory, 2)})
-
-    def beat(self, step: int, status: Literal["running", "stopped"]) -> None:
-        """Write the heartbeat, in the first process alone."""
-        if not self.fabric.is_global_zero:
-            return
-        rate, images_left = self.ticker.rate(step), (self.training.max_steps - step) * self.training.batch_size
-        self.heartbeat.step, self.heartbeat.images_per_second = step, rate
-        self.heartbeat.seconds_left = images_left / rate if rate else None
-        self.heartbeat.write(status)
-
-    def require_finite(self) -> None:
-        """Raise ColdbenchError, naming the first bad step, if a loss or a gradient so far was not finite."""
-        if math.isfinite(first := self.first_bad_step.item()):
+    def check(self) -> None:
+        """Wait for the device and count the time. ColdbenchError if a loss or a gradient so far was not finite."""
+        first = self.first_bad_step.item()
+        self.state.seconds = time.monotonic() - self.start
+        if math.isfinite(first):
+            images = (int(first) - 1) * self.training.batch_size
             raise ColdbenchError(
                 f"the loss or its gradient is not finite at step {int(first)} "
-                f"(images from {(int(first) - 1) * self.training.batch_size}, seed {self.source.seed}); "
-                f"last good checkpoint: {checkpoints.newest(self.folder) or 'none'}"
+                f"(images from {images}, seed {self.seed}); "
+                f"last good checkpoint: {checkpoints.newest(self.heartbeat.folder) or 'none'}"
             )
+
+    def beat(self, status: Literal["running", "stopped"]) -> None:
+        """Write the heartbeat. Only the first process does."""
+        if self.fabric.is_global_zero:
+            step, rate = self.state.step, self.ticker.rate(self.state.step)
+            images_left = (self.training.max_steps - step) * self.training.batch_size
+            self.heartbeat.step, self.heartbeat.images_per_second = step, rate
+            self.heartbeat.seconds_left = images_left / rate if rate else None
+            self.heartbeat.write(status)
+
+    def _log_line(self, loss: float, grad_norm: float) -> str:
+        step, memory = self.state.step, distributed.peak_memory(self.fabric.device)
+        values = {"step": step, "images": step * self.training.batch_size, "loss": loss, "grad_norm": grad_norm}
+        speed = {"images_per_second": round(self.ticker.rate(step), 1), "seconds": round(self.state.seconds, 1)}
+        return json.dumps({**values, **speed, "memory_gb": round(memory, 2)})

@@ -1,8 +1,8 @@
-"""What a training owes a shared machine: an early stop, a requeued job, a heartbeat, and a lock.
+"""A training on a shared machine: its time limit, the requeueing of its job, its heartbeat and its lock.
 
-A training outlives its Slurm jobs. Before the time limit it saves and asks Slurm to requeue the job. The next job
-resumes from the checkpoint, and Snakemake sees one job throughout. Outside Slurm nothing limits the time and nothing
-is requeued. The heartbeat and the lock work everywhere.
+A training outlives its Slurm jobs. Before the time limit it saves and asks Slurm to requeue the job. The requeued job
+resumes from the checkpoint, and Snakemake sees one job throughout. Outside Slurm the time is unlimited and no job is
+requeued. The heartbeat and the lock work everywhere.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def requeue(stop: Interrupted, wait: float = REQUEUE_WAIT) -> None:
 
 @dataclass
 class Heartbeat:
-    """The progress and the place of the training in `folder`, for `coldbench status`.
+    """How far the training in `folder` is and where it runs, for `coldbench status`.
 
     `step` counts the finished optimizer steps. `seconds_left` is None until a rate is known.
     """
