@@ -1,4 +1,4 @@
-"""What several test files share: one thread, the embedded digits, and the smallest sensible experiment."""
+"""Shared fixtures: the embedded digits, prepared once, and a small experiment."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def experiment() -> Experiment:
-    """A model of 8 channels with a random, discrete degradation, accumulation and both phases of the average."""
+    """A network of 8 channels with a random, quantized degradation, accumulation and both phases of the average."""
     return Experiment(
         name="tiny",
         protocol="test",

@@ -50,10 +50,10 @@ def main() -> None:
     try:
         app()
     except ColdbenchError as error:
-        logs.log_end(f"error: {error}")
+        logs.log_failure(f"error: {error}")
         sys.exit(f"coldbench: error: {error}")
     except interrupts.Interrupted as stop:
-        logs.log_end(str(stop))
+        logs.log_failure(str(stop))
         print(f"coldbench: {stop}", file=sys.stderr)
         slurm.requeue(stop)
         sys.exit(stop.status)

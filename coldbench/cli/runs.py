@@ -95,7 +95,7 @@ def train(
     resolved = experiment_of(experiment)
     target = setup(log, f"{resolved.run} train", device, threads)
     with contextlib.suppress(ColdbenchError):  # Snakemake removes LOG when a job runs again: this keeps it all
-        logs.also_to(work / "train.log")
+        logs.add_file(work / "train.log")
     from coldbench.planning.grid import refuse_on_cpu
     from coldbench.training import loop
     from coldbench.training.distributed import DeviceOptions

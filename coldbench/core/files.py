@@ -1,4 +1,4 @@
-"""Files that are either complete or absent."""
+"""Reading and writing files; a written file is complete or absent."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from coldbench.core.errors import ColdbenchError
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is synced and renamed to `path`, otherwise removed.
+    """Yield a temporary path beside `path`. On success it is synced and renamed to `path`, otherwise it is removed.
 
-    Whatever interrupts the writer (an exception, a signal, a full disk), `path` is the old file or the whole new one.
+    After an exception, a signal or a full disk, `path` is the old file or the complete new one.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,8 +31,8 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)  # mkstemp makes 0600; results are shared within a lab
@@ -67,16 +67,16 @@ def read_json(path: Path) -> Any:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The keys and values in the YAML file `path`; ColdbenchError if it cannot be read or holds something else."""
+    """The keys and values in the YAML file `path`; ColdbenchError if it cannot be read or is no mapping."""
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ColdbenchError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ColdbenchError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise ColdbenchError(f"{path} must hold keys and values")
-    return found
+    return value
 
 
 def sha256(path: Path) -> str:

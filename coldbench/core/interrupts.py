@@ -1,4 +1,4 @@
-"""Stopping without losing work: signals and the time limit set a flag that the work checks at safe places."""
+"""Stopping without losing work: signals and the time limit set a flag, and the work checks it at safe places."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from types import FrameType
 
 RESUMABLE = 75
-"""Exit status (EX_TEMPFAIL) of a job that was told to stop and saved its state: run it again and it goes on."""
+"""Exit status (EX_TEMPFAIL) of a stopped job that saved its state; the same command resumes it."""
 
 
 class Interrupted(Exception):
-    """A signal, or with None the time limit, asked the work to stop; everything finished so far is on disk."""
+    """A signal (its `number`) or the time limit (None) stopped the work; everything finished so far is on disk."""
 
     def __init__(self, number: int | None) -> None:
         why = "before its time limit" if number is None else f"by {signal.Signals(number).name}"
@@ -24,7 +24,7 @@ class Interrupted(Exception):
 
 
 class Stop:
-    """Remembers the last signal and when the time is up; `check` raises at a place where stopping is safe."""
+    """The last signal and the time limit in seconds (None: no limit); `check` is called where stopping is safe."""
 
     def __init__(self, seconds: float | None = None) -> None:
         self.number: int | None = None
@@ -35,24 +35,25 @@ class Stop:
 
     @property
     def signalled(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal has arrived."""
         return self.number is not None
 
     @property
-    def late(self) -> bool:
-        """Whether the time is up."""
+    def time_is_up(self) -> bool:
+        """Whether the time limit has passed."""
         return time.monotonic() >= self.ends
 
     def check(self) -> None:
-        """Raise Interrupted if a signal has come or the time is up."""
-        if self.signalled or self.late:
+        """Raise Interrupted if a signal has arrived or the time limit has passed."""
+        if self.signalled or self.time_is_up:
             raise Interrupted(self.number)
 
 
 @contextlib.contextmanager
 def stoppable(seconds: float | None = None) -> Iterator[Stop]:
-    """Within the block SIGINT, SIGTERM and SIGUSR1 set the yielded `Stop` instead of ending the process, and so does
-    the end of `seconds`, if they are given.
+    """Within the block, SIGINT, SIGTERM, SIGUSR1 and the time limit of `seconds` set the yielded `Stop`.
+
+    The signals do not end the process until the block is left.
     """
     stop = Stop(seconds)
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from coldbench.core.errors import ColdbenchError, NotThere
+from coldbench.core.errors import ColdbenchError, MissingFile
 from coldbench.data.image_io import list_images, read_image
 
 PREFIX = "folder-"
@@ -35,7 +35,7 @@ AFHQ_CLASSES = ("cat", "dog", "wild")
 class Source:
     """A data set of image files: `paths(folder, split)` lists the files of a split, in order.
 
-    `paths` raises NotThere if a folder is missing and ColdbenchError if the number of images is wrong.
+    `paths` raises MissingFile if a folder is missing and ColdbenchError if the number of images is wrong.
     """
 
     paths: Callable[[Path, str], list[Path]]
@@ -47,7 +47,7 @@ class Source:
             yield read_image(path, size)
 
     def check(self, folder: Path) -> None:
-        """Raise NotThere or ColdbenchError unless both splits have their number of images. No image is decoded."""
+        """Raise MissingFile or ColdbenchError unless both splits have their number of images. No image is decoded."""
         for split in ("train", "test"):
             self.paths(folder, split)
 
@@ -60,7 +60,7 @@ def _celeba_hq_paths(folder: Path, split: str) -> list[Path]:
     places = [folder / place for place in CELEBA_HQ_PLACES]
     place = next((place for place in places if place.is_dir()), None)
     if place is None:
-        raise NotThere(f"{places[0]} does not exist: CelebA-HQ needs {CELEBA_HQ.requirements}")
+        raise MissingFile(f"{places[0]} does not exist: CelebA-HQ needs {CELEBA_HQ.requirements}")
     images = _complete(list_images(place), sum(CELEBA_HQ_COUNTS.values()), place, CELEBA_HQ.requirements)
     train = CELEBA_HQ_COUNTS["train"]
     return images[:train] if split == "train" else images[train:]
@@ -71,12 +71,12 @@ def _celeba_paths(folder: Path, split: str) -> list[Path]:
     try:
         lines = [line.split() for line in partition.read_text().splitlines() if line.strip()]
     except FileNotFoundError as error:
-        raise NotThere(f"{partition} does not exist: CelebA needs {CELEBA.requirements}") from error
+        raise MissingFile(f"{partition} does not exist: CelebA needs {CELEBA.requirements}") from error
     if any(len(line) != 2 or "/" in line[0] for line in lines):
         raise ColdbenchError(f"{partition} is not the official partition: each line must be a file name and 0, 1 or 2")
     place = partition.parent / "img_align_celeba"
     if not place.is_dir():
-        raise NotThere(f"{place} does not exist: CelebA needs {CELEBA.requirements}")
+        raise MissingFile(f"{place} does not exist: CelebA needs {CELEBA.requirements}")
     images = [place / name for name, number in lines if number == CELEBA_SPLITS[split]]
     return _complete(images, CELEBA_COUNTS[split], partition, CELEBA.requirements)
 
@@ -85,7 +85,7 @@ def _afhq_paths(folder: Path, split: str) -> list[Path]:
     top = folder / AFHQ_PLACES[split]
     for place in (top / name for name in AFHQ_CLASSES):
         if not place.is_dir():
-            raise NotThere(f"{place} does not exist: AFHQ needs {AFHQ.requirements}")
+            raise MissingFile(f"{place} does not exist: AFHQ needs {AFHQ.requirements}")
     images = [path for name in AFHQ_CLASSES for path in list_images(top / name)]
     return _complete(images, AFHQ_COUNTS[split], top, AFHQ.requirements)
 
@@ -126,7 +126,7 @@ def image_folder(name: str) -> Source:
     def paths(folder: Path, split: str) -> list[Path]:
         top = folder / name
         if not top.is_dir():
-            raise NotThere(f"{top} does not exist: {PREFIX}{name} needs {requirements}")
+            raise MissingFile(f"{top} does not exist: {PREFIX}{name} needs {requirements}")
         if (top / "train").is_dir() and (top / "test").is_dir():
             images = list_images(top / split)
         else:

@@ -27,7 +27,7 @@ def check_source(name: str, folder: Path | None) -> None:
     """Raise ColdbenchError unless `folder` holds every file of data set `name`, each of the right size.
 
     Fast, because it runs before any work; `prepare` verifies the contents. Embedded data sets always pass. A missing
-    file raises NotThere.
+    file raises MissingFile.
     """
     entry = dataset(name)
     if entry.check is not None:

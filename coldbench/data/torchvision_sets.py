@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from coldbench.core.errors import ColdbenchError, NotThere
+from coldbench.core.errors import ColdbenchError, MissingFile
 from coldbench.data.image_io import resize_center_crop
 
 TIMEOUT = 30.0  # seconds without a byte before a download fails
@@ -105,14 +105,14 @@ def build(source: Source, folder: Path, size: int, split: str) -> Iterator[NDArr
 
 
 def check(source: Source, folder: Path) -> None:
-    """Raise ColdbenchError if the size of a file is wrong, NotThere if one is missing. No content is read."""
+    """Raise ColdbenchError if the size of a file is wrong, MissingFile if one is missing. No content is read."""
     paths = {folder / source.place / name: size for name, size in source.sizes.items()}
     for path, size in paths.items():  # damage first, because missing files are downloaded and damaged ones are refused
         if path.is_file() and path.stat().st_size != size:
             raise ColdbenchError(f"{path} is truncated or damaged: {path.stat().st_size} bytes, should be {size}")
     for path in paths:
         if not path.is_file():
-            raise NotThere(f"{path} does not exist: {source.title} needs {source.requirements}")
+            raise MissingFile(f"{path} does not exist: {source.title} needs {source.requirements}")
 
 
 def download(source: Source, folder: Path) -> None:

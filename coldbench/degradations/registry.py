@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from coldbench import data
 from coldbench.core.errors import ColdbenchError, unknown
 from coldbench.core.experiment import Experiment
-from coldbench.data.preprocessing import middle
+from coldbench.data.preprocessing import center_crop
 from coldbench.degradations.base import Degradation
 from coldbench.degradations.blur import Blur
 from coldbench.degradations.decolorization import Decolorization
@@ -65,7 +65,7 @@ def build(spec: Mapping[str, Any], size: int, partners: npt.NDArray[np.uint8] | 
 
 def for_experiment(experiment: Experiment, partner: Path | None) -> Degradation:
     """The degradation of an experiment; `partner` is the prepared data set whose training images it mixes in."""
-    images = middle(data.load(partner, "train"), experiment.size) if partner else None
+    images = center_crop(data.load(partner, "train"), experiment.size) if partner else None
     return build(experiment.degradation, experiment.size, images)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from coldbench import data
 from coldbench.core.config import Config, Run, chosen_protocol, resolve
-from coldbench.core.errors import ColdbenchError, NotThere, unknown
+from coldbench.core.errors import ColdbenchError, MissingFile, unknown
 from coldbench.core.experiment import Experiment, Network
 from coldbench.core.validation import checked
 
@@ -165,7 +165,7 @@ def _with_data(config: Config, names: list[str]) -> tuple[list[str], dict[str, s
             for dataset in sorted(str(config.substitute.get(each, each)) for each in needed):
                 _check_source(config, dataset)
             kept.append(name)
-        except NotThere as error:
+        except MissingFile as error:
             if config.missing_data == "refuse" or name in config.experiments:
                 raise ColdbenchError(f"{name}: {error}; without it: --config missing_data=skip") from None
             skipped[name] = str(error)
@@ -264,7 +264,7 @@ def _check_network(network: str, channels: int, size: int) -> None:
 
 
 def _check_source(config: Config, name: str) -> None:
-    """Raise NotThere for data that are absent and cannot be downloaded, ColdbenchError for damaged ones."""
+    """Raise MissingFile for data that are absent and cannot be downloaded, ColdbenchError for damaged ones."""
     folder = Path(config.data)
     if data.dataset(name).embedded:
         return
@@ -274,7 +274,7 @@ def _check_source(config: Config, name: str) -> None:
         )
     try:
         data.check_source(name, folder)
-    except NotThere:
+    except MissingFile:
         if data.dataset(name).download is None:
             raise
 

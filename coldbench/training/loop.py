@@ -206,7 +206,7 @@ def train(
 
                 finished = state.step == training.max_steps
                 save_due = fabric.is_global_zero and time.monotonic() - last_save >= options.checkpoint_every
-                flags = [stop.signalled, stop.late, save_due]
+                flags = [stop.signalled, stop.time_is_up, save_due]
                 signalled, late, save_due = distributed.all_reduce_any(flags, fabric)
                 stopping = (signalled or late) and not finished
                 if save_due or stopping or finished or state.step % checkpoints.ARCHIVE_EVERY == 0:

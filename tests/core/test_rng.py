@@ -1,4 +1,4 @@
-"""Seeds: a number depends on (seed, purpose, index, draw) and nothing else, and looks random along each of the four."""
+"""Random numbers: each depends on (seed, purpose, index, draw) alone, and is random along each of the four."""
 
 from __future__ import annotations
 
@@ -40,8 +40,7 @@ def words(seed: int, purpose: str, indices: list[int], draws: int) -> list[list[
     return [[w % 2**64 for w in row] for row in rng.bits(seed, purpose, torch.tensor(indices), draws).tolist()]
 
 
-def test_the_oracle() -> None:
-    """The generator of this file gives the published first outputs of SplitMix64 with seed 1234567."""
+def test_oracle_gives_the_published_outputs_of_splitmix64() -> None:
     outputs = [splitmix(1234567 + k * WEYL) for k in (1, 2, 3)]
     assert outputs == [6457827717110365317, 3203168211198807973, 9817491932198370423]
 
@@ -61,14 +60,13 @@ def test_words_are_splitmix64(seed: int, purpose: str, indices: list[int], draws
         (2**63 - 1, "test", 9999, 3, 0xD2DE6B0CB80CF21F),
     ],
 )
-def test_pinned(seed: int, purpose: str, index: int, draw: int, value: int) -> None:
+def test_words_are_pinned(seed: int, purpose: str, index: int, draw: int, value: int) -> None:
     """Every trained model and sample depends on the sequence: a change needs a new `HASH_VERSION`."""
     assert word(seed, purpose, index, draw) == value
     assert words(seed, purpose, [index], draw + 1)[0][draw] == value
 
 
-def test_pinned_numbers() -> None:
-    """What is made of the words: 53 bits of a uniform number, both ends of a range, an order, a derived seed."""
+def test_numbers_are_derived_from_the_pinned_words() -> None:
     i = torch.arange(5)
     expected = [(word(3, "p", k, 0) >> 11) / 2**53 for k in range(5)]
     assert rng.uniform(3, "p", i)[:, 0].tolist() == expected
@@ -80,8 +78,7 @@ def test_pinned_numbers() -> None:
 
 @given(any_seed, st.permutations(range(12)), st.integers(1, 12))
 @settings(deadline=None, max_examples=30)
-def test_the_batch_does_not_matter(seed: int, order: list[int], count: int) -> None:
-    """Any subset in any order, alone or together, with more draws or fewer, gives each image its own numbers."""
+def test_numbers_of_an_image_do_not_depend_on_the_batch(seed: int, order: list[int], count: int) -> None:
     chosen = torch.tensor(order[:count])
     together = rng.uniform(seed, "batch", torch.arange(12), draws=3)
     assert torch.equal(rng.uniform(seed, "batch", chosen, draws=3), together[chosen])
@@ -91,14 +88,13 @@ def test_the_batch_does_not_matter(seed: int, order: list[int], count: int) -> N
 
 
 @pytest.mark.parametrize(("seed", "purpose"), KEYS)
-def test_uniform(seed: int, purpose: str) -> None:
-    """No test of uniformity or of independence along indices and draws rejects at 1e-4."""
+def test_uniform_numbers_pass_tests_of_uniformity_and_independence(seed: int, purpose: str) -> None:
     u = rng.uniform(seed, purpose, torch.arange(MANY), draws=2).numpy()
     assert u.min() >= 0
     assert u.max() < 1
     for draw in u.T:
         assert stats.kstest(draw, "uniform").pvalue > 1e-4
-    # Pairs over a 10 × 10 grid: the second draw, and the next image, know nothing of the first.
+    # Pairs over a 10 × 10 grid: the second draw and the next image are independent of the first.
     for a, b in [(u[:, 0], u[:, 1]), (u[:-1, 0], u[1:, 0]), (u[:-2, 0], u[2:, 0])]:
         counts = np.histogram2d(a, b, bins=10, range=[[0, 1], [0, 1]])[0]
         assert stats.chisquare(counts.ravel()).pvalue > 1e-4
@@ -106,8 +102,8 @@ def test_uniform(seed: int, purpose: str) -> None:
     assert stats.chisquare(torch.bincount(whole + 1, minlength=33).numpy()).pvalue > 1e-4
 
 
-def test_seeds_and_purposes_are_uncorrelated() -> None:
-    """Streams of neighbouring seeds and of purposes that look alike: no correlation beyond 5 standard errors."""
+def test_similar_seeds_and_purposes_are_uncorrelated() -> None:
+    """No correlation exceeds 5 standard errors."""
     i = torch.arange(MANY)
     names = ["test", "Test", "training order 1", "training order 2", "training severity"]
     streams = [rng.uniform(seed, "test", i) for seed in range(8)] + [rng.uniform(0, name, i) for name in names[1:]]
@@ -115,8 +111,7 @@ def test_seeds_and_purposes_are_uncorrelated() -> None:
     assert np.abs(correlation - np.eye(len(streams))).max() < 5 / MANY**0.5
 
 
-def test_no_stream_repeats_another() -> None:
-    """No word occurs twice among purposes × small seeds × images × draws: no stream is a shifted copy of another."""
+def test_no_stream_is_a_shifted_copy_of_another() -> None:
     purposes = ["inpainting centre", "training severity", "training order 0", "training order 1", "test"]
     keys = [(seed, purpose) for seed in range(100) for purpose in purposes]
     every = torch.cat([rng.bits(*key, torch.arange(200), 2).flatten() for key in keys])
@@ -133,12 +128,11 @@ def test_integers_reach_both_ends(low: int, high: int) -> None:
 
 @given(any_seed, st.integers(0, 200), st.integers(0, 5))
 @settings(deadline=None, max_examples=30)
-def test_permutation(seed: int, count: int, epoch: int) -> None:
-    """Every index once; the same again on request; another one in the next epoch and under another purpose."""
+def test_permutation_is_a_new_order_for_each_epoch_purpose_and_seed(seed: int, count: int, epoch: int) -> None:
     order = rng.permutation(seed, "order", epoch, count)
     assert sorted(order.tolist()) == list(range(count))
     assert torch.equal(order, rng.permutation(seed, "order", epoch, count))
-    if count >= 30:  # fewer have a chance to agree
+    if count >= 30:  # two orders of fewer may agree by chance
         assert not torch.equal(order, rng.permutation(seed, "order", epoch + 1, count))
         assert not torch.equal(order, rng.permutation(seed, "other", epoch, count))
         assert not torch.equal(order, rng.permutation(seed ^ 1, "order", epoch, count))
@@ -146,7 +140,7 @@ def test_permutation(seed: int, count: int, epoch: int) -> None:
 
 @given(any_seed, st.text(max_size=10))
 @settings(deadline=None, max_examples=50)
-def test_derived_seeds(seed: int, purpose: str) -> None:
+def test_derived_seed_is_valid_and_depends_on_seed_and_purpose(seed: int, purpose: str) -> None:
     derived = rng.derive(seed, purpose)
     assert 0 <= derived < 2**63
     assert derived != rng.derive(seed, purpose + "'")

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from coldbench import data
-from coldbench.core.errors import ColdbenchError, NotThere
+from coldbench.core.errors import ColdbenchError, MissingFile
 from coldbench.data import folders
 
 COUNTS = {
@@ -111,7 +111,7 @@ def test_incomplete_folder_is_refused_by_check_fetch_and_prepare(photographs: Pa
 
 @pytest.mark.parametrize("name", [*COUNTS, "folder-birds"])
 def test_missing_folder_says_what_to_put_where(tmp_path: Path, name: str) -> None:
-    with pytest.raises(NotThere, match=r"does not exist: .* needs .* inside the data folder"):
+    with pytest.raises(MissingFile, match=r"does not exist: .* needs .* inside the data folder"):
         data.check_source(name, tmp_path)
     with pytest.raises(ColdbenchError, match=f"data set '{name}' cannot be downloaded"):
         data.fetch(name, tmp_path)

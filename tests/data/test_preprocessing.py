@@ -1,6 +1,6 @@
-"""From prepared images to the network: windows and flips in training, the middle in testing (protocol 1.3).
+"""From prepared images to the network: windows and flips in training, the centre in testing (protocol, section 1.3).
 
-The oracle is plain slicing of each image by itself; which image, corner and flip it is comes from `seeds` alone.
+The oracle slices each image alone; image, corner and flip come from `rng`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from coldbench.training import loop
 
 CPU = torch.device("cpu")
 SIZE = 16
-PIPELINES = {
+SETTINGS = {
     "default": (Preprocessing(), SIZE),
     "flip": (Preprocessing(flip=True), SIZE),
     "pad": (Preprocessing(pad=3), SIZE),
@@ -32,11 +32,11 @@ PIPELINES = {
     "resize and flip": (Preprocessing(resize=19, flip=True), 19),
     "all": (Preprocessing(resize=18, pad=2, flip=True), 18),
 }
-pipelines = pytest.mark.parametrize("name", list(PIPELINES))
+all_settings = pytest.mark.parametrize("name", list(SETTINGS))
 
 
 def noise(count: int, side: int, channels: int = 3) -> np.ndarray:
-    """Images of noise: every window of every one of them is unlike any other."""
+    """Images of noise, in which no two windows are equal."""
     return np.random.default_rng(0).integers(0, 256, (count, channels, side, side), dtype=np.uint8)
 
 
@@ -48,10 +48,8 @@ def levels(x: torch.Tensor) -> np.ndarray:
 
 
 def cut(name: str, images: np.ndarray, seed: int, first: int, count: int) -> torch.Tensor:
-    """The training images first…first+count−1 of a pipeline."""
-    return preprocessing.training_images(
-        images, PIPELINES[name][0], SIZE, seed, torch.arange(first, first + count), CPU
-    )
+    """The training images at positions first…first+count−1."""
+    return preprocessing.training_images(images, SETTINGS[name][0], SIZE, seed, torch.arange(first, first + count), CPU)
 
 
 def oracle(settings: Preprocessing, images: np.ndarray, seed: int, position: int) -> np.ndarray:
@@ -68,10 +66,9 @@ def oracle(settings: Preprocessing, images: np.ndarray, seed: int, position: int
     return window
 
 
-@pipelines
-def test_training_images_are_windows(name: str) -> None:
-    """Every image is the plain slice of the padded or enlarged image, mirrored or not, bit for bit."""
-    settings, side = PIPELINES[name]
+@all_settings
+def test_training_image_is_the_slice_of_the_padded_or_enlarged_image_bit_for_bit(name: str) -> None:
+    settings, side = SETTINGS[name]
     images = noise(7, side)
     got = levels(cut(name, images, seed=5, first=3, count=40))
     for k in range(40):
@@ -79,37 +76,35 @@ def test_training_images_are_windows(name: str) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_one_and_three_channels(channels: int) -> None:
-    """The channels of an image stay together and in order."""
+def test_channels_of_an_image_stay_together_and_in_order(channels: int) -> None:
     images = noise(4, 19, channels)
     got = levels(cut("resize and flip", images, 5, 0, 12))
     for k in range(12):
-        np.testing.assert_array_equal(got[k], oracle(PIPELINES["resize and flip"][0], images, 5, k))
+        np.testing.assert_array_equal(got[k], oracle(SETTINGS["resize and flip"][0], images, 5, k))
 
 
 @pytest.mark.parametrize(("name", "room"), [("pad", 6), ("resize", 3), ("all", 6)])
-def test_corners_are_uniform(name: str, room: int) -> None:
-    """All (room + 1)² corners come, each as often as the others (chi-square), read off the pictures themselves."""
-    side = PIPELINES[name][1]
-    border = PIPELINES[name][0].pad
+def test_corners_are_uniform_by_a_chi_square_test(name: str, room: int) -> None:
+    """All (room + 1)² corners occur equally often; each pixel of the chart holds its own place."""
+    side = SETTINGS[name][1]
+    border = SETTINGS[name][0].pad
     y, x = np.mgrid[0:side, 0:side].astype(np.uint8)
-    chart = np.stack([y + 1, x + 1, np.full_like(y, 255)])[None]  # each pixel tells where it is; the border is 0
+    chart = np.stack([y + 1, x + 1, np.full_like(y, 255)])[None]  # the border is 0
     count = 200 * (room + 1) ** 2
     got = levels(cut(name, chart, seed=11, first=0, count=count)).astype(int)
     middle = got[:, :2, SIZE // 2, SIZE // 2] - 1 + border
     rows, columns = middle[:, 0] - SIZE // 2, middle[:, 1] - SIZE // 2
-    if PIPELINES[name][0].flip:  # mirrored: the columns run the other way
+    if SETTINGS[name][0].flip:  # in a mirrored image the columns decrease
         mirrored = got[:, 1, SIZE // 2, SIZE // 2 - 1] > got[:, 1, SIZE // 2, SIZE // 2]
         columns = np.where(mirrored, middle[:, 1] - (SIZE - 1 - SIZE // 2), columns)
-    found = Counter(zip(rows.tolist(), columns.tolist(), strict=True))
+    corners = Counter(zip(rows.tolist(), columns.tolist(), strict=True))
     cells = (room + 1) ** 2
-    assert found.keys() == {(r, c) for r in range(room + 1) for c in range(room + 1)}
-    chi2 = sum((n - count / cells) ** 2 / (count / cells) for n in found.values())
+    assert corners.keys() == {(r, c) for r in range(room + 1) for c in range(room + 1)}
+    chi2 = sum((n - count / cells) ** 2 / (count / cells) for n in corners.values())
     assert chi2 < cells - 1 + 5 * np.sqrt(2 * (cells - 1))
 
 
-def test_flips_are_half_of_all_and_independent_of_the_corner() -> None:
-    """A mirrored picture is the other one's mirror; half are, in the upper windows and in the lower ones."""
+def test_half_of_the_images_are_mirrored_independently_of_the_corner() -> None:
     row = np.arange(19, dtype=np.uint8)
     chart = np.broadcast_to(row, (1, 3, 19, 19)).copy()
     chart[:, 1] = row[:, None]
@@ -121,10 +116,9 @@ def test_flips_are_half_of_all_and_independent_of_the_corner() -> None:
     assert not (cut("resize", chart, 2, 0, 100)[:, 0, 0, 0] > cut("resize", chart, 2, 0, 100)[:, 0, 0, -1]).any()
 
 
-@pipelines
-def test_seed_and_position_decide(name: str) -> None:
-    """The same from any batch size and any start; another seed or another turn gives other pictures."""
-    images = noise(9, PIPELINES[name][1])
+@all_settings
+def test_training_image_depends_on_seed_and_position_alone(name: str) -> None:
+    images = noise(9, SETTINGS[name][1])
     whole = cut(name, images, seed=5, first=0, count=36)
     for size in (1, 4, 5):
         parts = [cut(name, images, 5, first, min(size, 36 - first)) for first in range(0, 36, size)]
@@ -133,25 +127,24 @@ def test_seed_and_position_decide(name: str) -> None:
     assert not torch.equal(cut(name, images, 6, 0, 36), whole)
     assert not torch.equal(whole[:9], whole[9:18])
     back = torch.arange(35, -1, -1)
-    assert torch.equal(preprocessing.training_images(images, PIPELINES[name][0], SIZE, 5, back, CPU).flip(0), whole)
+    assert torch.equal(preprocessing.training_images(images, SETTINGS[name][0], SIZE, 5, back, CPU).flip(0), whole)
 
 
-@pipelines
-def test_every_image_once_an_epoch(name: str) -> None:
-    """An epoch shows each image once, in an order of its own, whatever is cut from it; also across batches."""
-    side = PIPELINES[name][1]
+@all_settings
+def test_every_epoch_shows_each_image_once_in_another_order(name: str) -> None:
+    side = SETTINGS[name][1]
     images = np.repeat(np.arange(1, 24, dtype=np.uint8), side * side).reshape(23, 1, side, side)
     position = torch.arange(3 * 23)
-    settings = PIPELINES[name][0]
+    settings = SETTINGS[name][0]
     seen = [preprocessing.training_images(images, settings, SIZE, 7, part, CPU) for part in position.split(5)]
-    shown = levels(torch.cat(seen))[:, 0, SIZE // 2, SIZE // 2].tolist()  # the middle is never border
+    shown = levels(torch.cat(seen))[:, 0, SIZE // 2, SIZE // 2].tolist()  # the centre is never border
     orders = [shown[i : i + 23] for i in range(0, 69, 23)]
     assert [sorted(order) for order in orders] == [list(range(1, 24))] * 3
     assert len({tuple(order) for order in orders}) == 3
 
 
-def test_all_levels_are_exact() -> None:
-    """Each of the 256 levels becomes v / 255 · 2 − 1 in float32, cut or not, in training and in testing."""
+def test_all_256_levels_are_exact_in_training_and_testing() -> None:
+    """Level v becomes v / 255 · 2 − 1 in float32, cropped or not."""
     images = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
     expected = torch.arange(256).reshape(1, 1, 16, 16).to(torch.float32) / 255 * 2 - 1
     one = torch.zeros(1, dtype=torch.int64)
@@ -168,11 +161,10 @@ def test_all_levels_are_exact() -> None:
     assert set(border.unique().tolist()) == {-1.0, 1.0}, "the border is black"
 
 
-def test_the_default_changes_nothing() -> None:
-    """Without a pipeline the images come as they are prepared: the old path, bit for bit, and no draw is taken."""
+def test_default_settings_change_no_pixel_and_draw_no_number() -> None:
     images = noise(9, SIZE)
     position = torch.arange(4, 31)
-    order = preprocessing.chosen(5, position, 9)
+    order = preprocessing.image_indices(5, position, 9)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rng, "integers", None)
         patch.setattr(rng, "uniform", None)
@@ -181,19 +173,17 @@ def test_the_default_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(("side", "size"), [(35, 32), (143, 128), (71, 64), (32, 32), (18, 16), (17, 16), (33, 16)])
-def test_the_middle_is_torchvisions(side: int, size: int) -> None:
-    """Test images are cut as torchvision's CenterCrop cuts a picture; the array itself is not copied."""
+def test_centre_crop_is_torchvisions_and_copies_nothing(side: int, size: int) -> None:
     images = noise(3, side)
     crop = transforms.CenterCrop(size)
     expected = np.stack([np.asarray(crop(Image.fromarray(im.transpose(1, 2, 0)))).transpose(2, 0, 1) for im in images])
-    middle = preprocessing.middle(images, size)
-    np.testing.assert_array_equal(middle, expected)
-    assert middle.base is not None
+    cropped = preprocessing.center_crop(images, size)
+    np.testing.assert_array_equal(cropped, expected)
+    assert cropped.base is not None
     np.testing.assert_array_equal(levels(preprocessing.test_images(images, size, slice(1, 3), CPU)), expected[1:])
 
 
-def test_mapped_files_are_read_as_arrays_are(tmp_path: Path) -> None:
-    """Prepared images lie in a read-only memory map; it gives what the array gives, and no warning."""
+def test_memory_mapped_images_equal_arrays(tmp_path: Path) -> None:
     images = noise(5, 19)
     np.save(tmp_path / "train.npy", images)
     mapped = np.load(tmp_path / "train.npy", mmap_mode="r")
@@ -203,8 +193,7 @@ def test_mapped_files_are_read_as_arrays_are(tmp_path: Path) -> None:
     )
 
 
-def test_batches_use_the_pipeline_and_share_the_draws(experiment: Experiment) -> None:
-    """A training batch is cut so; halves equal the whole; the severities and masks are those of the plain pipeline."""
+def test_cropping_changes_no_severity_and_halves_of_a_batch_equal_the_whole(experiment: Experiment) -> None:
     cropped = experiment.model_copy(update={"preprocessing": Preprocessing(resize=19, flip=True)})
     images = noise(9, 19, 1)
     degradation = degradations.build(experiment.degradation, 16)

@@ -17,7 +17,7 @@ from cases import GOLDEN, REAL
 from torchvision import datasets
 
 from coldbench import data
-from coldbench.core.errors import ColdbenchError, NotThere
+from coldbench.core.errors import ColdbenchError, MissingFile
 from coldbench.data import torchvision_sets
 
 needs_mnist = pytest.mark.skipif(not data.available("mnist", REAL), reason="no MNIST: set COLDBENCH_TEST_DATA")
@@ -180,7 +180,7 @@ def test_missing_or_truncated_file_is_named_before_any_work(small: StandIn, tmp_
         data.prepare(small.name, tmp_path, 32, tmp_path / "out")
     path.unlink()
     assert not data.available(small.name, tmp_path)
-    with pytest.raises(NotThere, match=f"{name} does not exist: .* needs .* inside the data folder"):
+    with pytest.raises(MissingFile, match=f"{name} does not exist: .* needs .* inside the data folder"):
         data.prepare(small.name, tmp_path, 32, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

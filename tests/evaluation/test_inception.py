@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from coldbench.core import config
-from coldbench.core.errors import ColdbenchError, NotThere
+from coldbench.core.errors import ColdbenchError, MissingFile
 from coldbench.core.experiment import Experiment
 from coldbench.core.files import sha256
 from coldbench.core.images import to_uint8
@@ -116,7 +116,9 @@ def test_eight_bit_is_what_torchvision_writes(tmp_path: Path) -> None:
 
 
 def test_weights_are_known_by_their_hash(port: Path, tmp_path: Path) -> None:
-    with pytest.raises(NotThere, match=r"inception-2015-12-05.pt does not exist: FID \(clean\) needs the file https"):
+    with pytest.raises(
+        MissingFile, match=r"inception-2015-12-05.pt does not exist: FID \(clean\) needs the file https"
+    ):
         weights.check("clean", tmp_path)
     with pytest.raises(ColdbenchError, match=r"has the SHA-256 \w{12}…, not 6726825d0af5…"):
         weights.check("paper-float", port)

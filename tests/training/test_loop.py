@@ -237,7 +237,7 @@ def test_data_of_another_name_or_size_are_refused(experiment, digits, larger, tm
     mixed = experiment.model_copy(update={"degradation": {"name": "animorphosis", "T": 4, "partner": "digits"}})
     photos = experiment.model_copy(update={"dataset": "photos"})
     for tried, prepared, partner in [(experiment, larger, None), (photos, digits, None), (mixed, digits, larger)]:
-        with pytest.raises(ColdbenchError, match=r"holds digits at (16|19) pixels, but the experiment is of \w+ at 16"):
+        with pytest.raises(ColdbenchError, match=r"holds digits at (16|19) pixels, but the experiment uses \w+ at 16"):
             train(tried, prepared, tmp_path, partner)
     assert not (tmp_path / "work").exists()
 

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from coldbench.core.errors import ColdbenchError, NotThere, unknown
+from coldbench.core.errors import ColdbenchError, MissingFile, unknown
 from coldbench.core.files import atomic, sha256
 from coldbench.core.logs import log
 
@@ -49,7 +49,7 @@ def check(protocol: str, folder: Path) -> Path:
     wanted = of(protocol)
     path = folder / wanted.name
     if not path.is_file():
-        raise NotThere(f"{path} does not exist: FID ({protocol}) needs the file {wanted.url}")
+        raise MissingFile(f"{path} does not exist: FID ({protocol}) needs the file {wanted.url}")
     if (found := sha256(path)) != wanted.sha256:
         raise ColdbenchError(f"{path} has the SHA-256 {found[:12]}…, not {wanted.sha256[:12]}…: it is not {wanted.url}")
     return path
