@@ -6,8 +6,8 @@ the figures are medians. The plain reading degrades a batch step by step up to i
 TF32, which is what torch does there unless told otherwise. "Outside" is what a step of ours spends on anything but the
 network's forward and backward pass: drawing and degrading the batch, gradient norm, optimiser, moving average.
 
-    python benchmarks/bench_training.py [--updates 3]
-    python benchmarks/bench_training.py --device cuda --batch 32 --updates 20 --precision bf16 --compile --channels-last
+    python benchmarks/bench_training.py [--steps 3]
+    python benchmarks/bench_training.py --device cuda --batch 32 --steps 20 --precision bf16 --compile --channels-last
     python benchmarks/bench_training.py --memory T      the peak memory of one step, in MB
 """
 
@@ -158,7 +158,7 @@ class Plain:
         return took
 
 
-def run(name: str, batch: int, updates: int, on: Place) -> None:
+def run(name: str, batch: int, steps: int, on: Place) -> None:
     """Print the lines of one case."""
     ours = Setup(name, batch, on)
     count, channels = ours.experiment.training.batch_size, ours.images.shape[1]
@@ -167,7 +167,7 @@ def run(name: str, batch: int, updates: int, on: Place) -> None:
         plain["TF32 convolutions"] = Plain(ours, tf32=True)
     mine: list[tuple[float, float]] = []
     theirs: dict[str, list[float]] = {way: [] for way in plain}
-    for _ in range(updates + 1):  # the first warms up, and compiles
+    for _ in range(steps + 1):  # the first warms up, and compiles
         mine.append(ours.step())
         for way, reading in plain.items():
             theirs[way].append(reading.step())
@@ -186,7 +186,7 @@ def run(name: str, batch: int, updates: int, on: Place) -> None:
 def main() -> None:
     """Run the cases and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--updates", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--batch", type=int, default=0, help="images in a micro-batch (default: what a laptop can do)")
     bench_place.add_options(parser)
     parser.add_argument("--memory", type=int, metavar="T")
@@ -197,11 +197,11 @@ def main() -> None:
         setup.step()
         print(round(distributed.peak_memory(on.device) * 1024))
         return
-    print(f"\none update of 2 micro-batches, median of {arguments.max_steps}: {on}, {torch.get_num_threads()} threads")
+    print(f"\none update of 2 micro-batches, median of {arguments.steps}: {on}, {torch.get_num_threads()} threads")
     head = f"{'what':22}{'plain in':>20}{'images':>7}{'ours, im/s':>12}{'plain, im/s':>12}{'ratio':>9}"
     print(f"{head}{'outside':>10}{'MFU':>8}")
     for name in CASES:
-        run(name, arguments.batch, arguments.max_steps, on)
+        run(name, arguments.batch, arguments.steps, on)
     command = [sys.executable, __file__, *bench_place.command(arguments), "--batch", str(arguments.batch), "--memory"]
     peaks = [
         int(subprocess.run([*command, str(T)], capture_output=True, text=True, check=True).stdout) for T in (50, 300)

@@ -162,8 +162,8 @@ def update_ema(state: TrainingState, training: Training) -> None:
     if state.step % training.ema_update_every == 0:
         decay = 0.0 if state.step < training.ema_start else training.ema_decay
         weights = state.network.state_dict()
-        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        average(list(state.ema.values()), list(weights.values()), state.step)
+        ema_update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        ema_update(list(state.ema.values()), list(weights.values()), state.step)
 
 
 def train(

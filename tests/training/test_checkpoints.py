@@ -44,15 +44,15 @@ def two_states(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
-def test_damaged_checkpoint_costs_one_interval(experiment, digits, tmp_path, stop_at, undisturbed, share):
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.999])
+def test_damaged_checkpoint_costs_one_interval(experiment, digits, tmp_path, stop_at, undisturbed, fraction):
     stop_at(6, signal.SIGTERM)
     with pytest.raises(Interrupted):
         train(experiment, digits, tmp_path, checkpoint_every=-1.0)  # after every step
     newest = checkpoints.newest(tmp_path / "work")
     assert newest is not None
     content = newest.read_bytes()
-    newest.write_bytes(content[: int(share * len(content))])
+    newest.write_bytes(content[: int(fraction * len(content))])
     identity = {"experiment": experiment.hash_inputs, "data": data.info(digits)["hash"]}
     state = checkpoints.load_state(newest.parent, CPU, identity)
     assert state is not None

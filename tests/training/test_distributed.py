@@ -145,17 +145,17 @@ def test_signal_to_one_process_stops_all_after_same_step(experiment, digits, tmp
     for process in ended:
         assert "stopped by SIGTERM; finished work is kept" in process.err
         assert "Traceback" not in process.err
-    [alone] = run(words(experiment, digits, tmp_path), [environment()])
-    assert alone.status == 0, alone.err
-    assert "resuming at step 5 of 12" in alone.err
+    [single] = run(words(experiment, digits, tmp_path), [environment()])
+    assert single.status == 0, single.err
+    assert "resuming at step 5 of 12" in single.err
     assert_near(tmp_path, undisturbed(experiment, digits))
 
 
 @pytest.mark.slow
 def test_two_processes_resume_training_of_one(experiment, digits, tmp_path, undisturbed) -> None:
     stop = {"STOP_AT": "7", "STOP_BY": str(int(signal.SIGUSR1))}
-    [alone] = run(words(experiment, digits, tmp_path), [environment(**stop)])
-    assert alone.status == RESUMABLE
+    [single] = run(words(experiment, digits, tmp_path), [environment(**stop)])
+    assert single.status == RESUMABLE
     ended = run(words(experiment, digits, tmp_path), torchrun(2))
     assert [process.status for process in ended] == [0, 0], ended[0].err
     assert_near(tmp_path, undisturbed(experiment, digits))
@@ -204,8 +204,8 @@ BATCH_SCRIPT = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", 
 def test_process_that_srun_did_not_start_trains_alone(experiment, digits, tmp_path, undisturbed) -> None:
     """The job around it has four tasks; the process waits for none of them and trains to the same bits."""
     job = environment(**IN_A_JOB, SLURM_NTASKS_PER_NODE=2, SLURM_NODELIST="node[1-2]")
-    [alone] = run(words(experiment, digits, tmp_path), [job], 60)
-    assert alone.status == 0, alone.err
+    [single] = run(words(experiment, digits, tmp_path), [job], 60)
+    assert single.status == 0, single.err
     assert_same_training(tmp_path, undisturbed(experiment, digits))
 
 
