@@ -1,11 +1,11 @@
-"""Images per second of a network on this machine, as a row for workflow/config/devices.yaml; `coldbench plan` reads it.
-
-Training is whole steps (`loop.optimizer_step`: forward, backward, Adam) of random images: drawing and degrading a
-batch takes a few per cent of an update more (`bench_training.py`). Sampling is calls of R. The figure is the median of
-`--repeats`, after one that is not counted. On a CPU it is that of one thread by the processor's clock, which other load
-on the machine hardly moves, times `--cores`.
+"""Measures the images per second of a network on this machine and prints a row for workflow/config/devices.yaml.
 
     python benchmarks/bench_cost.py --dim 64 --channels 1 --stage train --batch 32 [--device cuda --precision bf16]
+
+`coldbench plan` reads such rows. The stage train times whole steps (forward, backward, Adam) on random images; drawing
+and degrading a batch adds a few per cent (`bench_training.py`). The stage sample times calls of R. The result is the
+median of `--repeats` after one warm-up. On a CPU it is the result of one thread times `--cores`, by processor time,
+because other load on the machine hardly changes that.
 """
 
 from __future__ import annotations
@@ -25,34 +25,35 @@ from coldbench.training import distributed
 from coldbench.training.loop import TrainingState, optimizer_step
 
 
-def steps(network: Network, given: argparse.Namespace, device: torch.device) -> Callable[[int], object]:
-    """What is timed: one update of a training, or one call of R."""
-    built = models.build(network, given.channels, given.size).to(device)
-    x = torch.randn(given.batch, given.channels, given.size, given.size, device=device)
-    t = torch.ones(given.batch, dtype=torch.int64, device=device)
-    if given.stage == "sample":
-        restore = models.restorer(built, given.batch, given.precision)
-        return lambda step: restore(x, 1)
-    training = Training(batch_size=given.batch, grad_accumulation=1, precision=given.precision)
-    fabric = distributed.launch(device, given.precision)
+def timed_call(network: Network, arguments: argparse.Namespace, device: torch.device) -> Callable[[], object]:
+    """One optimizer step, or one call of R."""
+    built = models.build(network, arguments.channels, arguments.size).to(device)
+    x = torch.randn(arguments.batch, arguments.channels, arguments.size, arguments.size, device=device)
+    t = torch.ones(arguments.batch, dtype=torch.int64, device=device)
+    if arguments.stage == "sample":
+        restore = models.restorer(built, arguments.batch, arguments.precision)
+        return lambda: restore(x, 1)
+    training = Training(batch_size=arguments.batch, grad_accumulation=1, precision=arguments.precision)
+    fabric = distributed.launch(device, arguments.precision)
     adam = torch.optim.Adam(built.parameters(), lr=2e-5, fused=True)
-    average = {name: value.clone() for name, value in built.state_dict().items()}
+    ema = {name: value.clone() for name, value in built.state_dict().items()}
     prepared, optimizer = fabric.setup(built.train(), adam)
-    state = TrainingState(prepared, optimizer, average)
-    return lambda step: optimizer_step(state, [(x, x, t)], training, fabric)
+    state = TrainingState(prepared, optimizer, ema)
+    return lambda: optimizer_step(state, [(x, x, t)], training, fabric)
 
 
-def rate(step: Callable[[int], object], given: argparse.Namespace, device: torch.device) -> float:
-    """Images per second, median."""
+def images_per_second(call: Callable[[], object], arguments: argparse.Namespace, device: torch.device) -> float:
+    """The median."""
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     seconds = []
-    for k in range(given.repeats + 1):
-        began = clock()
-        step(k)
+    for _ in range(arguments.repeats + 1):
+        start = clock()
+        call()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        seconds.append(clock() - began)
-    return float(given.batch / statistics.median(seconds[1:]) * (1 if device.type == "cuda" else given.cores))
+        seconds.append(clock() - start)
+    cores = 1 if device.type == "cuda" else arguments.cores
+    return float(arguments.batch / statistics.median(seconds[1:]) * cores)
 
 
 def main() -> None:
@@ -69,15 +70,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    device = torch.device(given.device)
-    network = Network(name=given.network, dim=given.dim, dim_mults=given.dim_mults)
-    found = rate(steps(network, given, device), given, device)
-    where = torch.cuda.get_device_name() if given.device == "cuda" else f"{given.cores} CPU cores"
-    shape = f"dim: {given.dim}, dim_mults: {given.dim_mults}, size: {given.size}, channels: {given.channels}"
-    print(f"- {{network: {given.network}, {shape}, precision: {given.precision}, stage: {given.stage},")
-    print(f'   images_per_second: {found:.3g}, where: "{where}, torch {torch.__version__}",')
+    device = torch.device(arguments.device)
+    network = Network(name=arguments.network, dim=arguments.dim, dim_mults=arguments.dim_mults)
+    rate = images_per_second(timed_call(network, arguments, device), arguments, device)
+    machine = torch.cuda.get_device_name() if device.type == "cuda" else f"{arguments.cores} CPU cores"
+    shape = f"dim: {network.dim}, dim_mults: {network.dim_mults}, size: {arguments.size}"
+    print(f"- {{network: {network.name}, {shape}, channels: {arguments.channels}, precision: {arguments.precision},")
+    print(f'   stage: {arguments.stage}, images_per_second: {rate:.3g}, where: "{machine}, torch {torch.__version__}",')
     print(f'   command: "python {shlex.join(sys.argv)}"}}')
 
 
