@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from coldbench.planning import cost, plan
-from coldbench.report import inputs, provenance, tables
-from coldbench.report.inputs import Folders, PaperCell, Scores
-from coldbench.report.layout import ALSO, heading
-from coldbench.report.verdict import LABELS, quantity, signed
+from coldbench.report import cells, inputs, provenance
+from coldbench.report.cells import Cell
+from coldbench.report.formats import LABELS, metric_label, shown, signed
+from coldbench.report.inputs import PaperCell
+from coldbench.report.layout import TABLES
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = sorted((ROOT / "results" / "published").glob("*/*/*/scores.parquet"))
@@ -34,11 +35,10 @@ def paper() -> list[PaperCell]:
     return inputs.load_paper(ROOT / "workflow/paper/tables.csv")
 
 
-def views() -> tuple[list[tables.TableView], Scores, Folders]:
-    """Every table from the published scores."""
-    scores, printed = inputs.load_scores(PUBLISHED), paper()
-    found = [tables.table_view(number, scores, printed) for number in tables.tables_of(printed)]
-    return found, scores, inputs.folders_of(PUBLISHED)
+def table_cells() -> dict[str, list[Cell]]:
+    """The cells of every table from the published scores."""
+    frame = cells.cell_frame(inputs.load_scores(PUBLISHED), paper())
+    return {str(number): cells.cells_of(part) for number, part in frame.groupby("table", sort=False)}
 
 
 def contract() -> str:
@@ -50,10 +50,11 @@ def contract() -> str:
         "| | command | jobs | GPU-hours | wall hours | disk | printed cells | so far, of the paper's data |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for view in views()[0]:
-        command = f"`snakemake --profile slurm reports/table{view.number}.html`"
-        price = _price(plan.row(_asked(view.number, jobs), GPUS))
-        lines.append(f"| {view.heading} | {command} | {price} | {len(view.judged)} | {_so_far(view)} |")
+    for number, entries in table_cells().items():
+        table, printed = TABLES[number], [cell for cell in entries if cell.in_paper and cell.paper]
+        command = f"`snakemake --profile slurm reports/{table.page}`"
+        price = _price(plan.row(_asked(number, jobs), GPUS))
+        lines.append(f"| {table.heading} | {command} | {price} | {len(printed)} | {_so_far(printed)} |")
     total = _price(plan.row(jobs, GPUS))
     lines.append(f"| all, with ablations and data sets | `snakemake --profile slurm all` | {total} | | |")
     return "\n".join(lines) + "\n"
@@ -61,7 +62,7 @@ def contract() -> str:
 
 def _asked(table: str, jobs: list[plan.Job]) -> list[plan.Job]:
     """The jobs that a table's command runs where nothing is there yet: its own, and whatever they need."""
-    own = {job.name for job in jobs if job.table == ALSO.get(table, table)}
+    own = {job.name for job in jobs if job.table == (TABLES[table].models_of or table)}
     for job in reversed(jobs):  # needs are listed first
         if job.name in own:
             own.update(job.needs)
@@ -72,32 +73,32 @@ def _price(row: plan.Row) -> str:
     return f"{row.jobs} | {row.hours:,.0f} | {row.wall:,.0f} | {row.disk / 1e9:,.0f} GB"
 
 
-def _so_far(view: tables.TableView) -> str:
-    kinds = [cell.verdict.kind for cell in view.judged if cell.ours]
+def _so_far(printed: Iterable[Cell]) -> str:
+    kinds = [cell.verdict for cell in printed if cell.metric]
     counts = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
     return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items(), key=lambda item: -item[1])) or "none"
 
 
 def results() -> str:
-    """The published runs with what they took, and every table's lines that have a value of ours."""
-    found, scores, folders = views()
+    """The published runs with their times, and the rows of every table that have a run."""
+    scores, folders = inputs.load_scores(PUBLISHED), inputs.folders_of(PUBLISHED)
     lines = ["| run | on | what it took |", "|---|---|---|"]
     for run in provenance.runs_of(scores, folders):
         lines.append(f"| {run.score.run}, {run.score.budget} budget | {run.devices} | {provenance.spent(run.work)} |")
-    for view in found:
-        rows = [row for row in (*view.rows, *view.extra) if row.run]
+    for number, entries in table_cells().items():
+        table, rows = TABLES[number], [row for row in cells.table_rows(entries) if row[0].run]
         if rows:
-            head = ["", "", *(column.label for column in view.columns), "verdict"]
-            lines += ["", f"**{view.heading}: {view.task}**", "", _line(head), _line(["---"] * len(head))]
+            head = ["", "", *(column.label for column in table.columns), "verdict"]
+            lines += ["", f"**{table.heading}: {table.task}**", "", _line(head), _line(["---"] * len(head))]
             lines += [_line(line) for row in rows for line in _lines(row)]
     pairs = [score for score in scores if score.method == "tacos-direct" and score.row]
     if pairs:
         lines += ["", "**TACoS minus direct reconstruction, on the same images**", ""]
         lines += ["| | metric | difference | 95 % interval | images |", "|---|---|---|---|---|"]
     for score in pairs:
-        where = f"{heading(score.table)}, {score.row}"
+        where = f"{TABLES[score.table].heading}, {score.row}"
         value = f"{signed(score.value)} | {signed(score.low)} to {signed(score.high)}"
-        lines.append(f"| {where} | {LABELS.get(quantity(score.metric), score.metric)} | {value} | {score.n:,} |")
+        lines.append(f"| {where} | {metric_label(score.metric)} | {value} | {score.n:,} |")
     return "\n".join(lines) + "\n"
 
 
@@ -108,26 +109,26 @@ def errata() -> str:
     for cell in paper():
         if cell.erratum:
             doubts.setdefault((cell.table, cell.row, cell.column), []).append(cell)
-    for (table, row, column), cells in doubts.items():
-        metrics = " and ".join(LABELS[cell.metric] for cell in cells)
-        printed = " / ".join(cell.printed for cell in cells)
-        notes = "; ".join(dict.fromkeys(cell.note for cell in cells))
-        lines.append(f"| {heading(table)}, {row}, {column}: {metrics} | {printed} | {notes} |")
+    for (table, row, column), doubted in doubts.items():
+        metrics = " and ".join(LABELS[cell.metric] for cell in doubted)
+        printed = " / ".join(cell.printed for cell in doubted)
+        notes = "; ".join(dict.fromkeys(cell.note for cell in doubted))
+        lines.append(f"| {TABLES[table].heading}, {row}, {column}: {metrics} | {printed} | {notes} |")
     return "\n".join(lines) + "\n"
 
 
-def _lines(row: tables.Row) -> Iterable[list[str]]:
-    for name, _, cells in row.lines:
+def _lines(row: Iterable[Cell]) -> Iterable[list[str]]:
+    for line in cells.in_groups(row, "measure"):
         verdicts: dict[str, list[str]] = {}
-        for cell in cells:
-            if cell.ours and cell.paper:
-                verdicts.setdefault(cell.verdict.kind, []).append(cell.column.label)
-        told = "; ".join(f"{kind}: {', '.join(labels)}" for kind, labels in verdicts.items())
-        yield [row.label or row.run.run, name, *map(_value, cells), told]
+        for cell in line:
+            if cell.metric and cell.paper:
+                verdicts.setdefault(cell.verdict, []).append(cell.column)
+        text = "; ".join(f"{kind}: {', '.join(columns)}" for kind, columns in verdicts.items())
+        yield [line[0].row or line[0].run, cells.line_name(line), *map(_value, line), text]
 
 
-def _value(cell: tables.Cell) -> str:
-    return cell.value + (f" ({cell.printed})" if cell.paper else "") if cell.ours else "–"
+def _value(cell: Cell) -> str:
+    return shown(cell.value) + (f" ({cell.printed})" if cell.paper else "") if cell.metric else "–"
 
 
 def _line(cells: Iterable[str]) -> str:

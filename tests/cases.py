@@ -16,8 +16,8 @@ from coldbench.core.config import RunMetadata, Sampling, TableCell
 from coldbench.core.experiment import Experiment
 from coldbench.models import model_file
 from coldbench.report import sprites
-from coldbench.report.gallery import Pictures
 from coldbench.report.inputs import Score, Scores, load_paper
+from coldbench.report.run_figures import RunFigures
 from coldbench.report.sprites import Sprite
 from coldbench.sampling.shards import SamplingPaths, sample_run
 
@@ -30,7 +30,6 @@ SHARED = ROOT.parent / "shared"
 REAL = Path(os.environ.get("COLDBENCH_TEST_DATA", SHARED / "data"))
 
 PAPER = load_paper(ROOT / "workflow" / "paper" / "tables.csv")
-TABLES = ["1", "2", "3", "4", "5", "5.3", "6", "A.7"]
 SCORE = Score(
     run="E01-fitted",
     experiment="E01",
@@ -56,7 +55,7 @@ SCORE = Score(
     seed=0,
     provenance=json.dumps({"commit": "0123456789abcdef", "device": "cpu"}),
 )
-PLAN = ROOT / "workflow" / "paper" / "figures.yaml"
+FIGURES = ROOT / "workflow" / "paper" / "figures.yaml"
 MARK = "smoke budget: not a replication"
 PLAIN: dict[str, Any] = {
     "start": None, "severity": None, "assumed_severity": None, "known": "drawn", "stride": 1, "released_shift": False,
@@ -123,41 +122,36 @@ def sampled(folder: Path, model: Path, prepared: Path, partner: Path | None = No
     return manifest
 
 
-def pictures(folder: Path, name: str, T: int = 6, channels: int = 1, sets: Any = None, **changes: Any) -> Pictures:
-    """A run of small random pictures, restoring if no `sets` are given."""
+def run_figures(folder: Path, name: str, T: int = 6, channels: int = 1, sets: Any = None, **changes: Any) -> RunFigures:
+    """The figures of a run as small random images; the run restores if no `sets` are given."""
     sets = sets or {"test": PLAIN}
-    about = RunMetadata(
+    metadata = RunMetadata(
         **{"name": name, "protocol": "a", "budget": "smoke", "run": f"{name}-a", "title": f"Title {name}",
            "cell": TableCell(table=1, row="MNIST"), "default": True, "rationale": "a test", **changes}
     )  # fmt: skip
     random = np.random.default_rng(7)
     severities = tuple(map(str, range(T, -1, -1)))
-    made: list[Sprite] = []
 
-    def add(file: str, kind: str, columns: tuple[str, ...], rows: int, part: str = "", method: str = "") -> None:
-        images = random.random((rows * len(columns), channels, 8, 8))
-        made.append(sprites.write(images, folder / about.run / f"{file}.png", kind, columns, MARK, part, method))
+    def draw(file: str, kind: str, columns: tuple[str, ...], rows: int, *shown: str) -> Sprite:
+        tiles = random.random((rows * len(columns), channels, 8, 8))
+        return sprites.write(sprites.Sheet(file, tiles, kind, columns, *shown), folder / metadata.run, MARK)
 
-    for part, told in sets.items():
-        generated = told["start"] is not None
-        columns = ("degraded", "direct", *(m for m in told["methods"] if m != "direct"))
-        add(
-            f"{part}-methods",
-            "methods",
-            (*columns, *(() if generated else ("original",))),
-            6 if generated else 12,
-            part,
-        )
-        add(f"{part}-trajectory", "trajectory", severities, 6, part, "tacos")
-        if "naive" in told["methods"]:
-            add(f"{part}-naive", "naive", severities, 6, part, "naive")
+    drawn = []
+    for set_name, sampling in sets.items():
+        generated = sampling["start"] is not None
+        methods = (method for method in sampling["methods"] if method != "direct")
+        columns = ("degraded", "direct", *methods, *(() if generated else ("original",)))
+        drawn.append(draw(f"{set_name}-methods", "methods", columns, 6 if generated else 12, set_name))
+        drawn.append(draw(f"{set_name}-trajectory", "trajectory", severities, 6, set_name, "tacos"))
+        if "naive" in sampling["methods"]:
+            drawn.append(draw(f"{set_name}-naive", "naive", severities, 6, set_name, "naive"))
         if generated:
-            add(f"{part}-gallery", "gallery", ("",) * 8, 2, part, "tacos")
-    add("forward", "forward", tuple(reversed(severities)), 6)
-    science = {"dataset": "digits", "size": 8, "seed": 0, "network": {"dim": 8}, "training": {"max_steps": 40}}
-    science |= {"degradation": {"name": "blur", "T": T}}
+            drawn.append(draw(f"{set_name}-samples", "samples", ("",) * 8, 2, set_name, "tacos"))
+    drawn.append(draw("forward", "forward", tuple(reversed(severities)), 6))
+    experiment = {"dataset": "digits", "size": 8, "seed": 0, "network": {"dim": 8}, "training": {"max_steps": 40}}
+    experiment |= {"degradation": {"name": "blur", "T": T}}
     training = tuple((float(k), 1 / k, 9.0, float(k)) for k in range(1, 9))
-    return Pictures(about, True, MARK, science, {}, f"model of {name}", sets, tuple(made), training, ())
+    return RunFigures(metadata, True, MARK, experiment, {}, f"model of {name}", sets, tuple(drawn), training, ())
 
 
 GENERATED = {

@@ -11,18 +11,18 @@ import typer
 
 from coldbench.cli.options import (
     SPEEDS,
-    Cache,
     Device,
     Devices,
+    FeatureCache,
     Fid,
     Inception,
     Log,
+    Metadata,
     Out,
     Partner,
     Prepared,
     Science,
     Threads,
-    Words,
     Work,
     experiment_of,
     setup,
@@ -154,10 +154,10 @@ def sample(
 
 def evaluate(
     manifest: Path,
-    about: Words,
+    metadata: Metadata,
     data: Prepared,
     out: Out,
-    statistics: Cache,
+    feature_cache: FeatureCache,
     fid: Fid = None,
     inception: Inception = None,
     partner: Partner = None,
@@ -172,5 +172,5 @@ def evaluate(
 
     science = read_manifest(manifest).experiment
     found = evaluation.extractors(fid or [], inception, target)
-    scorer = evaluation.Scorer(science, data, statistics, found, target)
-    evaluation.evaluate(scorer, manifest, from_json(RunMetadata, about, "about"), out, partner)
+    scorer = evaluation.Scorer(science, data, feature_cache, found, target)
+    evaluation.evaluate(scorer, manifest, from_json(RunMetadata, metadata, "metadata"), out, partner)

@@ -1,4 +1,4 @@
-"""The verbs that look at finished runs: pictures, tables, the report, what is published."""
+"""The verbs for finished runs: merged scores, figures, pages of the report, published results."""
 
 from __future__ import annotations
 
@@ -7,149 +7,156 @@ from typing import Annotated
 
 import typer
 
-from coldbench.cli.options import CALIBRATED, PAPER, Cache, Log, Out, Pages, Partner, Prepared, Words, setup
+from coldbench.cli.options import (
+    CALIBRATED,
+    PAPER,
+    FeatureCache,
+    Log,
+    Metadata,
+    Out,
+    Partner,
+    Prepared,
+    setup,
+)
 from coldbench.core import logs
 from coldbench.core.config import RunMetadata
 from coldbench.core.validation import from_json
 
+Paper = Annotated[Path, typer.Option(help="the paper's printed numbers (CSV)")]
+ScoreFiles = Annotated[
+    list[Path] | None, typer.Argument(help="scores (.parquet); none shows the paper's numbers alone")
+]
+PlannedRows = Annotated[Path | None, typer.Option(help="the experiment of each row, and why it is skipped (JSON)")]
 
-def collect(out: Out, scores: Annotated[list[Path], typer.Argument(help="scores (.parquet)")], log: Log = None) -> None:
-    """Join SCORES into one tidy table, OUT (.parquet), and beside it the same as CSV."""
+
+def merge_scores(
+    out: Out, scores: Annotated[list[Path], typer.Argument(help="scores (.parquet)")], log: Log = None
+) -> None:
+    """Merge SCORES into one tidy table, OUT (.parquet), and write the same as CSV beside it."""
     from coldbench.report import inputs
 
-    logs.log_to(log, "[collect]")
+    logs.log_to(log, "[merge-scores]")
     inputs.collect(scores, out)
 
 
-def figures(
+def draw_figures(
     manifest: Path,
-    about: Words,
+    metadata: Metadata,
     training_log: Path,
     data: Prepared,
     out: Out,
-    statistics: Cache,
+    feature_cache: FeatureCache,
     partner: Partner = None,
     log: Log = None,
 ) -> None:
-    """Draw the pictures of one run as sprites, into `figures` beside OUT, their list."""
-    setup(log, f"{manifest.parent.name} figures", "cpu", None)
-    from coldbench.report import gallery
+    """Draw the images of one run as sprites into the folder `figures` beside OUT, and list them in OUT (.json)."""
+    setup(log, f"{manifest.parent.name} draw-figures", "cpu", None)
+    from coldbench.report import run_figures
 
-    gallery.draw(manifest, from_json(RunMetadata, about, "about"), training_log, data, out, partner, statistics)
+    inputs = run_figures.Inputs(manifest, training_log, data, partner, feature_cache)
+    run_figures.draw(inputs, from_json(RunMetadata, metadata, "metadata"), out)
 
 
-def gallery(
-    plan: Annotated[Path, typer.Option(help="which runs make which figure of the paper (YAML)")],
+def render_figures(
+    figures: Annotated[Path, typer.Option(help="the figures of the paper and their panels (YAML)")],
     out: Out,
-    inputs: Annotated[list[Path] | None, typer.Argument(help="scores (.parquet) and lists of pictures (.json)")] = None,
-    page: Pages = None,
+    inputs: Annotated[list[Path] | None, typer.Argument(help="scores (.parquet) and lists of figures (.json)")] = None,
     log: Log = None,
 ) -> None:
-    """Render the page of figures, OUT, and beside it a page per run, with their images."""
-    from coldbench.report import figures as paper
-    from coldbench.report import gallery as drawn
+    """Render the page of figures, OUT, and beside it a page for each run, with their images."""
+    from coldbench.report import figures as paper_figures
     from coldbench.report import inputs as reading
-    from coldbench.report import runs
+    from coldbench.report import run_figures, run_pages
 
-    logs.log_to(log, "[gallery]")
+    logs.log_to(log, "[render-figures]")
     files = inputs or []
     scores = reading.load_scores([path for path in files if path.suffix == ".parquet"])
-    pictures = drawn.load([path for path in files if path.suffix == ".json"])
-    written = runs.write(paper.load_plan(plan), scores, pictures, out, page or [])
-    logs.log.info("%s, and pages of %d runs", out, len(written) - 1)
+    runs = run_figures.load([path for path in files if path.suffix == ".json"])
+    pages = run_pages.write(paper_figures.load_plan(figures), scores, runs, out)
+    logs.log.info("%s, and pages of %d runs", out, len(pages) - 1)
 
 
-def table(
+def render_table(
     number: str,
-    paper: Annotated[Path, typer.Option(help="the paper's printed numbers (CSV)")],
+    paper: Paper,
     out: Out,
-    scores: Annotated[list[Path] | None, typer.Argument(help="scores (.parquet); none shows the paper alone")] = None,
-    plan: Annotated[str, typer.Option(help="JSON: which experiment makes which row, and why it is left out")] = "[]",
-    page: Pages = None,
+    scores: ScoreFiles = None,
+    planned_rows: PlannedRows = None,
     log: Log = None,
 ) -> None:
     """Render table NUMBER from SCORES as a page, and beside it as CSV, LaTeX and JSON."""
     from coldbench.core.files import write_text
-    from coldbench.report import exports, inputs, latex, tables
-    from coldbench.report import page as pages
+    from coldbench.report import cells, exports, inputs, pages
 
-    logs.log_to(log, f"[table {number}]")
-    rows, folders = inputs.load_scores(scores or []), inputs.folders_of(scores or [])
-    view = tables.table_view(number, rows, inputs.load_paper(paper), inputs.plan_of(plan))
-    for end, text in (
-        (".csv", exports.table_csv(view)),
-        (".tex", latex.table_tex(view)),
-        (".json", exports.table_json(view, folders)),
+    logs.log_to(log, f"[render-table {number}]")
+    records, folders = inputs.load_scores(scores or []), inputs.folders_of(scores or [])
+    frame = cells.table_frame(number, records, inputs.load_paper(paper), cells.load_planned(planned_rows))
+    for ending, text in (
+        (".csv", exports.table_csv(frame)),
+        (".tex", exports.table_tex(number, frame)),
+        (".json", exports.table_json(number, frame, records, folders)),
     ):
-        write_text(out.with_name(f"{out.stem}{end}"), text)
-    write_text(out, pages.table_page(view, rows, pages.Site(frozenset(page or []), folders)))
+        write_text(out.with_name(f"{out.stem}{ending}"), text)
+    write_text(out, pages.table_page(number, frame, records, out.parent, folders))
 
 
-def discrepancies(
-    questions: Annotated[Path, typer.Argument(help="what is in question (YAML)")],
+def render_discrepancies(
+    questions: Annotated[Path, typer.Argument(help="the discrepancies (YAML)")],
     out: Out,
-    paper: Annotated[Path, typer.Option(help="the paper's printed numbers (CSV)")],
+    paper: Paper,
     grid: Annotated[Path, typer.Option(help="the experiments with their protocols (YAML)")],
-    readings: Annotated[Path, typer.Option(help="the readings of the calibration (YAML)")],
-    scores: Annotated[list[Path] | None, typer.Argument(help="scores (.parquet)")] = None,
+    interpretations: Annotated[Path, typer.Option(help="the interpretations of the calibration (YAML)")],
+    scores: ScoreFiles = None,
     calibration: Annotated[Path | None, typer.Option(help="the calibration's table (.parquet)")] = None,
-    page: Pages = None,
     log: Log = None,
 ) -> None:
-    """Render what paper, README and code say differently, what we chose, and the evidence."""
+    """Render what the paper, its README and its code say differently, our choices, and the evidence."""
     from coldbench.core.files import write_text
     from coldbench.report import calibration as calibrated
+    from coldbench.report import cells, inputs
     from coldbench.report import discrepancies as view
-    from coldbench.report import inputs, tables
-    from coldbench.report.page import banner
+    from coldbench.report.pages import banner
 
-    logs.log_to(log, "[discrepancies]")
-    rows, cells = inputs.load_scores(scores or []), inputs.load_paper(paper)
-    views = [tables.table_view(number, rows, cells) for number in tables.tables_of(cells)]
-    lines = calibrated.load_table(calibration)
-    sources = view.load(questions), view.grid_of(grid), view.readings_of(readings)
-    found = view.discrepancies(*sources, lines, rows, views)
-    write_text(out, view.page(found, banner(rows), page or []))
+    logs.log_to(log, "[render-discrepancies]")
+    records = inputs.load_scores(scores or [])
+    frame = cells.cell_frame(records, inputs.load_paper(paper))
+    rows = calibrated.load_table(calibration)
+    sources = view.Sources(view.load_grid(grid), view.load_interpretations(interpretations), rows)
+    entries = view.discrepancies(view.load(questions), sources, records, frame)
+    write_text(out, view.page(entries, banner(records), out.parent))
 
 
-def calibration(
-    table: Annotated[Path, typer.Argument(help="what `coldbench calibrate` wrote (.parquet)")] = CALIBRATED,
-    paper: Annotated[Path, typer.Option(help="the paper's printed numbers (CSV)")] = PAPER,
+def render_calibration(
+    table: Annotated[Path, typer.Argument(help="the table of `coldbench calibrate` (.parquet)")] = CALIBRATED,
+    paper: Paper = PAPER,
     out: Out = Path("reports/calibration.html"),
-    page: Pages = None,
     log: Log = None,
 ) -> None:
-    """Render the page of the calibration: every reading beside the paper's numbers, and how firmly each fits."""
-    from coldbench.report import calibration as view
-    from coldbench.report import inputs
+    """Render the calibration: every interpretation beside the paper's numbers, and their agreement."""
+    from coldbench.report import calibration, inputs
 
-    logs.log_to(log, "[calibration]")
-    pages = page or [path.name for path in out.parent.glob("*.html")]
-    view.write_page(view.load_table(table), inputs.load_paper(paper), out, pages)
+    logs.log_to(log, "[render-calibration]")
+    calibration.write_page(calibration.load_table(table), inputs.load_paper(paper), out)
 
 
-def report(
-    paper: Annotated[Path, typer.Option(help="the paper's printed numbers (CSV)")],
+def render_index(
+    paper: Paper,
     claims: Annotated[Path, typer.Option(help="the paper's claims (YAML)")],
     out: Out,
-    scores: Annotated[list[Path] | None, typer.Argument(help="scores (.parquet)")] = None,
-    plan: Annotated[str, typer.Option(help="JSON: which experiment makes which row, and why it is left out")] = "[]",
-    page: Pages = None,
+    scores: ScoreFiles = None,
+    planned_rows: PlannedRows = None,
     log: Log = None,
 ) -> None:
-    """Render the front page: scorecard, claims, all tables, runs and hours."""
+    """Render the front page (scorecard, claims, tables, runs, hours), and link it from the pages beside it."""
     from coldbench.core.files import write_text
-    from coldbench.report import claims as claiming
-    from coldbench.report import inputs, tables
-    from coldbench.report import page as pages
+    from coldbench.report import cells, inputs, pages
+    from coldbench.report import claims as judging
 
-    logs.log_to(log, "[report]")
-    rows, cells = inputs.load_scores(scores or []), inputs.load_paper(paper)
-    planned = inputs.plan_of(plan)
-    views = [tables.table_view(number, rows, cells, planned) for number in tables.tables_of(cells)]
-    judged = claiming.judged(claiming.load(claims), rows, cells)
-    site = pages.Site(frozenset(page or []), inputs.folders_of(scores or []))
-    write_text(out, pages.index_page(views, rows, judged, site, out.parent))
+    logs.log_to(log, "[render-index]")
+    records, printed = inputs.load_scores(scores or []), inputs.load_paper(paper)
+    frame = cells.cell_frame(records, printed, cells.load_planned(planned_rows))
+    judged = judging.judged(judging.load(claims), records, printed)
+    write_text(out, pages.index_page(frame, records, judged, out.parent, inputs.folders_of(scores or [])))
     logs.log.info("%s", out)
 
 
@@ -158,7 +165,7 @@ def publish(
     out: Annotated[Path, typer.Option(help="folder to write: results/published/BUDGET-DEVICE")],
     calibration: Annotated[Path | None, typer.Option(help="the calibration's table (.parquet)")] = None,
 ) -> None:
-    """Copy what the report shows of RUNS, small enough for a repository; `--config results=OUT` renders it alone."""
+    """Copy what the report needs of RUNS to OUT; `snakemake --config results=OUT` renders it alone."""
     from coldbench.report import publish as publishing
 
     for name in publishing.publish(runs, calibration, out):

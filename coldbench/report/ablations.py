@@ -1,69 +1,64 @@
-"""What no table of the paper holds: samples made with something changed, beside the same model's ordinary ones."""
+"""Runs that stand in no table of the paper: one thing in the sampling is changed, beside the unchanged samples."""
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 
+from coldbench.report.formats import interval, shown
 from coldbench.report.inputs import Score, Scores
-from coldbench.report.verdict import shown
+from coldbench.report.provenance import provenance
 
 METHODS = {"degraded": "Degraded", "tacos": "TACoS", "direct": "Direct", "naive": "Naive"}
 METRICS = ("ssim", "rmse")
 
 
 @dataclass(frozen=True)
-class Line:
-    """One set of samples: per method its SSIM and RMSE with their intervals, "" where there is none."""
+class AblationSet:
+    """One set of samples: per method its SSIM and RMSE as (value, interval), "" for a value that does not exist."""
 
     label: str
-    ordinary: bool
-    cells: tuple[tuple[tuple[str, str], ...], ...]
+    unchanged: bool
+    values: tuple[tuple[tuple[str, str], ...], ...]
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """One experiment without a cell in the paper."""
+    """One experiment without a number in the paper."""
 
     run: Score
-    lines: tuple[Line, ...]
+    sets: tuple[AblationSet, ...]
 
 
 def ablations(scores: Scores) -> list[Ablation]:
     """Every run that stands in no table and restores images, in the order of their names."""
-    found = []
-    for name in sorted({s.run for s in scores if not s.table}):
-        mine = [s for s in scores if s.run == name and not s.table]
-        if not any(s.metric in METRICS for s in mine):
-            continue
-        model = _model(mine[0])
-        base = [s for s in scores if s.table and s.set == "test" and s.budget == mine[0].budget and _model(s) == model]
-        first = sorted({s.run for s in base})[:1]  # protocols that differ in the sampling alone share a model
-        lines = [_line(f"{run}, as it is", True, [s for s in base if s.run == run]) for run in first]
-        lines += [_line(part.replace("_", " "), False, [s for s in mine if s.set == part]) for part in _sets(mine)]
-        found.append(Ablation(mine[0], tuple(lines)))
-    return found
+    own = [score for score in scores if not score.table]
+    runs = [[score for score in own if score.run == name] for name in sorted({score.run for score in own})]
+    return [_ablation(run, scores) for run in runs if any(score.metric in METRICS for score in run)]
 
 
-def _sets(scores: list[Score]) -> list[str]:
-    """In natural order: every 2 before every 10."""
-    return sorted(
-        {s.set for s in scores}, key=lambda name: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", name)]
-    )
+def _ablation(own: list[Score], scores: Scores) -> Ablation:
+    model, budget = _model(own[0]), own[0].budget
+    base = [s for s in scores if s.table and s.set == "test" and s.budget == budget and _model(s) == model]
+    # Protocols that differ in the sampling alone share a model. One of them is enough.
+    first = sorted({s.run for s in base})[:1]
+    sets = [_set(f"{run}, unchanged", True, [s for s in base if s.run == run]) for run in first]
+    names = sorted({score.set for score in own}, key=_natural)
+    sets += [_set(name.replace("_", " "), False, [s for s in own if s.set == name]) for name in names]
+    return Ablation(own[0], tuple(sets))
+
+
+def _natural(name: str) -> list[str | int]:
+    """A key that sorts "every_2" before "every_10"."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def _model(score: Score) -> str:
-    return str(json.loads(score.provenance or "{}").get("model", ""))
+    return str(provenance(score).get("model", ""))
 
 
-def _line(label: str, ordinary: bool, scores: list[Score]) -> Line:
-    there = {(s.method, s.metric): s for s in scores}
-    cells = tuple(tuple(_texts(there.get((method, metric))) for metric in METRICS) for method in METHODS)
-    return Line(label, ordinary, cells)
-
-
-def _texts(score: Score | None) -> tuple[str, str]:
-    if score is None:
-        return "", ""
-    return shown(score.value), f"{shown(score.low)} – {shown(score.high)}"
+def _set(label: str, unchanged: bool, scores: list[Score]) -> AblationSet:
+    values = {(s.method, s.metric): (shown(s.value), interval(s.low, s.high)) for s in scores}
+    return AblationSet(
+        label, unchanged, tuple(tuple(values.get((m, metric), ("", "")) for metric in METRICS) for m in METHODS)
+    )

@@ -1,4 +1,4 @@
-"""The calibration page: every reading of the Degraded cells beside the paper's numbers, and how firmly each fits."""
+"""The calibration page: every interpretation of the Degraded cells beside the paper's numbers, and their agreement."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from coldbench.core.logs import log
 from coldbench.report.inputs import PaperCell
 from coldbench.report.navigation import CALIBRATION, render
 
-FIRMNESS = ("exact", "within sampling error", "close", "not reproduced", "not judged")
-MEANS = {
-    "exact": "rounds to every printed digit of both cells",
-    "within sampling error": "the operator is random; both cells lie within 3 standard deviations of one evaluation",
-    "close": "both cells lie within 0.002, for which chance or a subset of images may account",
-    "not reproduced": "a cell lies further away",
-    "not judged": "a perturbed copy of the data, without true images to correct it",
+AGREEMENTS = ("exact", "within sampling error", "close", "not reproduced", "not judged")
+MEANINGS = {
+    "exact": "both values round to every printed digit",
+    "within sampling error": "the operator is random; both values lie within 3 standard deviations of one evaluation",
+    "close": "both values lie within 0.002, a difference that chance or a subset of the images can cause",
+    "not reproduced": "a value lies further away",
+    "not judged": "the images are perturbed copies, without true images to correct the values",
 }
 CLOSE = 0.002
 SIGMAS = 3
 COUNTS = ("table", "n", "draws")
-"""The columns of whole numbers, which a table with lines that lack them stores as others."""
+"""The columns of integers, which a table with rows without them stores as floats."""
 
 
 @dataclass(frozen=True)
-class Value:
-    """One metric of one reading: our value, the spread of one evaluation (0: not random), and the paper's cell."""
+class CalibratedValue:
+    """One metric of an interpretation: our value, the spread of one evaluation (0: not random), the paper's cell."""
 
     metric: str
     value: float
@@ -47,12 +47,12 @@ class Value:
 
     @property
     def doubted(self) -> bool:
-        """Whether the printed number is no target, being a suspected misprint."""
+        """Whether the printed number is a suspected misprint."""
         return self.paper is not None and self.paper.erratum in ("misprint", "swapped")
 
     @property
-    def firmness(self) -> str:
-        """How firmly our value agrees with the printed one, one of FIRMNESS."""
+    def agreement(self) -> str:
+        """The agreement of our value with the printed one, one of AGREEMENTS."""
         if self.paper is None:
             return "not judged"
         decimals = len(self.paper.printed.partition(".")[2])
@@ -65,55 +65,55 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One reading on the best source there is; `others` are the copies behind a corrected value."""
+class Interpretation:
+    """One interpretation on its best source of images; `others` are the copies that a corrected value comes from."""
 
     name: str
     rationale: str
     fitted_after: bool
     metric: str
     source: str
-    values: tuple[Value, Value]
+    values: tuple[CalibratedValue, CalibratedValue]
     others: tuple[tuple[str, float, float], ...]
     n: int
     draws: int
 
     @property
-    def firmness(self) -> str:
-        """The worse of its two cells, a suspected misprint left out unless the reading is about that very number."""
+    def agreement(self) -> str:
+        """The worse agreement of the two values; a suspected misprint counts only if the interpretation explains it."""
         if self.source.endswith(("_jpeg", "_part")):
             return "not judged"
-        judged = [v.firmness for v in self.values if not v.doubted or self.metric != "paper"]
-        return max(judged, key=FIRMNESS.index)
+        judged = [v.agreement for v in self.values if not v.doubted or self.metric != "paper"]
+        return max(judged, key=AGREEMENTS.index)
 
     @property
     def label(self) -> str:
-        """The firmness, unless the reading was chosen because it fits."""
-        chosen = self.fitted_after and self.firmness in FIRMNESS[:3]
-        return "fitted after the fact" if chosen else self.firmness
+        """The agreement, or a note that the interpretation was selected because it agrees."""
+        chosen = self.fitted_after and self.agreement in AGREEMENTS[:3]
+        return "fitted after the fact" if chosen else self.agreement
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row of the paper with all its readings; `missing` says what data it would need."""
+class CalibratedRow:
+    """One row of the paper with its interpretations; `missing` names the data that it needs."""
 
     name: str
     table: int
     label: str
     printed: tuple[PaperCell | None, PaperCell | None]
-    readings: tuple[Reading, ...]
+    interpretations: tuple[Interpretation, ...]
     missing: str
 
     @property
-    def fits(self) -> tuple[Reading, ...]:
-        """The readings that agree most firmly, in the order of the file; none if nothing is even close."""
-        ranked = [r for r in self.readings if r.firmness in FIRMNESS[:3]]
-        best = min((FIRMNESS.index(r.firmness) for r in ranked), default=None)
-        return tuple(r for r in ranked if FIRMNESS.index(r.firmness) == best)
+    def fits(self) -> tuple[Interpretation, ...]:
+        """The interpretations with the best agreement, in the order of the file; none if no value is close."""
+        ranked = [r for r in self.interpretations if r.agreement in AGREEMENTS[:3]]
+        best = min((AGREEMENTS.index(r.agreement) for r in ranked), default=None)
+        return tuple(r for r in ranked if AGREEMENTS.index(r.agreement) == best)
 
 
-def rows(records: Sequence[dict[str, Any]], paper: Iterable[PaperCell]) -> list[Row]:
-    """The records of `calibrate.run` beside the paper's Degraded cells."""
+def rows(records: Sequence[dict[str, Any]], paper: Iterable[PaperCell]) -> list[CalibratedRow]:
+    """The records of `evaluation.calibration.run` beside the paper's Degraded cells."""
     cells = {(cell.table, cell.row, cell.metric): cell for cell in paper if cell.column == "degraded"}
     grouped: dict[str, list[dict[str, Any]]] = {}
     for record in records:
@@ -121,47 +121,53 @@ def rows(records: Sequence[dict[str, Any]], paper: Iterable[PaperCell]) -> list[
     return [_row(name, group, cells) for name, group in grouped.items()]
 
 
-def _row(name: str, group: list[dict[str, Any]], cells: dict[tuple[str, str, str], PaperCell]) -> Row:
+def _row(name: str, group: list[dict[str, Any]], cells: dict[tuple[str, str, str], PaperCell]) -> CalibratedRow:
     first = group[0]
     ssim, rmse = (cells.get((str(first["table"]), first["row"], metric)) for metric in ("ssim", "rmse"))
-    by_reading: dict[str, list[dict[str, Any]]] = {}
+    by_interpretation: dict[str, list[dict[str, Any]]] = {}
     for record in group:
         if not record["missing"]:
-            by_reading.setdefault(record["interpretation"], []).append(record)
-    readings = tuple(_reading(reading, found, (ssim, rmse)) for reading, found in by_reading.items())
-    return Row(name, first["table"], first["row"], (ssim, rmse), readings, first["missing"])
+            by_interpretation.setdefault(record["interpretation"], []).append(record)
+    interpretations = tuple(
+        _interpretation(interpretation, records, (ssim, rmse)) for interpretation, records in by_interpretation.items()
+    )
+    return CalibratedRow(name, first["table"], first["row"], (ssim, rmse), interpretations, first["missing"])
 
 
-def _reading(name: str, found: list[dict[str, Any]], printed: tuple[PaperCell | None, PaperCell | None]) -> Reading:
+def _interpretation(
+    name: str, records: list[dict[str, Any]], printed: tuple[PaperCell | None, PaperCell | None]
+) -> Interpretation:
     by_source: dict[str, list[dict[str, Any]]] = {}
-    for record in found:
+    for record in records:
         by_source.setdefault(record["source"], []).append(record)
     best = next((s for s in by_source if s.endswith("(corrected)")), next(iter(by_source)))
     fields = ("metric", "value", "spread", "subset_spread", "draws")
     one, two = (
-        Value(**{field: record[field] for field in fields}, paper=cell)
+        CalibratedValue(**{field: record[field] for field in fields}, paper=cell)
         for record, cell in zip(by_source[best], printed, strict=True)
     )
     others = tuple((s, pair[0]["value"], pair[1]["value"]) for s, pair in by_source.items() if s != best)
     first = by_source[best][0]
-    told = first["rationale"], first["fitted_after"], first["measured"]
-    return Reading(name, *told, best, (one, two), others, first["n"], first["draws"])
+    settings = first["rationale"], first["fitted_after"], first["measured"]
+    return Interpretation(name, *settings, best, (one, two), others, first["n"], first["draws"])
 
 
-def table(records: Sequence[dict[str, Any]], judged: Iterable[Row]) -> pd.DataFrame:
-    """Every record with the printed number, the difference, and the verdicts on its cell and on its reading."""
-    verdicts = {(row.name, reading.name): reading for row in judged for reading in row.readings}
+def table(records: Sequence[dict[str, Any]], judged: Iterable[CalibratedRow]) -> pd.DataFrame:
+    """Every record with the printed number, the difference, and the agreement of the cell and the interpretation."""
+    verdicts = {
+        (row.name, interpretation.name): interpretation for row in judged for interpretation in row.interpretations
+    }
     lines = []
     for record in records:
-        reading = verdicts.get((record["cell"], record.get("interpretation", "")))
+        interpretation = verdicts.get((record["cell"], record.get("interpretation", "")))
         extra: dict[str, Any] = {"printed": "", "gap": float("nan"), "agreement": "", "verdict": ""}
-        if reading and record["source"] == reading.source:
-            value = reading.values[0 if record["metric"] == "ssim" else 1]
+        if interpretation and record["source"] == interpretation.source:
+            value = interpretation.values[0 if record["metric"] == "ssim" else 1]
             extra = {
                 "printed": value.paper.printed if value.paper else "",
                 "gap": value.gap,
-                "agreement": "misprint suspected" if value.doubted else value.firmness,
-                "verdict": reading.label,
+                "agreement": "misprint suspected" if value.doubted else value.agreement,
+                "verdict": interpretation.label,
             }
         lines.append({**record, **extra})
     return pd.DataFrame(lines)
@@ -179,33 +185,35 @@ def write_table(
         frame.assign(provenance=json.dumps(facts, sort_keys=True)).to_parquet(temporary, index=False)
     for row in judged:
         best = row.fits[0] if row.fits else None
-        told = ", ".join(reading.name for reading in row.fits) or "none fits"
-        log.info("%s: %s", row.name, (row.missing and "no data") or (f"{told} ({best.label})" if best else told))
+        names = ", ".join(interpretation.name for interpretation in row.fits) or "no interpretation agrees"
+        log.info("%s: %s", row.name, (row.missing and "no data") or (f"{names} ({best.label})" if best else names))
 
 
 def load_table(path: Path | None) -> list[dict[str, Any]]:
-    """The lines that `write_table` wrote; none where there is no file."""
+    """The rows that `write_table` wrote; none without a path. Raises ColdbenchError if the file is unreadable."""
     if path is None:
         return []
     try:
         frame = pd.read_parquet(path)
     except FileNotFoundError:
-        raise ColdbenchError(f"{path} does not exist; `coldbench calibrate` makes it") from None
+        raise ColdbenchError(f"{path} does not exist; `coldbench calibrate` writes it") from None
     except (OSError, ValueError) as error:
         raise ColdbenchError(f"{path} is not a readable calibration: {error}") from error
     lines = [{str(key): value for key, value in line.items()} for line in frame.to_dict("records")]
     return [line | {key: int(line[key]) for key in COUNTS if not pd.isna(line.get(key))} for line in lines]
 
 
-def write_page(lines: Sequence[dict[str, Any]], paper: Iterable[PaperCell], page: Path, pages: Iterable[str]) -> None:
-    """Write the page of a table that was loaded; `pages` are those that it may link to.
-
-    Where not all images were taken, the page is marked.
-    """
+def write_page(lines: Sequence[dict[str, Any]], paper: Iterable[PaperCell], page: Path) -> None:
+    """Write the page of a loaded table; a calibration on a part of the images has a warning."""
     facts = json.loads(lines[0]["provenance"]) if lines else {}
     first = facts.get("first_images")
-    note = f"A quick look at the first {first:,} images of each set; the verdicts mean nothing." if first else ""
+    note = (
+        f"This calibration used only the first {first:,} images of each set, so its verdicts mean nothing."
+        if first
+        else ""
+    )
     judged = rows(lines, paper)
     write_text(
-        page, render("calibration.html", CALIBRATION, pages, rows=judged, meanings=MEANS, facts=facts, note=note)
+        page,
+        render("calibration.html", CALIBRATION, page.parent, rows=judged, meanings=MEANINGS, facts=facts, note=note),
     )

@@ -1,4 +1,4 @@
-"""The paper's claims beside our evidence: for every run an interval, and the word that it allows."""
+"""The paper's claims beside our evidence: an interval for every run, and the status that it supports."""
 
 from __future__ import annotations
 
@@ -7,85 +7,97 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from coldbench.core.errors import unknown
 from coldbench.core.files import read_yaml
 from coldbench.core.validation import Strict, checked
+from coldbench.report.cells import in_groups
+from coldbench.report.formats import LABELS, metric_label, quantity, shown, signed
 from coldbench.report.inputs import PaperCell, Score, Scores
-from coldbench.report.layout import BUDGETS
-from coldbench.report.verdict import LABELS, quantity, shown, signed
+from coldbench.report.layout import TABLES, budget_rank
 
-WORDS = ("supported", "contradicted", "undecided", "no data")
+STATUSES = ("supported", "contradicted", "undecided", "no data")
 
 Text = Annotated[str, Field(min_length=1)]
+Estimate = tuple[float, float, float]
+"""A value with the bounds of its interval."""
 
 
-class Other(Strict):
-    """What a value is set against: another set of the same run, or another method."""
+class Reference(Strict):
+    """The other side of a difference: another set of the same run, or another method."""
 
     set: Text
     method: Text
 
 
-class Comparison(Strict):
-    """One way to judge a claim by the scores; the keys are explained at the head of the file."""
+class Criterion(Strict):
+    """One way to judge a claim by the scores; the head of the file explains the keys."""
 
-    what: Text
+    question: Text
     tables: Annotated[list[Text], Field(min_length=1)]
     set: Text
-    ours: Text
-    against: Other | None = None
+    method: Text
+    minus: Reference | None = None
     metrics: Text
-    beyond: float = 0.0
+    threshold: float = 0.0
     expected: Literal["below", "above"]
     paper: Annotated[list[str], Field(min_length=3, max_length=3)] | None = None
 
     @model_validator(mode="after")
-    def _one_comparison(self) -> Comparison:
-        if self.against and (self.beyond or "-" in self.ours):
-            raise ValueError("against stands beside neither beyond nor a paired difference")
-        if not (self.against or self.beyond or "-" in self.ours):
-            raise ValueError("nothing to compare with: against, beyond, or a paired difference as ours")
+    def _one_comparison(self) -> Criterion:
+        paired = "-" in self.method
+        if self.minus and (self.threshold or paired):
+            raise ValueError("minus excludes threshold and a paired difference")
+        if not (self.minus or self.threshold or paired):
+            raise ValueError("nothing to compare with: give minus, threshold, or a paired difference as method")
         return self
 
 
 class Statement(Strict):
-    """One claim in our own words, where the paper makes it, and its tests."""
+    """One claim in our own words, its place in the paper, and its criteria."""
 
     title: Text
-    where: Text
-    says: Text
-    tests: Annotated[list[Comparison], Field(min_length=1)]
+    source: Text
+    text: Text
+    criteria: Annotated[list[Criterion], Field(min_length=1)]
 
 
 class Statements(Strict):
-    """The whole file: the claims, and the named lists of metrics that their tests choose from."""
+    """The whole file: the claims, and the named lists of metrics of their criteria."""
 
     metrics: dict[str, list[Annotated[list[str], Field(min_length=2, max_length=2)]]]
     claims: dict[str, Statement]
 
 
 @dataclass(frozen=True)
-class Line:
-    """What one run says about one test: the tested value with its interval, the paper's own number, and the word."""
+class Evidence:
+    """The result of one criterion on one run: the value with its interval, the paper's own number, and the status.
+
+    `paper_disagrees` marks a number of the paper that contradicts its own claim.
+    """
 
     run: Score
-    what: str
+    question: str
     metric: str
     value: str
     interval: str
     printed: str
-    against_itself: bool  # the paper's own numbers lie on the other side
-    word: str
+    paper_disagrees: bool
+    status: str
 
     @property
-    def budget(self) -> str:
-        """What must be said beside the word: "" for a run at the paper's budget on the paper's data."""
+    def limits(self) -> str:
+        """What limits the evidence: "" for a run at the paper's budget on the paper's data."""
         parts = [f"at the {self.run.budget} budget"] if self.run.budget != "paper" else []
         return ", ".join(parts + ["on embedded images"] * self.run.embedded)
+
+    @property
+    def rank(self) -> tuple[bool, int]:
+        """Smaller for better evidence: real data before embedded images, then the fuller budget."""
+        return self.run.embedded, budget_rank(self.run.budget)
 
 
 @dataclass(frozen=True)
@@ -94,114 +106,109 @@ class Claim:
 
     key: str
     statement: Statement
-    lines: tuple[Line, ...]
+    evidence: tuple[Evidence, ...]
 
     @property
-    def deciding(self) -> tuple[Line, ...]:
-        """The evidence that the word rests on: real data before embedded ones, then the fullest budget there is."""
-        found = [line for line in self.lines if line.word != "no data"]
-        best = min((_rank(line) for line in found), default=None)
-        return tuple(line for line in found if _rank(line) == best)
+    def deciding(self) -> tuple[Evidence, ...]:
+        """The best evidence, which alone decides the status."""
+        usable = [evidence for evidence in self.evidence if evidence.status != "no data"]
+        best = min((evidence.rank for evidence in usable), default=None)
+        return tuple(evidence for evidence in usable if evidence.rank == best)
 
     @property
-    def word(self) -> str:
-        """One of WORDS: a claim is supported, or contradicted, only by all of its evidence together."""
-        words = {line.word for line in self.deciding}
-        if not words:
+    def status(self) -> str:
+        """One of STATUSES; a claim is supported or contradicted only if all deciding evidence agrees."""
+        statuses = {evidence.status for evidence in self.deciding}
+        if not statuses:
             return "no data"
-        return words.pop() if len(words) == 1 else "undecided"
+        return statuses.pop() if len(statuses) == 1 else "undecided"
 
     @property
-    def rows(self) -> tuple[tuple[Score, tuple[Line | None, ...]], ...]:
-        """The evidence as a table: a row per run, a cell per test."""
-        cells = {(line.run.run, line.run.budget, line.what): line for line in self.lines}
-        runs = {(line.run.run, line.run.budget): line.run for line in self.lines}
-        wanted = [test.what for test in self.statement.tests]
-        return tuple((run, tuple(cells.get((*key, what)) for what in wanted)) for key, run in runs.items())
-
-    def word_on(self, what: str) -> str:
-        """The word on one of the tests alone."""
-        return Claim(self.key, self.statement, tuple(line for line in self.lines if line.what == what)).word
-
-    @property
-    def tables(self) -> tuple[str, ...]:
-        """The tables whose runs bear on it."""
-        return tuple(dict.fromkeys(number for test in self.statement.tests for number in test.tables))
+    def limits(self) -> str:
+        """What limits the deciding evidence."""
+        return self.deciding[0].limits if self.deciding else ""
 
     @property
     def counts(self) -> str:
-        """How the evidence divides: "6 supported, 1 undecided at the laptop budget"."""
-        counts = Counter(line.word for line in self.deciding)
-        told = ", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])
-        return f"{told} {self.budget}".strip()
+        """The statuses of the deciding evidence: "6 supported, 1 undecided at the laptop budget"."""
+        counts = Counter(evidence.status for evidence in self.deciding)
+        text = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
+        return f"{text} {self.limits}".strip()
 
     @property
-    def budget(self) -> str:
-        """What must be said beside the claim's word."""
-        return self.deciding[0].budget if self.deciding else ""
+    def by_run(self) -> tuple[tuple[Score, tuple[Evidence | None, ...]], ...]:
+        """The evidence as a table: a row for each run, a column for each criterion."""
+        questions = [criterion.question for criterion in self.statement.criteria]
+        runs: dict[tuple[str, str], dict[str, Evidence]] = {}
+        for evidence in self.evidence:
+            runs.setdefault((evidence.run.run, evidence.run.budget), {})[evidence.question] = evidence
+        return tuple(
+            (next(iter(row.values())).run, tuple(row.get(question) for question in questions)) for row in runs.values()
+        )
 
+    def on(self, question: str) -> Claim:
+        """The claim with the evidence of one criterion alone."""
+        return Claim(self.key, self.statement, tuple(e for e in self.evidence if e.question == question))
 
-def _rank(line: Line) -> tuple[bool, int]:
-    budget = line.run.budget
-    return line.run.embedded, BUDGETS.index(budget) if budget in BUDGETS else len(BUDGETS)
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The tables whose runs are evidence."""
+        return tuple(dict.fromkeys(number for criterion in self.statement.criteria for number in criterion.tables))
 
 
 def load(path: Path) -> Statements:
-    """The claims in `path`; ColdbenchError if the file is missing or says something that makes no sense."""
+    """The claims in the YAML file `path`. Raises ColdbenchError if the file is missing or invalid."""
     statements = checked(Statements, read_yaml(path), str(path))
     for statement in statements.claims.values():
-        for test in statement.tests:
-            if test.metrics not in statements.metrics:
-                raise unknown(f"metrics of '{test.what}' in {path}", test.metrics, statements.metrics)
+        for criterion in statement.criteria:
+            if criterion.metrics not in statements.metrics:
+                raise unknown(f"metrics of '{criterion.question}' in {path}", criterion.metrics, statements.metrics)
     return statements
 
 
 def judged(statements: Statements, scores: Scores, paper: Sequence[PaperCell]) -> list[Claim]:
     """Every claim with the evidence of all runs in `scores`."""
-    runs: dict[tuple[str, str], list[Score]] = {}
-    for score in scores:
-        runs.setdefault((score.run, score.budget), []).append(score)
-    ordered = [runs[key] for key in sorted(runs)]
+    runs = sorted(in_groups(scores, "run", "budget"), key=lambda run: (run[0].run, run[0].budget))
     return [
-        Claim(key, statement, tuple(_lines(statement, statements.metrics, ordered, paper)))
+        Claim(key, statement, tuple(_evidence(statement, statements.metrics, runs, paper)))
         for key, statement in statements.claims.items()
     ]
 
 
-def _lines(
+def _evidence(
     statement: Statement,
     metrics: dict[str, list[list[str]]],
     runs: Iterable[Sequence[Score]],
     paper: Sequence[PaperCell],
-) -> Iterable[Line]:
-    for test in statement.tests:
+) -> Iterable[Evidence]:
+    for criterion in statement.criteria:
         for run in runs:
-            if run[0].table in test.tables and (found := _measured(test, metrics[test.metrics], run)):
-                yield _line(test, run[0], *found, paper)
+            if run[0].table not in criterion.tables:
+                continue
+            measured = _measured(criterion, metrics[criterion.metrics], run)
+            if measured:
+                yield _judged(criterion, run[0], *measured, paper)
 
 
-Estimate = tuple[float, float, float]
-
-
-def _measured(test: Comparison, metrics: Iterable[list[str]], run: Iterable[Score]) -> tuple[str, Estimate] | None:
-    """The first metric that both sides of a test have in a run, and the tested value with its interval."""
-    there = {(s.set, s.method, s.metric, s.reference): s for s in run}
+def _measured(criterion: Criterion, metrics: Iterable[list[str]], run: Iterable[Score]) -> tuple[str, Estimate] | None:
+    """The first metric that a run has for both sides of a criterion, and the difference with its interval."""
+    scores = {(s.set, s.method, s.metric, s.reference): s for s in run}
     for metric, reference in metrics:
-        ours = there.get((test.set, test.ours, metric, reference))
+        ours = scores.get((criterion.set, criterion.method, metric, reference))
         if ours is None:
             continue
-        if test.against is None:
+        if criterion.minus is None:
             return metric, (ours.value, ours.low, ours.high)
-        other = there.get((test.against.set, test.against.method, metric, reference))
+        other = scores.get((criterion.minus.set, criterion.minus.method, metric, reference))
         if other:
             return metric, difference(ours, other)
     return None
 
 
 def difference(one: Score, other: Score) -> Estimate:
-    """One value minus another with an interval from both intervals (Zou and Donner's, for independent estimates).
+    """One value minus another, with an interval from both intervals (Zou and Donner, for independent estimates).
 
-    Samples of one model share what is not drawn anew, which makes the interval wider than it need be, not narrower.
+    Two sets of samples of one model are not independent, so their interval is wider than necessary, never narrower.
     """
     gap = one.value - other.value
     low = gap - math.hypot(one.value - one.low, other.high - other.value)
@@ -209,58 +216,53 @@ def difference(one: Score, other: Score) -> Estimate:
     return gap, low, high
 
 
-def word_of(estimate: Estimate, expected: str, beyond: float = 0.0) -> str:
-    """What an interval allows to say of a value that is expected on one side of `beyond`."""
+def status_of(estimate: Estimate, expected: str, threshold: float = 0.0) -> str:
+    """The status of a claim that expects a value on one side of `threshold`: its whole interval must be there."""
     value, low, high = estimate
     if not math.isfinite(value):
         return "no data"
-    if not (math.isfinite(low) and math.isfinite(high)):
+    if not (math.isfinite(low) and math.isfinite(high)) or low <= threshold <= high:
         return "undecided"
-    if low <= beyond <= high:
-        return "undecided"
-    return "supported" if (high < beyond) == (expected == "below") else "contradicted"
+    return "supported" if (high < threshold) == (expected == "below") else "contradicted"
 
 
-def _line(test: Comparison, run: Score, metric: str, estimate: Estimate, paper: Sequence[PaperCell]) -> Line:
+def _judged(criterion: Criterion, run: Score, metric: str, estimate: Estimate, paper: Sequence[PaperCell]) -> Evidence:
     value, low, high = estimate
-    text = shown if test.beyond else signed
-    spans = math.isfinite(low) and math.isfinite(high)
-    label = LABELS.get(quantity(metric), metric)
-    printed = _printed(test, run, paper)
-    there = f"{LABELS[test.paper[2]]} " if test.paper and quantity(metric) != test.paper[2] else ""
-    return Line(
+    text = shown if criterion.threshold else signed
+    bounded = math.isfinite(low) and math.isfinite(high)
+    printed = _printed(criterion, run, paper)
+    other = criterion.paper is not None and quantity(metric) != criterion.paper[2]
+    prefix = f"{LABELS[criterion.paper[2]]} " if criterion.paper and other else ""
+    exact = None if printed is None else (printed, printed, printed)
+    return Evidence(
         run=run,
-        what=test.what,
-        metric=label,
+        question=criterion.question,
+        metric=metric_label(metric),
         value=text(value) if math.isfinite(value) else shown(value),
-        interval=f"{text(low)} to {text(high)}" if spans else "",
-        printed="" if printed is None else there + _short(printed, not test.beyond),
-        against_itself=printed is not None
-        and word_of((printed, printed, printed), test.expected, test.beyond) == "contradicted",
-        word=word_of(estimate, test.expected, test.beyond),
+        interval=f"{text(low)} to {text(high)}" if bounded else "",
+        printed="" if printed is None else prefix + _short(printed, not criterion.threshold),
+        paper_disagrees=exact is not None
+        and status_of(exact, criterion.expected, criterion.threshold) == "contradicted",
+        status=status_of(estimate, criterion.expected, criterion.threshold),
     )
 
 
 def _short(value: float, sign: bool) -> str:
-    """A difference of printed numbers without the digits that they do not have."""
+    """A difference of printed numbers with the digits that they have."""
     text = f"{value:+.3f}" if sign else f"{value:.3f}"
     return (text.removesuffix("0") if abs(value) >= 0.2 else text).replace("-", "−")
 
 
-def _printed(test: Comparison, run: Score, paper: Iterable[PaperCell]) -> float | None:
-    """What the paper's own numbers give for the test in this run's row; None where it prints none."""
-    if test.paper is None or not run.row:
+def _printed(criterion: Criterion, run: Score, paper: Iterable[PaperCell]) -> float | None:
+    """The value of a criterion from the paper's own numbers in the row of a run; None if a number is not printed."""
+    if criterion.paper is None or not run.row:
         return None
-    column, minus, metric = test.paper
-    cells: dict[str, Any] = {
+    column, minus, metric = criterion.paper
+    values = {
         cell.column: cell.value
         for cell in paper
-        if cell.row == run.row and cell.metric == metric and cell.table in (run.table, *_BESIDE.get(run.table, ()))
+        if cell.row == run.row and cell.metric == metric and run.table in TABLES[cell.table].sources
     }
-    if column not in cells or (minus and minus not in cells):
+    if column not in values or (minus and minus not in values):
         return None
-    return float(cells[column] - (cells[minus] if minus else 0.0))
-
-
-_BESIDE = {"5": ("A.7",)}
-"""Where else the paper prints numbers of a table's models."""
+    return values[column] - (values[minus] if minus else 0.0)

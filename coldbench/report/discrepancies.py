@@ -1,4 +1,4 @@
-"""Where the paper, its README and its code disagree: what we chose, from the grid, and what our numbers say to it."""
+"""The disagreements of the paper, its README and its code, our choices from the grid, and our evidence."""
 
 from __future__ import annotations
 
@@ -10,41 +10,42 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 from pydantic import Field
 
 from coldbench.core.files import read_yaml
 from coldbench.core.validation import Strict, checked
+from coldbench.report.formats import interval, metric_name, shown
 from coldbench.report.inputs import Score, Scores
 from coldbench.report.navigation import DISCREPANCIES, render
-from coldbench.report.page import Banner
-from coldbench.report.tables import TableView
-from coldbench.report.verdict import KINDS, metric_name, shown
+from coldbench.report.pages import Banner
+from coldbench.report.verdict import KINDS
 
-UNMADE = "not calibrated yet: `snakemake reports/calibration.html`"
+NOT_CALIBRATED = "not calibrated yet. To calibrate: `snakemake reports/calibration.html`"
 
 Text = Annotated[str, Field(min_length=1)]
 
 
 class Selector(Strict):
-    """Scores that bear on a question."""
+    """Scores that are evidence for a question."""
 
     set: list[Text]
     method: list[Text]
     metric: list[Text]
     reference: list[str]
 
-    def takes(self, score: Score) -> bool:
+    def selects(self, score: Score) -> bool:
         return all(getattr(score, key) in getattr(self, key) for key in ("set", "method", "metric", "reference"))
 
 
 class Question(Strict):
-    """One discrepancy; the keys are explained at the head of the file."""
+    """One discrepancy; the head of the file explains the keys."""
 
     question: Text
     paper: Text
     released: Text
-    also: Annotated[list[Text], Field(default_factory=list)]
-    settled: str = ""
+    protocols: Annotated[list[Text], Field(default_factory=list)]
+    decision: str = ""
     scores: Annotated[list[Selector], Field(default_factory=list)]
 
 
@@ -56,22 +57,22 @@ class Questions(Strict):
 
 @dataclass(frozen=True)
 class Choice:
-    """A protocol that answers a question, and the experiments that have it so; `chosen` by default."""
+    """A protocol that answers a question, and its experiments; `selected` by default."""
 
     protocol: str
     rationale: str
     experiments: tuple[str, ...]
-    chosen: bool
+    selected: bool
     changes: str
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """One reading of a Degraded row beside the printed pair; `verdict` is "" where `missing` says what is needed."""
+    """One interpretation of a Degraded row beside the printed pair. Without a `verdict`, `missing` gives the reason."""
 
     table: str
     row: str
-    reading: str
+    interpretation: str
     rationale: str
     ours: str
     n: int
@@ -82,7 +83,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Tally:
-    """How the printed cells of a run that follows a choice came out."""
+    """The verdicts on the printed cells of a run that follows a choice."""
 
     run: Score
     verdicts: tuple[tuple[str, int], ...]
@@ -90,7 +91,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Discrepancy:
-    """A question with all that is known to it."""
+    """A question with our choices and the evidence."""
 
     key: str
     question: Question
@@ -100,49 +101,52 @@ class Discrepancy:
     values: tuple[tuple[Score, str, str], ...]
 
     @property
-    def said(self) -> tuple[tuple[str, int], ...]:
-        """How many readings came out in which way."""
+    def verdict_counts(self) -> tuple[tuple[str, int], ...]:
+        """The number of interpretations with each verdict."""
         return tuple(Counter(e.verdict for e in self.evidence if e.verdict).most_common())
 
 
+@dataclass(frozen=True)
+class Sources:
+    """What the evidence is read from: the grid, the interpretations of the calibration, and its rows."""
+
+    grid: dict[str, Any]
+    interpretations: dict[str, Any]
+    calibration: Sequence[dict[str, Any]]
+
+
 def mentions(key: str, text: str) -> bool:
-    """Whether a reason names a discrepancy: D1 is not in "(D11, D14)"."""
+    """Whether a text names a discrepancy: "(D11, D14)" does not name D1."""
     return re.search(rf"\b{key}\b", text) is not None
 
 
 def load(path: Path) -> dict[str, Question]:
-    """The questions in `path`; ColdbenchError if the file is missing or damaged."""
-    value = read_yaml(path)
-    return checked(Questions, {"questions": value}, str(path)).questions
+    """The questions in the YAML file `path`. Raises ColdbenchError if the file is missing or invalid."""
+    return checked(Questions, {"questions": read_yaml(path)}, str(path)).questions
 
 
-def grid_of(path: Path) -> dict[str, Any]:
+def load_grid(path: Path) -> dict[str, Any]:
     """The experiments of a configuration that have protocols of their own."""
     grid = read_yaml(path).get("grid", {})
     return {name: entry for name, entry in grid.items() if "protocols" in entry}
 
 
-def readings_of(path: Path) -> dict[str, Any]:
-    """The rows of the calibration with their readings."""
+def load_interpretations(path: Path) -> dict[str, Any]:
+    """The rows of the calibration with their interpretations."""
     return dict(read_yaml(path).get("rows", {}))
 
 
 def discrepancies(
-    questions: dict[str, Question],
-    grid: dict[str, Any],
-    readings: dict[str, Any],
-    lines: Sequence[dict[str, Any]],
-    scores: Scores,
-    views: Sequence[TableView],
+    questions: dict[str, Question], sources: Sources, scores: Scores, frame: pd.DataFrame
 ) -> list[Discrepancy]:
-    """Every question with our choices, the calibration's readings and the scores that bear on it."""
+    """Every question with our choices, the calibrated interpretations, and the scores and table cells (`frame`)."""
     return [
         Discrepancy(
             key,
             question,
-            tuple(_choices(key, question, grid)),
-            tuple(_evidence(key, readings, lines)),
-            tuple(_tallies(key, views)),
+            tuple(_choices(key, question, sources.grid)),
+            tuple(_evidence(key, sources)),
+            tuple(_tallies(key, scores, frame)),
             tuple(_values(question, scores)),
         )
         for key, question in questions.items()
@@ -150,64 +154,62 @@ def discrepancies(
 
 
 def _choices(key: str, question: Question, grid: dict[str, Any]) -> Iterable[Choice]:
-    found: dict[tuple[str, str, bool, str], list[str]] = {}
+    experiments: dict[tuple[str, str, bool, str], list[str]] = {}
     for name, entry in grid.items():
-        for protocol, reading in entry["protocols"].items():
-            because = " ".join(reading.get("rationale", "").split())
-            if mentions(key, because) or f"{name}.{protocol}" in question.also:
-                changes = {part: value for part, value in reading.items() if part != "rationale"}
-                place = protocol, because, protocol == entry["protocol"], _words(changes)
-                found.setdefault(place, []).append(name)
-    ordered = sorted(found.items(), key=lambda item: not item[0][2])
-    return [Choice(p, because, tuple(names), chosen, changes) for (p, because, chosen, changes), names in ordered]
+        for protocol, settings in entry["protocols"].items():
+            rationale = " ".join(settings.get("rationale", "").split())
+            if mentions(key, rationale) or f"{name}.{protocol}" in question.protocols:
+                changes = _settings({part: value for part, value in settings.items() if part != "rationale"})
+                choice = protocol, rationale, protocol == entry["protocol"], changes
+                experiments.setdefault(choice, []).append(name)
+    ordered = sorted(experiments.items(), key=lambda item: not item[0][2])
+    return [Choice(p, rationale, tuple(names), chosen, changes) for (p, rationale, chosen, changes), names in ordered]
 
 
-def _words(value: dict[str, Any]) -> str:
-    """The settings that a protocol changes: "degradation: T 40"."""
-    parts = (f"{part}: {json.dumps(change)}" for part, change in value.items())
+def _settings(values: dict[str, Any]) -> str:
+    """The settings that a protocol changes, as text: "degradation: T: 40"."""
+    parts = (f"{part}: {json.dumps(value)}" for part, value in values.items())
     return re.sub(r'["{}]', "", "; ".join(parts))
 
 
-def _evidence(key: str, readings: dict[str, Any], lines: Sequence[dict[str, Any]]) -> Iterable[Evidence]:
-    for name, row in readings.items():
-        for reading, told in row["interpretations"].items():
-            if mentions(key, told["rationale"]):
-                pair = [
-                    x for x in lines if x["cell"] == name and x.get("interpretation") == reading and x.get("verdict")
-                ]
-                absent = next((x["missing"] for x in lines if x["cell"] == name and x["missing"]), "")
-                yield Evidence(
-                    table=str(row["table"]),
-                    row=row["row"],
-                    reading=reading,
-                    rationale=told["rationale"],
-                    ours=" / ".join(f"{x['value']:.4f}" for x in pair),
-                    n=int(pair[0]["n"]) if pair else 0,
-                    printed=" / ".join(x["printed"] or "–" for x in pair),
-                    verdict=pair[0]["verdict"] if pair else "",
-                    missing="" if pair else f"no data; {absent}" if absent else UNMADE,
-                )
+def _evidence(key: str, sources: Sources) -> Iterable[Evidence]:
+    for name, row in sources.interpretations.items():
+        records = [record for record in sources.calibration if record["cell"] == name]
+        no_data = next((record["missing"] for record in records if record["missing"]), "")
+        for interpretation, settings in row["interpretations"].items():
+            if not mentions(key, settings["rationale"]):
+                continue
+            pair = [r for r in records if r.get("interpretation") == interpretation and r.get("verdict")]
+            missing = f"no data; {no_data}" if no_data else NOT_CALIBRATED
+            yield Evidence(
+                table=str(row["table"]),
+                row=row["row"],
+                interpretation=interpretation,
+                rationale=settings["rationale"],
+                ours=" / ".join(f"{record['value']:.4f}" for record in pair),
+                n=int(pair[0]["n"]) if pair else 0,
+                printed=" / ".join(record["printed"] or "–" for record in pair),
+                verdict=pair[0]["verdict"] if pair else "",
+                missing="" if pair else missing,
+            )
 
 
-def _tallies(key: str, views: Iterable[TableView]) -> Iterable[Tally]:
-    rows = [row for view in views for row in view.rows + view.extra]
-    for row in rows:
-        if row.run and mentions(key, row.run.rationale):
-            counts = Counter(cell.verdict.kind for cell in row.cells if cell.paper)
-            yield Tally(row.run, tuple((kind, counts[kind]) for kind in KINDS if counts[kind]))
+def _tallies(key: str, scores: Scores, frame: pd.DataFrame) -> Iterable[Tally]:
+    runs: dict[Any, Score] = {(s.run, s.budget): s for s in reversed(scores)}
+    for (_, *run), cells in frame[frame.run != ""].groupby(["table", "run", "budget"], sort=False):
+        score = runs[tuple(run)]
+        if mentions(key, score.rationale):
+            counts = Counter(cells.verdict[cells.paper != ""])
+            yield Tally(score, tuple((kind, counts[kind]) for kind in KINDS if counts[kind]))
 
 
 def _values(question: Question, scores: Scores) -> Iterable[tuple[Score, str, str]]:
     for score in scores:
-        if any(selector.takes(score) for selector in question.scores):
-            spans = score.low == score.low and score.high == score.high
-            yield (
-                score,
-                metric_name(score),
-                shown(score.value) + (f" ({shown(score.low)} – {shown(score.high)})" if spans else ""),
-            )
+        if any(selector.selects(score) for selector in question.scores):
+            bounds = interval(score.low, score.high)
+            yield score, metric_name(score), shown(score.value) + (f" ({bounds})" if bounds else "")
 
 
-def page(found: Sequence[Discrepancy], warning: Banner | None, pages: Iterable[str]) -> str:
+def page(entries: Sequence[Discrepancy], warning: Banner | None, folder: Path | None = None) -> str:
     """The page of all discrepancies."""
-    return render("discrepancies.html", DISCREPANCIES, pages, found=found, banner=warning)
+    return render("discrepancies.html", DISCREPANCIES, folder, discrepancies=entries, banner=warning)

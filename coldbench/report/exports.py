@@ -1,115 +1,171 @@
-"""A table for machines: the same cells as CSV and as JSON, numbers in full."""
+"""One table for machines and manuscripts: its cells as CSV, as JSON with the runs' provenance, and as LaTeX."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from coldbench import __version__
-from coldbench.report.inputs import Folders, PaperCell, Score
-from coldbench.report.provenance import logs_of, provenance
-from coldbench.report.tables import Cell, Row, TableView
-from coldbench.report.verdict import metric_name
+import pandas as pd
 
-HEAD = (
-    "table,row,run,protocol,budget,dataset,set,method,metric,reference,"
-    "n,value,low,high,paper_metric,paper,verdict,reason"
+from coldbench import __version__
+from coldbench.report.cells import Cell, cells_of, in_groups, table_rows
+from coldbench.report.formats import interval, shown
+from coldbench.report.inputs import Folders, Scores
+from coldbench.report.layout import TABLES, Table
+from coldbench.report.provenance import logs_of, provenance
+from coldbench.report.verdict import KINDS
+
+RUN_FACTS = (
+    *("run", "budget", "experiment", "title", "protocol", "rationale"),
+    *("dataset", "dataset_title", "embedded", "seed"),
 )
 
 
-def table_csv(view: TableView) -> str:
-    """The table as CSV text, a line per cell; absent values are empty."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    out.write(f"{HEAD}\n")
-    for row in view.rows + view.extra:
-        facts = [row.run.run, row.run.protocol, row.run.budget, row.run.dataset] if row.run else [""] * 4
-        for cell in row.cells:
-            ours = [cell.ours.n, cell.ours.value, cell.ours.low, cell.ours.high] if cell.ours else [""] * 4
-            theirs = [cell.paper.metric, cell.paper.printed] if cell.paper else ["", ""]
-            metric = [cell.ours.metric, cell.ours.reference] if cell.ours else [cell.measure.paper, ""]
-            where = [view.number, row.label, *facts, cell.column.set, cell.column.method, *metric]
-            writer.writerow([*where, *ours, *theirs, cell.verdict.kind, cell.verdict.reason])
-    return out.getvalue()
+def table_csv(frame: pd.DataFrame) -> str:
+    """The cells of a table as CSV text, a line per cell; absent values are empty."""
+    return str(frame.to_csv(index=False, lineterminator="\n"))
 
 
-def table_json(view: TableView, folders: Folders) -> str:
-    """The table as JSON text with the whole provenance of every run; what is absent or no number is null."""
-    runs = {row.run.run: _run(row.run, folders) for row in view.rows + view.extra if row.run}
+def table_json(number: str, frame: pd.DataFrame, scores: Scores, folders: Folders) -> str:
+    """The cells of a table as JSON text, with the provenance of every run; absent and infinite values are null.
+
+    The numbers are written by `json`, because `DataFrame.to_json` keeps 15 decimals at most.
+    """
+    shown_runs = set(zip(frame.run, frame.budget, strict=True))
+    runs = {(s.run, s.budget): s for s in reversed(scores) if (s.run, s.budget) in shown_runs}
     value = {
         "coldbench": __version__,
-        "table": view.number,
-        "heading": view.heading,
-        "caption": view.caption,
+        "table": number,
+        "heading": TABLES[number].heading,
+        "caption": TABLES[number].caption,
         "interval": "95 % bootstrap",
-        "rows": [_row(row, printed=True) for row in view.rows] + [_row(row, printed=False) for row in view.extra],
-        "runs": runs,
-        "missing": [vars(gap) for gap in view.gaps],
+        "cells": frame.astype(object).where(frame.notna(), None).to_dict("records"),
+        "runs": [
+            {fact: getattr(score, fact) for fact in RUN_FACTS}
+            | {"logs": logs_of(folders.get(key)) or None, "provenance": provenance(score)}
+            for key, score in sorted(runs.items())
+        ],
     }
-    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _row(row: Row, printed: bool) -> dict[str, Any]:
-    return {
-        "row": row.label,
-        "printed": printed,
-        "run": row.run.run if row.run else None,
-        "cells": [_cell(cell) for cell in row.cells],
-    }
-
-
-def _cell(cell: Cell) -> dict[str, Any]:
-    return {
-        "column": cell.column.label,
-        "set": cell.column.set,
-        "method": cell.column.method,
-        "ours": _ours(cell.ours) if cell.ours else None,
-        "paper": _paper(cell.paper) if cell.paper else None,
-        "difference": _finite(cell.ours.value - cell.paper.value)
-        if cell.difference and cell.ours and cell.paper
-        else None,
-        "verdict": cell.verdict.kind,
-        "reason": cell.verdict.reason,
-    }
-
-
-def _ours(score: Score) -> dict[str, Any]:
-    return {
-        "metric": score.metric,
-        "name": metric_name(score),
-        "reference": score.reference,
-        "value": _finite(score.value),
-        "low": _finite(score.low),
-        "high": _finite(score.high),
-        "n": score.n,
-        "singular": score.singular,
-        "seed": score.seed,
-    }
-
-
-def _paper(cell: PaperCell) -> dict[str, Any]:
-    kept = ("cell", "metric", "value", "printed", "tolerance", "erratum", "note")
-    return {key: getattr(cell, key) for key in kept}
-
-
-def _run(score: Score, folders: Folders) -> dict[str, Any]:
-    kept = ("experiment", "title", "protocol", "rationale", "budget", "dataset", "dataset_title", "embedded", "seed")
-    facts = {key: getattr(score, key) for key in kept}
-    logs = logs_of(folders.get((score.run, score.budget)))
-    return {**facts, "logs": logs or None, "provenance": _clean(provenance(score))}
-
-
-def _clean(value: Any) -> Any:
-    """`value` without what JSON cannot say."""
-    if isinstance(value, dict):
-        return {key: _clean(part) for key, part in value.items()}
+def _finite(value: Any) -> Any:
+    """`value` with null for every number that JSON does not know."""
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
     if isinstance(value, list):
-        return [_clean(part) for part in value]
-    return _finite(value) if isinstance(value, float) else value
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+SPECIAL = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"$<$", ">": r"$>$", "|": r"$|$", '"': r"''",
+    "`": r"\textasciigrave{}", "[": "{[}", "]": "{]}",
+}  # fmt: skip
+BEYOND_ASCII = {
+    "−": r"$-$", "×": r"$\times$", "±": r"$\pm$", "–": "--", "—": "---", "…": r"\dots{}", "·": r"$\cdot$",
+    "≈": r"$\approx$", "≠": r"$\neq$", "≤": r"$\leq$", "≥": r"$\geq$", "’": "'", "“": "``", "”": "''", "§": r"\S{}",
+    "σ": r"$\sigma$", "β": r"$\beta$", "√": r"$\surd$", "\u00a0": "~",
+}  # fmt: skip
+SYMBOLS = dict(zip(KINDS, ("=", r"\neq", r"\circ", "?", ""), strict=True))
+"""The symbol of each verdict, in the mathematics mode of LaTeX."""
+
+
+def escaped(text: str) -> str:
+    """`text` as LaTeX prints it literally, in pure ASCII."""
+    return "".join(SPECIAL.get(character) or BEYOND_ASCII.get(character) or _ascii(character) for character in text)
+
+
+def _ascii(character: str) -> str:
+    if character.isascii():
+        return character if character.isprintable() else " "
+    plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+    return "".join(SPECIAL.get(letter, letter) for letter in plain) or "?"
+
+
+def table_tex(number: str, frame: pd.DataFrame) -> str:
+    """The table as LaTeX for booktabs: a line of values and a line of intervals for every measure.
+
+    Own code, because `Styler.to_latex` has neither headings across all columns nor intervals across two of them.
+    """
+    table, cells = TABLES[number], cells_of(frame)
+    compared = [cell for cell in cells if cell.metric or cell.paper]
+    notes = list(dict.fromkeys(cell.reason for cell in compared))
+    lines = _head(table)
+    further = False
+    for row in table_rows(cells):
+        if not row[0].in_paper and not further:
+            further = True
+            lines += [r"\midrule", _across(table, r"\textit{Further runs, beyond the paper's rows}"), r"\addlinespace"]
+        lines += _row_lines(table, row, notes)
+    return "\n".join(["% needs \\usepackage{booktabs}", *lines, *_foot(cells, notes)]) + "\n"
+
+
+def _head(table: Table) -> list[str]:
+    count = len(table.columns)
+    groups = [r"\multicolumn{2}{c}{" + escaped(column.label) + "}" for column in table.columns]
+    rules = "".join(rf"\cmidrule(lr){{{2 + 2 * k}-{3 + 2 * k}}}" for k in range(count))
+    return [
+        r"\begin{table}",
+        r"\centering",
+        r"\caption{" + escaped(table.caption) + ". Ours with 95\\,\\% bootstrap intervals, beside the paper's.}",
+        r"\label{tab:coldbench-" + re.sub(r"[^A-Za-z0-9]+", "-", table.number) + "}",
+        r"\footnotesize",
+        r"\setlength{\tabcolsep}{3pt}",
+        r"\begin{tabular}{l" + "rr" * count + "}",
+        r"\toprule",
+        _joined(["", *groups]),
+        rules,
+        _joined(["Metric", *["Ours", "Paper"] * count]),
+    ]
+
+
+def _row_lines(table: Table, row: Sequence[Cell], notes: Sequence[str]) -> list[str]:
+    facts = f" ({row[0].run}, {row[0].budget} budget)" if row[0].run else ""
+    lines = [r"\midrule", _across(table, r"\textbf{" + escaped(row[0].title) + "}" + escaped(facts))]
+    for cells in in_groups(row, "measure"):
+        label = next((cell.label for cell in cells if cell.metric), cells[0].label)
+        lines.append(_joined([escaped(label), *[text for cell in cells for text in _values(cell, notes)]]))
+        intervals = [interval(cell.low, cell.high) for cell in cells]
+        if any(intervals):
+            wide = (rf"\multicolumn{{2}}{{l}}{{\scriptsize {escaped(text)}}}" if text else "&" for text in intervals)
+            lines.append(_joined(["", *wide]))
+    return lines
+
+
+def _values(cell: Cell, notes: Sequence[str]) -> tuple[str, str]:
+    if not (cell.metric or cell.paper):
+        return "--", "--"
+    ours = escaped(shown(cell.value)) if cell.metric else "--"
+    dagger = r"$^{\dagger}$" if cell.erratum else ""
+    note = rf"$^{{{SYMBOLS[cell.verdict]}\,{notes.index(cell.reason) + 1}}}$"
+    return ours + note, (escaped(cell.printed) or "--") + dagger
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return " & ".join(parts) + r" \\"
+
+
+def _across(table: Table, text: str) -> str:
+    return rf"\multicolumn{{{1 + 2 * len(table.columns)}}}{{l}}{{{text}}} \\"
+
+
+def _foot(cells: Sequence[Cell], notes: Sequence[str]) -> list[str]:
+    legend = ", ".join(f"${symbol}$~{kind}" for kind, symbol in SYMBOLS.items() if symbol)
+    errata = [f"{c.row}, {c.column}, {c.paper}: {c.note}" for c in cells if c.in_paper and c.erratum]
+    return [
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\par\smallskip",
+        r"\begin{minipage}{\linewidth}\raggedright\scriptsize",
+        f"{legend}.",
+        *(f"$^{{{k}}}$~{escaped(reason)}." for k, reason in enumerate(notes, start=1)),
+        *(rf"$^{{\dagger}}$~{escaped(text)}." for text in errata),
+        r"\end{minipage}",
+        r"\end{table}",
+    ]

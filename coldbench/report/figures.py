@@ -1,4 +1,4 @@
-"""The paper's figures from our runs: what `workflow/paper/figures.yaml` asks for, as rows of tiles."""
+"""The paper's figures from our runs: the panels that `workflow/paper/figures.yaml` specifies, as rows of images."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from pydantic import Field
 
 from coldbench.core.files import read_yaml
 from coldbench.core.validation import Strict, checked
-from coldbench.report.gallery import METHODS, Pictures
-from coldbench.report.layout import BUDGETS
+from coldbench.report.layout import METHODS, budget_rank
+from coldbench.report.run_figures import RunFigures
 from coldbench.report.sprites import Sprite, Tile
 
 STEPS = 9
-"""Columns of a progressive figure for which the paper lists no steps."""
+"""Columns of a trajectory for which the paper lists no steps."""
 CHAIN = 5
 """Frames of a chain in either direction, as in the paper's first figure."""
-SIDE_BY_SIDE = 8
+RESULTS = 8
+"""Images of a row of results."""
 
 
-class Panel(Strict):
-    """One run's part of a figure; what it leaves out is the figure's."""
+class PanelSpec(Strict):
+    """One run's part of a figure; the head of the file explains the keys."""
 
-    kind: Literal["columns", "steps", "chain", "sheet", "rows"]
+    kind: Literal["comparison", "trajectory", "chain", "samples", "results"]
     experiment: str
     set: str = "test"
     sets: list[str] | None = None
@@ -35,58 +36,62 @@ class Panel(Strict):
     steps: list[int] | None = None
 
 
-class Wanted(Strict):
-    """A figure: its words, and the panels that it is made of."""
+class FigureSpec(Strict):
+    """A figure: its title, its caption and its panels."""
 
     title: str
-    shows: str
-    differs: str = ""
-    first: int = Field(default=0, ge=0)
-    rows: int = Field(default=3, ge=1)
+    caption: str
+    difference: str = ""
+    first_image: int = Field(default=0, ge=0)
+    image_rows: int = Field(default=3, ge=1)
     original: bool = False
     methods: list[str] | None = None
-    panels: list[Panel] = Field(min_length=1)
+    panels: list[PanelSpec] = Field(min_length=1)
 
 
-class Plan(Strict):
-    """The file: the paper's figures by number, and those of our own by name."""
+class FigurePlan(Strict):
+    """The file: the paper's figures by number, and additional ones by name."""
 
-    figures: dict[int, Wanted]
-    beyond: dict[str, Wanted] = Field(default_factory=dict)
+    figures: dict[int, FigureSpec]
+    additional: dict[str, FigureSpec] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Strip:
-    """A row of tiles and what stands at its left; None leaves a gap."""
+class ImageRow:
+    """A row of tiles and the label at its left; None leaves a gap."""
 
     label: str
     tiles: tuple[Tile | None, ...]
 
 
+Columns = tuple[tuple[str, ...], tuple[ImageRow, ...]]
+"""The headings of the columns, and the rows below them."""
+
+
 @dataclass(frozen=True)
-class View:
-    """A panel ready to show: labelled columns of tiles. Without a run, `missing` says what is not there."""
+class Panel:
+    """Labelled columns of tiles. Without a run, `missing` gives the reason."""
 
     label: str
     experiment: str
-    run: Pictures | None
+    run: RunFigures | None
     columns: tuple[str, ...] = ()
-    strips: tuple[Strip, ...] = ()
+    rows: tuple[ImageRow, ...] = ()
     missing: str = ""
 
     @property
     def tile(self) -> int:
         """Pixels of a tile in the sprite."""
-        return next(tile.sprite.tile for strip in self.strips for tile in strip.tiles if tile)
+        return next(tile.sprite.tile for row in self.rows for tile in row.tiles if tile)
 
     @property
     def alt(self) -> str:
-        """What a reader is told who does not see it."""
-        rows = "; ".join(dict.fromkeys(strip.label for strip in self.strips if strip.label))
+        """The panel as text."""
+        rows = "; ".join(dict.fromkeys(row.label for row in self.rows if row.label))
         columns = ", ".join(dict.fromkeys(filter(None, self.columns)))
-        count = sum(tile is not None for strip in self.strips for tile in strip.tiles)
-        told = [self.label, f"{count} images", f"columns: {columns}" * bool(columns), f"rows: {rows}" * bool(rows)]
-        return "; ".join(filter(None, told))
+        count = sum(tile is not None for row in self.rows for tile in row.tiles)
+        parts = [self.label, f"{count} images", f"columns: {columns}" * bool(columns), f"rows: {rows}" * bool(rows)]
+        return "; ".join(filter(None, parts))
 
 
 @dataclass(frozen=True)
@@ -95,152 +100,145 @@ class Figure:
 
     name: str
     number: int
-    wanted: Wanted
-    views: tuple[View, ...]
+    spec: FigureSpec
+    panels: tuple[Panel, ...]
 
     @property
-    def absent(self) -> tuple[str, ...]:
-        """The experiments that are not there."""
-        return tuple(dict.fromkeys(view.experiment for view in self.views if view.run is None))
+    def missing(self) -> tuple[str, ...]:
+        """The experiments without a usable run."""
+        return tuple(dict.fromkeys(panel.experiment for panel in self.panels if panel.run is None))
 
 
-def load_plan(path: Path) -> Plan:
-    """The plan in a YAML file; ColdbenchError if it is missing, damaged or asks for what is unknown."""
-    return checked(Plan, read_yaml(path), str(path))
+def load_plan(path: Path) -> FigurePlan:
+    """The figures in the YAML file `path`. Raises ColdbenchError if the file is missing or invalid."""
+    return checked(FigurePlan, read_yaml(path), str(path))
 
 
-def figures(plan: Plan, runs: Sequence[Pictures]) -> list[Figure]:
-    """Every figure of the plan from the runs that there are, the paper's in their order."""
-    numbered = [(f"figure{number}", number, wanted) for number, wanted in sorted(plan.figures.items())]
-    own = [(name, 0, wanted) for name, wanted in plan.beyond.items()]
+def figures(plan: FigurePlan, runs: Sequence[RunFigures]) -> list[Figure]:
+    """Every figure of the plan from the given runs; the paper's figures come first, in their order."""
+    numbered = [(f"figure{number}", number, spec) for number, spec in sorted(plan.figures.items())]
+    additional = [(name, 0, spec) for name, spec in plan.additional.items()]
     return [
-        Figure(name, number, wanted, tuple(_view(panel, wanted, runs) for panel in wanted.panels))
-        for name, number, wanted in numbered + own
+        Figure(name, number, spec, tuple(_panel(panel, spec, runs) for panel in spec.panels))
+        for name, number, spec in numbered + additional
     ]
 
 
-def chosen(experiment: str, runs: Iterable[Pictures]) -> Pictures | None:
-    """The run that stands for an experiment: of its chosen protocol, at the largest budget, of the smallest seed."""
-    mine = [run for run in runs if run.metadata.name == experiment and run.metadata.default]
-    ranks = {budget: rank for rank, budget in enumerate(BUDGETS)}
-    return min(mine, key=lambda r: (ranks.get(r.metadata.budget, len(ranks)), r.experiment["seed"]), default=None)
+def selected_run(experiment: str, runs: Iterable[RunFigures]) -> RunFigures | None:
+    """The run that represents an experiment: of the default protocol, the fullest budget, the smallest seed."""
+    candidates = [run for run in runs if run.metadata.name == experiment and run.metadata.default]
+    return min(candidates, key=lambda r: (budget_rank(r.metadata.budget), r.experiment["seed"]), default=None)
 
 
-def _view(panel: Panel, wanted: Wanted, runs: Sequence[Pictures]) -> View:
-    run, label = chosen(panel.experiment, runs), panel.label or panel.experiment
+def _panel(panel: PanelSpec, spec: FigureSpec, runs: Sequence[RunFigures]) -> Panel:
+    run, label = selected_run(panel.experiment, runs), panel.label or panel.experiment
     if run is None:
-        return View(label, panel.experiment, None, missing=f"run {panel.experiment} missing")
+        return Panel(label, panel.experiment, None, missing=f"there is no run of {panel.experiment}")
     sets = panel.sets or [panel.set]
     if lacking := [name for name in sets if name not in run.sets]:
-        return View(label, panel.experiment, None, missing=f"run {run.metadata.run} has no set {lacking[0]}")
-    methods = panel.methods or wanted.methods
-    if panel.kind == "columns":
-        columns, strips = compared(run, panel.set, methods or ["direct", best(run, panel.set)], wanted)
-    elif panel.kind == "steps":
-        columns, strips = _steps(run, panel, methods, wanted)
+        return Panel(label, panel.experiment, None, missing=f"run {run.metadata.run} has no set {lacking[0]}")
+    methods = panel.methods or spec.methods
+    if panel.kind == "comparison":
+        columns, rows = comparison(run, panel.set, methods or ["direct", _best(run, panel.set)], spec)
+    elif panel.kind == "trajectory":
+        columns, rows = _trajectories(run, panel, methods, spec)
     elif panel.kind == "chain":
-        columns, strips = _chain(run, panel.set)
-    elif panel.kind == "sheet":
-        columns, strips = (), sheet(run, panel.set)
+        columns, rows = _chain(run, panel.set)
+    elif panel.kind == "samples":
+        columns, rows = (), samples(run, panel.set)
     else:
-        columns, strips = (), _rows(run, sets, methods or ["tacos"])
-    if not any(tile for strip in strips for tile in strip.tiles):
-        return View(label, panel.experiment, None, missing=f"run {run.metadata.run} kept no such images")
-    return View(label, panel.experiment, run, columns, strips)
+        columns, rows = (), _results(run, sets, methods or ["tacos"])
+    if not any(tile for row in rows for tile in row.tiles):
+        return Panel(label, panel.experiment, None, missing=f"run {run.metadata.run} has no such images")
+    return Panel(label, panel.experiment, run, columns, rows)
 
 
-def best(run: Pictures, part: str) -> str:
-    """The method whose trajectory was kept."""
-    sprite = run.find("trajectory", part)
+def _best(run: RunFigures, set_name: str) -> str:
+    """The method whose trajectory a run keeps."""
+    sprite = run.find("trajectory", set_name)
     return sprite.method if sprite else "tacos"
 
 
-def heading(column: str, generated: bool) -> str:
-    """What stands above a column of a comparison."""
-    return {"degraded": "Start" if generated else "Degraded", "original": "Original"}.get(column) or METHODS[column]
-
-
-def compared(run: Pictures, part: str, methods: Sequence[str], wanted: Wanted) -> tuple[tuple[str, ...], Strips]:
+def comparison(run: RunFigures, set_name: str, methods: Sequence[str], spec: FigureSpec) -> Columns:
     """The input, some methods and the original, a row per image."""
-    sprite = run.find("methods", part)
+    sprite = run.find("methods", set_name)
     if sprite is None:
         return (), ()
     keys = [key for key in ("degraded", *methods, "original") if key in sprite.columns]
-    generated = run.sets[part]["start"] is not None
-    rows = range(wanted.first, min(wanted.first + wanted.rows, sprite.rows))
-    strips = tuple(Strip("", tuple(sprite.place(key, row) for key in keys)) for row in rows)
-    return tuple(heading(key, generated) for key in keys), strips
+    generated = run.sets[set_name]["start"] is not None
+    labels = METHODS | {"degraded": "Start" if generated else "Degraded", "original": "Original"}
+    images = range(spec.first_image, min(spec.first_image + spec.image_rows, sprite.rows))
+    rows = tuple(ImageRow("", tuple(sprite.place(key, image) for key in keys)) for image in images)
+    return tuple(labels[key] for key in keys), rows
 
 
-Strips = tuple[Strip, ...]
-
-
-def _steps(run: Pictures, panel: Panel, methods: list[str] | None, wanted: Wanted) -> tuple[tuple[str, ...], Strips]:
-    """Trajectories: a row per method of one image, or per image of one method."""
-    own = run.find("trajectory", panel.set)
-    if own is None:
+def _trajectories(run: RunFigures, panel: PanelSpec, methods: list[str] | None, spec: FigureSpec) -> Columns:
+    """A row per method for one image, or a row per image for one method."""
+    best = run.find("trajectory", panel.set)
+    if best is None:
         return (), ()
-    sprites = [s for m in methods or [own.method] for s in (own, run.find("naive", panel.set)) if s and s.method == m]
-    picks = _picked(own.columns, panel.steps)
-    original = run.find("methods", panel.set) if wanted.original else None
-    strips = []
+    kept = [sprite for sprite in (best, run.find("naive", panel.set)) if sprite]
+    sprites = [sprite for method in methods or [best.method] for sprite in kept if sprite.method == method]
+    severities = _severities(best.columns, panel.steps)
+    comparisons = run.find("methods", panel.set)
+    originals = comparisons if spec.original and comparisons and "original" in comparisons.columns else None
+    one_image = len(sprites) > 1 or spec.original
+    rows = []
     for sprite in sprites:
-        for row in range(min(1 if len(sprites) > 1 or wanted.original else wanted.rows, sprite.rows)):
-            label = METHODS[sprite.method] if len(sprites) > 1 else ""
-            first = [original.place("original", row)] if original and "original" in original.columns else []
-            strips.append(Strip(label, (*first, *(sprite.place(severity, row) for severity in picks))))
-    extra = ("Original",) if original and "original" in original.columns else ()
-    return (*extra, *(f"t = {severity}" for severity in picks)), tuple(strips)
+        for image in range(min(1 if one_image else spec.image_rows, sprite.rows)):
+            first = [originals.place("original", image)] if originals else []
+            tiles = (*first, *(sprite.place(severity, image) for severity in severities))
+            rows.append(ImageRow(METHODS[sprite.method] if len(sprites) > 1 else "", tiles))
+    headings = ("Original",) if originals else ()
+    return (*headings, *(f"t = {severity}" for severity in severities)), tuple(rows)
 
 
-def _picked(severities: Sequence[str], steps: Sequence[int] | None) -> list[str]:
-    """The severities after the listed numbers of steps, as far as they were kept, and the last; else even ones."""
+def _severities(kept: Sequence[str], steps: Sequence[int] | None) -> list[str]:
+    """The kept severities after the listed numbers of steps, and the last one; evenly spaced ones without a list."""
     if steps:
-        wanted = {str(int(severities[0]) - step) for step in steps}
-        found = [severity for severity in severities if severity in wanted]
-        if len(found) > len(steps) // 2:
-            return list(dict.fromkeys([*found, severities[-1]]))
-    return [severities[k] for k in _even(len(severities), STEPS)]
+        listed = {str(int(kept[0]) - step) for step in steps}
+        matching = [severity for severity in kept if severity in listed]
+        if len(matching) > len(steps) // 2:
+            return list(dict.fromkeys([*matching, kept[-1]]))
+    return [kept[k] for k in _evenly(len(kept), STEPS)]
 
 
-def _even(count: int, wanted: int) -> list[int]:
-    picks = np.linspace(0, count - 1, min(count, wanted)).round().astype(int)
-    return [int(k) for k in np.unique(picks)]
+def _evenly(count: int, at_most: int) -> list[int]:
+    indices = np.linspace(0, count - 1, min(count, at_most)).round().astype(int)
+    return [int(k) for k in np.unique(indices)]
 
 
-def _chain(run: Pictures, part: str) -> tuple[tuple[str, ...], Strips]:
-    """Forward on a test image, then a trajectory back."""
-    ahead, back = run.find("forward"), run.find("trajectory", part)
-    if ahead is None or back is None:
+def _chain(run: RunFigures, set_name: str) -> Columns:
+    """The forward process on a test image, then a trajectory back to an image."""
+    forward, backward = run.find("forward"), run.find("trajectory", set_name)
+    if forward is None or backward is None:
         return (), ()
-    there = [ahead.columns[k] for k in _even(len(ahead.columns), CHAIN)]
-    home = [back.columns[k] for k in _even(len(back.columns), CHAIN)]
-    tiles = (*(ahead.place(t, 0) for t in there), None, *(back.place(t, 0) for t in home))
-    return (*(f"t = {t}" for t in there), "", *(f"t = {t}" for t in home)), (Strip("", tiles),)
+    degraded = [forward.columns[k] for k in _evenly(len(forward.columns), CHAIN)]
+    restored = [backward.columns[k] for k in _evenly(len(backward.columns), CHAIN)]
+    tiles = (*(forward.place(t, 0) for t in degraded), None, *(backward.place(t, 0) for t in restored))
+    return (*(f"t = {t}" for t in degraded), "", *(f"t = {t}" for t in restored)), (ImageRow("", tiles),)
 
 
-def sheet(run: Pictures, part: str) -> Strips:
-    """Samples of one set."""
-    sprite = run.find("gallery", part)
-    return _sheet(sprite) if sprite else ()
+def samples(run: RunFigures, set_name: str) -> tuple[ImageRow, ...]:
+    """The first samples of a set, row by row; none if the run keeps no sheet of them."""
+    sprite = run.find("samples", set_name)
+    return _sheet_rows(sprite) if sprite else ()
 
 
-def _sheet(sprite: Sprite) -> Strips:
-    wide = len(sprite.columns)
+def _sheet_rows(sprite: Sprite) -> tuple[ImageRow, ...]:
+    width = len(sprite.columns)
     tiles = [sprite.tile_at(k) for k in range(sprite.count)]
-    return tuple(Strip("", tuple(tiles[k : k + wide])) for k in range(0, len(tiles), wide))
+    return tuple(ImageRow("", tuple(tiles[k : k + width])) for k in range(0, len(tiles), width))
 
 
-def _rows(run: Pictures, sets: Sequence[str], methods: Sequence[str]) -> Strips:
+def _results(run: RunFigures, sets: Sequence[str], methods: Sequence[str]) -> tuple[ImageRow, ...]:
     """Results from the same starts, a row per set and method."""
-    strips = []
-    for part in sets:
-        for method in methods:
-            sprite = run.find("methods", part)
-            if sprite is None or method not in sprite.columns:
-                continue
-            name = f"{part.capitalize()} symmetry" if len(sets) > 1 else METHODS[method]
-            strips.append(
-                Strip(name, tuple(sprite.place(method, row) for row in range(min(sprite.rows, SIDE_BY_SIDE))))
-            )
-    return tuple(strips)
+    rows = []
+    for set_name in sets:
+        sprite = run.find("methods", set_name)
+        for method in methods if sprite else ():
+            if sprite and method in sprite.columns:
+                label = f"{set_name.capitalize()} symmetry" if len(sets) > 1 else METHODS[method]
+                tiles = tuple(sprite.place(method, image) for image in range(min(sprite.rows, RESULTS)))
+                rows.append(ImageRow(label, tiles))
+    return tuple(rows)

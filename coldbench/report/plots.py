@@ -12,7 +12,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from coldbench.report.chart_data import Axes, Chart, Line
+from coldbench.report.chart_data import Axes, Chart, Series
 
 SIZE = (3.6, 2.7)
 INK, PALE, RULE = "#1c2126", "#5d6670", "#d9dcdf"
@@ -32,8 +32,8 @@ DARK: Mapping[str, str] = {
 STYLE: Any = {"svg.fonttype": "path", "svg.hashsalt": "coldbench", "font.size": 8.5, "axes.titlesize": 9}
 
 
-def svg(chart: Chart, axes: Axes, mark: str) -> tuple[str, int, int]:
-    """One small plot as the text of an SVG file, with `mark` in its corner, and its width and height in CSS pixels."""
+def svg(chart: Chart, axes: Axes, watermark: str) -> tuple[str, int, int]:
+    """One small plot as an SVG text with `watermark` in its corner, and its width and height in CSS pixels."""
     rows = [point.label for line in axes.lines for point in line.points] if chart.style == "dots" else []
     height = max(SIZE[1], 1.5 + 0.24 * len(set(rows)))
     with matplotlib.rc_context(STYLE):
@@ -42,13 +42,13 @@ def svg(chart: Chart, axes: Axes, mark: str) -> tuple[str, int, int]:
         plot = figure.add_subplot()
         for line in axes.lines:
             (_dots if chart.style == "dots" else _line)(plot, line, chart.style)
-        _dress(figure, plot, chart, axes, mark)
+        _dress(figure, plot, chart, axes, watermark)
         stream = io.StringIO()
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _themed(stream.getvalue()), round(SIZE[0] * 96), round(height * 96)
 
 
-def _line(plot: Any, line: Line, style: str) -> None:
+def _line(plot: Any, line: Series, style: str) -> None:
     colour, _, marker = COLOURS[line.method]
     x, y = [p.x for p in line.points], [p.y for p in line.points]
     few = len(x) < 3
@@ -61,7 +61,7 @@ def _line(plot: Any, line: Line, style: str) -> None:
         plot.vlines(x, low, high, color=colour, linewidth=1.2)
 
 
-def _dots(plot: Any, line: Line, style: str) -> None:
+def _dots(plot: Any, line: Series, style: str) -> None:
     colour, _, marker = COLOURS[line.method]
     y, values = [p.x for p in line.points], [p.y for p in line.points]
     plot.plot(values, y, color=colour, linestyle="", marker=marker, markersize=5, label=line.label)
@@ -69,9 +69,9 @@ def _dots(plot: Any, line: Line, style: str) -> None:
     plot.hlines(y, [low for low, _ in ends], [high for _, high in ends], color=colour, linewidth=1.2)
 
 
-def _dress(figure: Figure, plot: Any, chart: Chart, axes: Axes, mark: str) -> None:
+def _dress(figure: Figure, plot: Any, chart: Chart, axes: Axes, watermark: str) -> None:
     """Axes, names and the legend: as little ink as tells everything."""
-    across, along = (axes.axis, "") if chart.style == "dots" else (chart.across, axes.axis)
+    across, along = (axes.axis, "") if chart.style == "dots" else (chart.x_label, axes.axis)
     plot.set_xlabel(across, color=INK)
     plot.set_ylabel(along, color=INK)
     plot.spines[["top", "right"]].set_visible(False)
@@ -89,8 +89,8 @@ def _dress(figure: Figure, plot: Any, chart: Chart, axes: Axes, mark: str) -> No
         figure.legend(
             loc="outside upper left", ncols=3, frameon=False, labelcolor=INK, handlelength=1.2, columnspacing=1.2
         )
-    if mark:
-        figure.supxlabel(mark, color=PALE, fontsize=7, x=0.99, ha="right")
+    if watermark:
+        figure.supxlabel(watermark, color=PALE, fontsize=7, x=0.99, ha="right")
 
 
 def _logarithmic(plot: Any, chart: Chart, points: list[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Where a number comes from: the facts of a score and of its run, as words, and the hours behind them."""
+"""The provenance of a score and of a run as text, and the time that a run took."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from coldbench.core.errors import ColdbenchError
+from coldbench.report.formats import duration
 from coldbench.report.inputs import Folders, Score, Scores
+from coldbench.report.layout import run_page
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a run took, in seconds; None where no record of it is at hand (a borrowed model trains elsewhere)."""
+    """The time of a run, in seconds; None without a record (another run trained its model, or it was imported)."""
 
     training: float | None
     sampling: float | None
@@ -27,20 +29,25 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Run:
-    """One run: any of its scores, its provenance as (name, values) pairs, its time, and where its logs lie."""
+class RunRecord:
+    """One run: any of its scores, its provenance as (name, values) pairs, its time, and the folder of its logs."""
 
     score: Score
     facts: tuple[tuple[str, str], ...]
     work: Work
     logs: str
 
+    @property
+    def page(self) -> str:
+        """The page of the run in the folder of the report."""
+        return run_page(self.score.run)
+
     def fact(self, name: str) -> str:
         return dict(self.facts).get(name, "–")
 
     @property
     def devices(self) -> str:
-        """What trained, sampled and scored it, each once."""
+        """The devices of training and scoring, each once."""
         # Older records say "1 threads": the same device.
         names = [self.fact(name).replace(", 1 threads,", ", 1 thread,") for name in ("trained_on", "device")]
         return "; ".join(dict.fromkeys(name for name in names if name != "–")) or "–"
@@ -55,15 +62,15 @@ def provenance(score: Score) -> dict[str, Any]:
     return value if isinstance(value, dict) else {"provenance": value}
 
 
-def runs_of(scores: Scores, folders: Folders | None = None) -> list[Run]:
+def runs_of(scores: Scores, folders: Folders | None = None) -> list[RunRecord]:
     """The runs behind `scores` in the order of their names, with the provenance of all their values merged."""
-    grouped: dict[tuple[str, str], list[Score]] = {}
+    groups: dict[tuple[str, str], list[Score]] = {}
     for score in scores:
-        grouped.setdefault((score.run, score.budget), []).append(score)
+        groups.setdefault((score.run, score.budget), []).append(score)
     places = folders or {}
     return [
-        Run(group[0], _merged(group), work_of(group[0], places.get(key)), logs_of(places.get(key)))
-        for key, group in sorted(grouped.items())
+        RunRecord(group[0], _merged(group), work_of(group[0], places.get(key)), logs_of(places.get(key)))
+        for key, group in sorted(groups.items())
     ]
 
 
@@ -80,8 +87,8 @@ def _text(value: Any) -> str:
 
 
 def facts_of(score: Score, folders: Folders) -> tuple[tuple[str, str], ...]:
-    """What made one value, as (name, text) pairs; what the provenance does not hold is left out."""
-    told = provenance(score)
+    """The provenance of one value as (name, text) pairs, without the facts that were not recorded."""
+    record = provenance(score)
     folder = folders.get((score.run, score.budget))
     work = work_of(score, folder)
     facts = [
@@ -92,12 +99,12 @@ def facts_of(score: Score, folders: Folders) -> tuple[tuple[str, str], ...]:
         ("metric", f"{score.metric}{f' against {score.reference}' if score.reference else ''}"),
         ("images", f"{score.n:,} of {score.dataset_title}{' (embedded)' if score.embedded else ''}"),
         ("seed", str(score.seed)),
-        ("configuration", told.get("fingerprint")),
-        ("commit", told.get("commit")),
-        ("data", told.get("data")),
-        ("model", told.get("model")),
-        ("trained on", told.get("trained_on")),
-        ("scored on", told.get("device")),
+        ("configuration", record.get("fingerprint")),
+        ("commit", record.get("commit")),
+        ("data", record.get("data")),
+        ("model", record.get("model")),
+        ("trained on", record.get("trained_on")),
+        ("scored on", record.get("device")),
         ("wall time", spent(work)),
         ("logs", logs_of(folder)),
     ]
@@ -105,12 +112,12 @@ def facts_of(score: Score, folders: Folders) -> tuple[tuple[str, str], ...]:
 
 
 def logs_of(folder: Path | None) -> str:
-    """Where the logs of a run lie, as the workflow names it."""
+    """The folder of a run's logs, "" without a folder of the run."""
     return f"{folder}/logs/" if folder else ""
 
 
 def work_of(score: Score, folder: Path | None) -> Work:
-    """The time behind a run: from its training log, the workflow's record of its sampling, and its provenance."""
+    """The time of a run, from its training log, the workflow's record of its sampling, and its provenance."""
     seconds = provenance(score).get("seconds")
     scoring = float(seconds) if isinstance(seconds, int | float) else None
     return Work(_training(folder), _sampling(folder), scoring) if folder else Work(None, None, scoring)
@@ -121,7 +128,7 @@ def _training(folder: Path) -> float | None:
         last = (folder / "model.jsonl").read_text("utf-8").splitlines()[-1]
         return float(json.loads(last)["seconds"])
     except (OSError, ValueError, KeyError, IndexError, TypeError):
-        return None  # imported, borrowed, or the report was rendered without the run's folder
+        return None  # the model was imported or belongs to another run, or the run's folder is not here
 
 
 def _sampling(folder: Path) -> float | None:
@@ -133,13 +140,6 @@ def _sampling(folder: Path) -> float | None:
 
 
 def spent(work: Work) -> str:
-    """A run's time in words: "training 16 min, sampling 2 min, scoring 40 s"; "" if nothing is known."""
+    """A run's time as text: "training 16 min, sampling 2 min, scoring 40 s"; "" without any record."""
     parts = (("training", work.training), ("sampling", work.sampling), ("scoring", work.scoring))
     return ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts if seconds is not None)
-
-
-def duration(seconds: float) -> str:
-    """A time as a person says it: "1.4 s", "35 s", "16 min", "3.2 h"."""
-    if seconds < 99.5:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:,.1f} h"

@@ -1,4 +1,4 @@
-"""Results small enough for a repository: scores, pictures and where they come from, without weights or images."""
+"""Results small enough for a repository: scores, sprites and provenance, without weights and samples."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from pathlib import Path
 from coldbench import __version__
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import atomic, read_json, sha256, write_json, write_text
-from coldbench.report import gallery, inputs
+from coldbench.report import inputs, run_figures
 
-MARK = "published.json"
-"""The file that makes a folder a published one: every other file with its SHA-256."""
+RECORD = "published.json"
+"""The file that marks a folder of published results: the SHA-256 of every other file."""
 CALIBRATION = "calibration.parquet"
 
 
 def publish(runs: Iterable[Path], calibration: Path | None, out: Path) -> list[str]:
-    """Copy what a report shows of `runs`, folders BUDGET/RUN of results, to `out`; the runs' names.
+    """Copy what a report needs of `runs`, folders BUDGET/RUN of results, to `out`, and return the runs' names.
 
-    Of a run that are its scores, its pictures, the end of its training log and the time that sampling took. A report is
-    rendered from `out` alone by `snakemake --config results=OUT`. What `out` published before is replaced.
-    ColdbenchError if a run is not finished, or if `out` holds anything else.
+    The copies are the scores, the sprites, the last line of the training log and the record of the sampling time. They
+    replace what `out` published before. `snakemake --config results=OUT` renders a report from `out` alone. Raises
+    ColdbenchError if a run is not finished, or if `out` holds other files.
     """
-    folders = sorted({run.resolve() for run in runs})  # the name of a budget is that of the folder above
+    folders = sorted({run.resolve() for run in runs})  # the name of the parent folder is the budget
     _check(folders, calibration, out)
-    new = out.with_name(f".{out.name}.new")  # whole or not at all
+    new = out.with_name(f".{out.name}.new")  # so that `out` is complete or unchanged
     shutil.rmtree(new, ignore_errors=True)
     try:
         _write(folders, calibration, new)
@@ -45,20 +45,20 @@ def _write(runs: Sequence[Path], calibration: Path | None, out: Path) -> None:
     inputs.collect([run / "scores.parquet" for run in runs], out / "scores.parquet")
     files = sorted(path for path in out.rglob("*") if path.is_file())
     record = {"coldbench": __version__, "files": {str(path.relative_to(out)): sha256(path) for path in files}}
-    write_json(out / MARK, record)
+    write_json(out / RECORD, record)
 
 
 def _check(runs: Sequence[Path], calibration: Path | None, out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise ColdbenchError(f"{out} is a file; name a folder")
-    if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
+    if out.exists() and any(out.iterdir()) and not (out / RECORD).exists():
         raise ColdbenchError(f"{out} holds other files than published results; choose another folder")
-    if (out / MARK).exists():
-        told = read_json(out / MARK)
-        known = {MARK, *(told.get("files", ()) if isinstance(told, dict) else ())}
-        strange = sorted({str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} - known)
-        if strange:
-            raise ColdbenchError(f"{out / strange[0]} is no published result; move it, or choose another folder")
+    if (out / RECORD).exists():
+        record = read_json(out / RECORD)
+        known = {RECORD, *(record.get("files", ()) if isinstance(record, dict) else ())}
+        others = sorted({str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} - known)
+        if others:
+            raise ColdbenchError(f"{out / others[0]} is no published result; move it, or choose another folder")
     if not runs:
         raise ColdbenchError("name the runs to publish, as results/BUDGET/RUN")
     for run in runs:
@@ -67,17 +67,17 @@ def _check(runs: Sequence[Path], calibration: Path | None, out: Path) -> None:
                 shown = os.path.relpath(run)
                 raise ColdbenchError(f"{shown} is not finished: it has no {name}; `snakemake {shown}/{name}` makes it")
     if calibration is not None and not calibration.is_file():
-        raise ColdbenchError(f"{calibration} does not exist; `coldbench calibrate` makes it")
+        raise ColdbenchError(f"{calibration} does not exist; `coldbench calibrate` writes it")
 
 
 def _copy_run(run: Path, out: Path) -> None:
     for name in ("scores.parquet", "figures.json", "logs/sample.tsv"):
         if (run / name).exists():
             _copy(run / name, out / name)
-    for pictures in gallery.load([run / "figures.json"]):
-        for sprite in pictures.sprites:
+    for figures in run_figures.load([run / "figures.json"]):
+        for sprite in figures.sprites:
             _copy(sprite.path, out / sprite.path.relative_to(run))
-    log = run / "model.jsonl"  # the curve is among the pictures' facts; the last line tells the time that it took
+    log = run / "model.jsonl"  # the curve is in figures.json, and the last line holds the training time
     if log.exists():
         write_text(out / log.name, "".join(log.read_text("utf-8").splitlines(keepends=True)[-1:]))
 

@@ -1,4 +1,4 @@
-"""Images as lossless sprites: one PNG of equal tiles in their own pixels, which the pages cut apart and enlarge."""
+"""Images as lossless sprites: one PNG of equal tiles in their original pixels, which pages cut out and enlarge."""
 
 from __future__ import annotations
 
@@ -17,19 +17,31 @@ from coldbench.core.files import atomic
 Images = NDArray[np.floating[Any]]
 
 PIXELS = 800_000
-"""Of a sprite at most: bounds its file, whatever the images hold."""
+"""The most pixels of a sprite, which bound the size of its file."""
 LETTER, LINE = 6, 11
-"""Pixels that a letter and a line of the strip below the tiles take."""
-KINDS = ("methods", "trajectory", "naive", "forward", "gallery")
-"""What a sprite's columns are: methods with their input and original; severities of a trajectory (of Algorithm 1, of
-the forward process); or nothing, in a sheet of samples."""
+"""The width of a letter and the height of a line in the strip below the tiles, in pixels."""
+KINDS = ("methods", "trajectory", "naive", "forward", "samples")
+"""What the columns of a sprite are: the methods with their input and original; the severities of a trajectory, of a
+trajectory of Algorithm 1, or of the forward process; or nothing, for samples."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The tiles of a sprite, (N, C, H, H) in [0, 1] row by row, and what they show."""
+
+    name: str
+    tiles: Images
+    kind: str
+    columns: tuple[str, ...]
+    set: str = ""
+    method: str = ""
 
 
 @dataclass(frozen=True)
 class Sprite:
-    """A PNG of `rows` × `columns` tiles of `tile` pixels, row by row `count` of them, with a strip of words below.
+    """A PNG of `rows` × `columns` tiles of `tile` pixels, of which the first `count` are used; a text is below them.
 
-    `columns` are the columns' names: methods, or severities as text; `method` is what a trajectory or a sheet shows.
+    `columns` are the names of the columns: methods, or severities as text. `method` is the method of all tiles, or "".
     """
 
     path: Path
@@ -51,7 +63,7 @@ class Sprite:
         return len(self.columns) * self.tile
 
     def place(self, column: str, row: int) -> Tile:
-        """The tile of a column, by its name, in one row."""
+        """The tile of a named column in one row."""
         return self.tile_at(row * len(self.columns) + self.columns.index(column))
 
     def tile_at(self, index: int) -> Tile:
@@ -62,51 +74,42 @@ class Sprite:
 
 @dataclass(frozen=True)
 class Tile:
-    """One image of a sprite, and how a page cuts it out: its left and top edge in per cent of the enlarged sprite."""
+    """One image of a sprite."""
 
     sprite: Sprite
     column: int
     row: int
 
-    @property
-    def left(self) -> float:
-        return 100 * self.column / len(self.sprite.columns)
 
-    @property
-    def top(self) -> float:
-        return 100 * self.row * self.sprite.tile / self.sprite.height
+def rows_that_fit(columns: int, tile: int, at_most: int) -> int:
+    """The number of rows of tiles that fit into PIXELS: at least one, and at most `at_most`."""
+    return max(1, min(at_most, PIXELS // (columns * tile * tile)))
 
 
-def rows_that_fit(columns: int, tile: int, wanted: int) -> int:
-    """How many of the wanted rows fit into PIXELS, at least one."""
-    return max(1, min(wanted, PIXELS // (columns * tile * tile)))
+def write(sheet: Sheet, folder: Path, text: str = "") -> Sprite:
+    """Write a sheet into `folder` as a PNG, with `text` in a strip below its tiles.
 
-
-def write(
-    tiles: Images, out: Path, kind: str, columns: tuple[str, ...], mark: str, part: str = "", method: str = ""
-) -> Sprite:
-    """Write (N, C, H, H) images in [0, 1], row by row, to `out`, with `mark` in a strip below.
-
-    Values outside are clipped, and what is no number is black. ColdbenchError for other shapes.
+    Values outside [0, 1] are clipped, and NaN becomes black. Raises ColdbenchError for tiles of other shapes.
     """
+    tiles, out = sheet.tiles, folder / f"{sheet.name}.png"
     if tiles.ndim != 4 or tiles.shape[1] not in (1, 3) or tiles.shape[2] != tiles.shape[3] or not tiles.size:
-        raise ColdbenchError(f"{out.name}: images of shape {tiles.shape}; wanted (N, 1 or 3, H, H)")
+        raise ColdbenchError(f"{out.name}: images of shape {tiles.shape}; expected (N, 1 or 3, H, H)")
     count, channels, size, _ = tiles.shape
-    wide, rows = len(columns), -(-count // len(columns))
+    wide, rows = len(sheet.columns), -(-count // len(sheet.columns))
     pixels = (np.nan_to_num(tiles).clip(0, 1) * 255).round().astype(np.uint8)
     pixels = np.concatenate([pixels, np.full((rows * wide - count, channels, size, size), 255, dtype=np.uint8)])
-    sheet = pixels.reshape(rows, wide, channels, size, size).transpose(0, 3, 1, 4, 2)
-    sheet = sheet.reshape(rows * size, wide * size, channels)
-    strip = _strip(mark, wide * size, channels)
-    picture = np.concatenate([sheet, sheet[-1:], strip]) if mark else sheet  # where a browser rounds, no white shows
+    image = pixels.reshape(rows, wide, channels, size, size).transpose(0, 3, 1, 4, 2)
+    image = image.reshape(rows * size, wide * size, channels)
+    if text:  # the repeated last row keeps white out of the tiles where a browser rounds
+        image = np.concatenate([image, image[-1:], _strip(text, wide * size, channels)])
     with atomic(out) as temporary:
-        Image.fromarray(picture[..., 0] if channels == 1 else picture).save(temporary, format="png", optimize=True)
-    return Sprite(out, kind, part, method, columns, size, rows, count, len(picture))
+        Image.fromarray(image[..., 0] if channels == 1 else image).save(temporary, format="png", optimize=True)
+    return Sprite(out, sheet.kind, sheet.set, sheet.method, sheet.columns, size, rows, count, len(image))
 
 
-def _strip(words: str, width: int, channels: int) -> NDArray[np.uint8]:
-    """Black words on white, broken into as many lines as they need."""
-    lines = textwrap.wrap(words, max(8, (width - 4) // LETTER)) or [""]
+def _strip(text: str, width: int, channels: int) -> NDArray[np.uint8]:
+    """Black text on white, in as many lines as it needs."""
+    lines = textwrap.wrap(text, max(8, (width - 4) // LETTER)) or [""]
     image = Image.new("L", (width, LINE * len(lines) + 3), 255)
     draw = ImageDraw.Draw(image)
     for number, line in enumerate(lines):

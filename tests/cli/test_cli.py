@@ -12,7 +12,7 @@ from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import read_json
 
 UTF_16 = "größer".encode("utf-16")
-EVALUATE = ("--about", "{}", "--data", "d", "--out", "o.json", "--statistics", "s")
+EVALUATE = ("--metadata", "{}", "--data", "d", "--out", "o.json", "--feature-cache", "s")
 IMPORT = ("import", "model.pt", "--out", "o.safetensors", "--experiment")
 TRAIN = ("train", "--data", "d", "--out", "o.safetensors", "--work", "w", "--experiment")
 

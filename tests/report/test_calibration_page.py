@@ -36,16 +36,16 @@ def cell(printed: str, erratum: str = "") -> PaperCell:
     ],
 )
 def test_agreement_is_judged_by_digits_and_spread(value: float, spread: float, printed: str, agreement: str) -> None:
-    assert view.Value("ssim", value, spread, 0.0, 4, cell(printed)).firmness == agreement
+    assert view.CalibratedValue("ssim", value, spread, 0.0, 4, cell(printed)).agreement == agreement
 
 
 def test_label_is_that_of_the_worse_cell() -> None:
     """A suspected misprint is left out, a copy is not judged, and an interpretation chosen to fit says so."""
 
     def label(ssim: float, rmse: float, erratum: str = "", fitted: bool = False, source: str = "mnist") -> str:
-        one = view.Value("ssim", ssim, 0.0, 0.0, 1, cell("0.300", erratum))
-        two = view.Value("rmse", rmse, 0.0, 0.0, 1, cell("0.200"))
-        return view.Reading("r", "", fitted, "paper", source, (one, two), (), 1, 1).label
+        one = view.CalibratedValue("ssim", ssim, 0.0, 0.0, 1, cell("0.300", erratum))
+        two = view.CalibratedValue("rmse", rmse, 0.0, 0.0, 1, cell("0.200"))
+        return view.Interpretation("r", "", fitted, "paper", source, (one, two), (), 1, 1).label
 
     assert label(0.3, 0.2) == "exact"
     assert label(0.3, 0.2015) == "close"
@@ -60,9 +60,9 @@ def test_published_calibration_recommends_what_fits_best() -> None:
     """Rows of the JPEG copies keep their labels although no version makes them again."""
     records = view.load_table(PUBLISHED)
     assert {record["made_by"] for record in records} == {"coldbench 0.1.0, commit a9a395c50b6d"}
-    rows = [row for row in view.rows(records, PAPER) if row.readings]
-    assert all(row.fits[0] is row.readings[0] for row in rows)
-    assert {row.name: row.readings[0].label for row in rows} == {
+    rows = [row for row in view.rows(records, PAPER) if row.interpretations]
+    assert all(row.fits[0] is row.interpretations[0] for row in rows)
+    assert {row.name: row.interpretations[0].label for row in rows} == {
         "T1-MNIST": "exact",
         "T1-CIFAR-10": "exact",
         "T2-MNIST": "fitted after the fact",
@@ -80,7 +80,7 @@ def test_calibration_without_data_says_what_each_row_needs(tmp_path: Path) -> No
     common: list[Any] = ["--paper", paper, "--out"]
     for command in (
         ["calibrate", interpretations, *common, out, "--data", tmp_path],
-        ["calibration", out, *common, page],
+        ["render-calibration", out, *common, page],
     ):
         result = CliRunner().invoke(app, list(map(str, command)))
         assert result.exit_code == 0, result.output

@@ -1,4 +1,4 @@
-"""The paper's claims: every word that an interval allows, per run, and never more than the budget allows."""
+"""The paper's claims: the status follows from intervals, and a limited training is named beside it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cases import PAPER, ROOT, SCORE
+from cases import PAPER, ROOT, score
 
 from coldbench.core.errors import ColdbenchError
-from coldbench.report.claims import Claim, Statements, difference, judged, load, word_of
+from coldbench.report.cells import cell_frame
+from coldbench.report.claims import Claim, Statements, difference, judged, load, status_of
 from coldbench.report.inputs import Score, Scores
-from coldbench.report.page import index_page
+from coldbench.report.pages import index_page
 
 FILE = ROOT / "workflow" / "paper" / "claims.yaml"
 CLAIMS = load(FILE)
-
-
-def score(**changes: Any) -> Score:
-    return replace(SCORE, **changes)
 
 
 def paired(value: float, half: float, metric: str = "ssim", **changes: Any) -> Score:
@@ -34,67 +31,70 @@ def claim(key: str, *scores: Score) -> Claim:
 
 
 @pytest.mark.parametrize(
-    ("estimate", "expected", "word"),
+    ("estimate", "expected", "status"),
     [
         ((-1.0, -2.0, -0.5), "below", "supported"),
         ((-1.0, -2.0, -0.5), "above", "contradicted"),
         ((1.0, 0.5, 2.0), "below", "contradicted"),
         ((1.0, 0.5, 2.0), "above", "supported"),
         ((-1.0, -2.0, 0.1), "below", "undecided"),
-        ((-1.0, -2.0, 0.0), "below", "undecided"),  # the edge decides nothing
+        ((-1.0, -2.0, 0.0), "below", "undecided"),  # an interval that ends at the limit decides nothing
         ((1.0, 0.0, 2.0), "above", "undecided"),
-        ((-1.0, math.nan, math.nan), "below", "undecided"),  # a value without an interval proves nothing
+        ((-1.0, math.nan, math.nan), "below", "undecided"),  # a value without an interval decides nothing
         ((math.nan, math.nan, math.nan), "below", "no data"),
         ((math.inf, 1.0, 2.0), "above", "no data"),
     ],
 )
-def test_the_word_follows_from_the_interval(estimate: tuple[float, float, float], expected: str, word: str) -> None:
-    assert word_of(estimate, expected) == word
+def test_status_follows_from_the_interval(estimate: tuple[float, float, float], expected: str, status: str) -> None:
+    assert status_of(estimate, expected) == status
 
 
-def test_the_word_on_a_threshold() -> None:
-    assert [word_of((v, v - 5, v + 5), "above", 200) for v in (257.0, 203.0, 150.0)] == [
+def test_status_at_a_threshold() -> None:
+    assert [status_of((v, v - 5, v + 5), "above", 200) for v in (257.0, 203.0, 150.0)] == [
         "supported",
         "undecided",
         "contradicted",
     ]
 
 
-def test_a_difference_of_two_estimates_has_both_their_spreads() -> None:
+def test_difference_of_two_estimates_has_both_spreads() -> None:
     one, other = score(value=10.0, low=7.0, high=14.0), score(value=20.0, low=16.0, high=23.0)
     assert difference(one, other) == (-10.0, -10.0 - math.hypot(3, 3), -10.0 + math.hypot(4, 4))
 
 
-def test_every_claim_of_the_paper_is_there() -> None:
+def test_file_has_every_claim_of_the_paper() -> None:
     assert list(CLAIMS.claims) == ["a", "b", "c", "d", "e"]
-    assert [c.word for c in judged(CLAIMS, (), PAPER)] == ["no data"] * 5
+    assert [c.status for c in judged(CLAIMS, (), PAPER)] == ["no data"] * 5
 
 
 def test_paired_differences_decide_restoration() -> None:
     lower, higher = paired(-0.2, 0.01), paired(0.05, 0.003, "rmse")
     farther = paired(0.5, 0.1, "fid_paper-float")
-    found = claim("a", lower, higher, farther)
-    assert {line.what: (line.word, line.printed) for line in found.lines} == {
+    claim_a = claim("a", lower, higher, farther)
+    assert {entry.question: (entry.status, entry.printed) for entry in claim_a.evidence} == {
         "nearer as a set": ("contradicted", "−0.41"),
         "lower SSIM": ("supported", "−0.039"),
         "higher RMSE": ("supported", "+0.012"),
     }
-    assert (found.word, found.counts) == ("undecided", "2 supported, 1 contradicted")
-    assert claim("a", lower, higher).word == "supported"
-    assert [found.word_on(what) for what in ("lower SSIM", "nearer as a set")] == ["supported", "contradicted"]
+    assert (claim_a.status, claim_a.counts) == ("undecided", "2 supported, 1 contradicted")
+    assert claim("a", lower, higher).status == "supported"
+    assert [claim_a.on(question).status for question in ("lower SSIM", "nearer as a set")] == [
+        "supported",
+        "contradicted",
+    ]
 
 
-def test_fid_before_our_own_distance_and_each_by_its_name() -> None:
+def test_fid_comes_before_our_own_distance_and_each_has_its_name() -> None:
     gabor, fid = paired(-3.0, 1.0, "frechet_gabor"), paired(4.0, 1.0, "fid_paper-float")
-    assert [(line.metric, line.word) for line in claim("a", gabor, fid).lines] == [("FID", "contradicted")]
-    (line,) = claim("a", gabor).lines
-    assert (line.metric, line.word, line.printed) == ("FD-Gabor", "supported", "FID −0.41")
+    assert [(entry.metric, entry.status) for entry in claim("a", gabor, fid).evidence] == [("FID", "contradicted")]
+    (entry,) = claim("a", gabor).evidence
+    assert (entry.metric, entry.status, entry.printed) == ("FD-Gabor", "supported", "FID −0.41")
 
 
-def test_the_papers_own_numbers_may_be_against_it() -> None:
+def test_number_of_the_paper_that_contradicts_its_claim_is_marked() -> None:
     where = {"run": "E07-fitted", "table": "3"}
-    (line,) = claim("a", paired(-0.3, 0.1, "fid_paper-float", **where)).lines
-    assert (line.printed, line.against_itself, line.word) == ("+0.28", True, "supported")
+    (entry,) = claim("a", paired(-0.3, 0.1, "fid_paper-float", **where)).evidence
+    assert (entry.printed, entry.paper_disagrees, entry.status) == ("+0.28", True, "supported")
 
 
 def blur(part: str, method: str, value: float, half: float = 1.0, **changes: Any) -> Score:
@@ -113,81 +113,83 @@ def test_generation_from_blur() -> None:
     pair = blur("broken", "tacos-direct", -208.0)
     direct = blur("broken", "direct", 257.0)
     scores = perfect, broken, naive, pair, direct
-    assert [claim(key, *scores).word for key in "bcd"] == ["supported"] * 3
-    (line,) = claim("b", *scores).lines
-    assert (line.value, line.interval, line.printed) == ("−48.00", "−49.41 to −46.59", "−47.55")
-    assert claim("b", perfect, replace(broken, value=98.0, low=97.0, high=99.0)).word == "undecided"
-    assert claim("b", broken).word == "no data"  # one side alone is no evidence
-    assert claim("c", direct, replace(pair, value=1.0, low=-1.0, high=3.0)).word == "undecided"
-    assert claim("d", broken, replace(naive, value=40.0, low=39.0, high=41.0)).word == "contradicted"
-    threshold = claim("c", direct).lines[0]
+    assert [claim(key, *scores).status for key in "bcd"] == ["supported"] * 3
+    (entry,) = claim("b", *scores).evidence
+    assert (entry.value, entry.interval, entry.printed) == ("−48.00", "−49.41 to −46.59", "−47.55")
+    assert claim("b", perfect, replace(broken, value=98.0, low=97.0, high=99.0)).status == "undecided"
+    assert claim("b", broken).status == "no data"  # one side alone is no evidence
+    assert claim("c", direct, replace(pair, value=1.0, low=-1.0, high=3.0)).status == "undecided"
+    assert claim("d", broken, replace(naive, value=40.0, low=39.0, high=41.0)).status == "contradicted"
+    threshold = claim("c", direct).evidence[0]
     assert (threshold.value, threshold.printed) == ("257.00", "257.69")
     gabor = {"metric": "frechet_gabor"}
-    assert claim("c", blur("broken", "direct", 257.0, **gabor)).word == "no data"  # 200 is a FID, not our distance
+    assert claim("c", blur("broken", "direct", 257.0, **gabor)).status == "no data"  # 200 is a FID, not our distance
 
 
 def test_estimated_noise() -> None:
     where = {"run": "E14", "row": "CelebA, noise"}
     scores = blur("noise", "estimated", 23.0, **where), blur("noise", "tacos", 60.0, **where)
-    assert claim("e", *scores).word == "supported"
-    assert claim("e", *scores).lines[0].printed == "−36.80"
+    assert claim("e", *scores).status == "supported"
+    assert claim("e", *scores).evidence[0].printed == "−36.80"
 
 
-def test_a_short_training_is_named_beside_the_word() -> None:
+def test_limits_of_the_evidence_are_named_beside_the_status() -> None:
     laptop = paired(-0.2, 0.01, budget="laptop")
-    found = claim("a", laptop)
-    assert (found.word, found.lines[0].budget) == ("supported", "at the laptop budget")
-    assert found.counts == "1 supported at the laptop budget"
-    html = index_page([], (laptop,), [found])
+    claim_a = claim("a", laptop)
+    assert (claim_a.status, claim_a.evidence[0].limits) == ("supported", "at the laptop budget")
+    assert claim_a.counts == "1 supported at the laptop budget"
+    html = index_page(cell_frame((laptop,), PAPER), (laptop,), [claim_a])
     assert html.count("at the laptop budget") >= 2
-    assert claim("a", paired(-0.2, 0.01)).lines[0].budget == ""
-    embedded = claim("a", paired(-0.2, 0.01, budget="smoke", embedded=True)).lines[0]
-    assert embedded.budget == "at the smoke budget, on embedded images"
+    assert claim("a", paired(-0.2, 0.01)).evidence[0].limits == ""
+    embedded = claim("a", paired(-0.2, 0.01, budget="smoke", embedded=True)).evidence[0]
+    assert embedded.limits == "at the smoke budget, on embedded images"
 
 
-def test_the_fullest_training_on_real_data_decides() -> None:
+def test_fullest_training_on_real_data_decides() -> None:
     full, short = paired(0.2, 0.01), paired(-0.2, 0.01, budget="laptop", run="E02")
     embedded = paired(-0.2, 0.01, embedded=True, run="E03")
-    found = claim("a", short, embedded, full)
-    assert (found.word, len(found.lines), found.deciding) == ("contradicted", 3, (found.lines[0],))
-    assert claim("a", short, embedded).word == "supported"
+    claim_a = claim("a", short, embedded, full)
+    assert (claim_a.status, len(claim_a.evidence), claim_a.deciding) == ("contradicted", 3, (claim_a.evidence[0],))
+    assert claim("a", short, embedded).status == "supported"
 
 
-def test_ablations_are_no_evidence() -> None:
-    assert claim("a", paired(-0.2, 0.01, table="")).word == "no data"
-    assert claim("a", paired(-0.2, 0.01, set="half")).word == "no data"
+def test_ablation_is_no_evidence() -> None:
+    assert claim("a", paired(-0.2, 0.01, table="")).status == "no data"
+    assert claim("a", paired(-0.2, 0.01, set="half")).status == "no data"
 
 
-def test_the_page_shows_claims_escaped() -> None:
+def test_page_escapes_claims() -> None:
     evil: Scores = (paired(-0.2, 0.01, run="<b>run</b>", row="<i>"),)
-    html = index_page([], evil, judged(CLAIMS, evil, PAPER))
+    html = index_page(cell_frame(evil, PAPER), evil, judged(CLAIMS, evil, PAPER))
     assert "&lt;b&gt;run" in html
     assert "<b>" not in html
-    assert "No run at hand bears on it" in html
+    assert "No current run is evidence for or against this claim" in html
 
 
 @pytest.mark.parametrize(
     ("text", "culprit"),
     [
         ("claims: {}", "metrics is missing"),
-        ("metrics: {}\nclaims: {a: {title: t, where: w, says: s, tests: []}}", "claims.a.tests"),
+        ("metrics: {}\nclaims: {a: {title: t, source: w, text: s, criteria: []}}", "claims.a.criteria"),
         ("metrics: {m: [[ssim]]}\nclaims: {}", "metrics.m"),
         (": :", "is not YAML"),
         (FILE.read_text("utf-8").replace("metrics: ssim", "metrics: sim"), "did you mean 'ssim'|ssim"),
         (FILE.read_text("utf-8").replace("expected: above", "expected: over"), "expected"),
-        (FILE.read_text("utf-8").replace("ours: tacos-direct", "ours: tacos"), "nothing to compare with"),
+        (FILE.read_text("utf-8").replace("method: tacos-direct", "method: tacos"), "nothing to compare with"),
     ],
 )
-def test_a_wrong_file_is_told_in_one_line(tmp_path: Path, text: str, culprit: str) -> None:
+def test_invalid_file_of_claims_is_refused_in_one_line(tmp_path: Path, text: str, culprit: str) -> None:
     (tmp_path / "claims.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(ColdbenchError, match=culprit):
         load(tmp_path / "claims.yaml")
 
 
-def test_every_test_names_columns_that_the_paper_prints() -> None:
-    """A typing error in the file would silently show no number of the paper."""
+def test_every_criterion_names_columns_that_the_paper_prints() -> None:
+    """Otherwise, a typing error in the file would silently hide a number of the paper."""
     assert isinstance(CLAIMS, Statements)
     for statement in CLAIMS.claims.values():
-        for test in statement.tests:
-            for column in filter(None, (test.paper or ["", "", ""])[:2]):
-                assert [c for c in PAPER if c.column == column and c.metric == (test.paper or "")[2]], test.what
+        for criterion in statement.criteria:
+            for column in filter(None, (criterion.paper or ["", "", ""])[:2]):
+                assert [c for c in PAPER if c.column == column and c.metric == (criterion.paper or "")[2]], (
+                    criterion.question
+                )

@@ -1,4 +1,4 @@
-"""The discrepancies: all 28, each with a choice or a reason, and evidence that is read and not typed."""
+"""The discrepancies: all 28, each with a choice or a decision, and evidence from the calibration and the scores."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from cases import PAPER, ROOT, SCORE
 from coldbench.core.errors import ColdbenchError
 from coldbench.report import discrepancies as view
 from coldbench.report.calibration import load_table
+from coldbench.report.cells import cell_frame
 from coldbench.report.discrepancies import Discrepancy, mentions
 from coldbench.report.inputs import Scores
-from coldbench.report.page import banner
-from coldbench.report.tables import table_view, tables_of
+from coldbench.report.pages import banner
 
 WORKFLOW = ROOT / "workflow"
 QUESTIONS = view.load(WORKFLOW / "paper" / "discrepancies.yaml")
-GRID = view.grid_of(WORKFLOW / "config" / "paper.yaml")
-READINGS = view.readings_of(WORKFLOW / "config" / "calibration.yaml")
+GRID = view.load_grid(WORKFLOW / "config" / "paper.yaml")
+INTERPRETATIONS = view.load_interpretations(WORKFLOW / "config" / "calibration.yaml")
 
 
-def found(lines: list[dict[str, Any]] | None = None, scores: Scores = ()) -> dict[str, Discrepancy]:
-    views = [table_view(number, scores, PAPER) for number in tables_of(PAPER)]
-    return {d.key: d for d in view.discrepancies(QUESTIONS, GRID, READINGS, lines or [], scores, views)}
+def entries(lines: list[dict[str, Any]] | None = None, scores: Scores = ()) -> dict[str, Discrepancy]:
+    sources = view.Sources(GRID, INTERPRETATIONS, lines or [])
+    return {d.key: d for d in view.discrepancies(QUESTIONS, sources, scores, cell_frame(scores, PAPER))}
 
 
 def line(cell: str, reading: str, metric: str, value: float, **changes: Any) -> dict[str, Any]:
@@ -42,42 +42,42 @@ def line(cell: str, reading: str, metric: str, value: float, **changes: Any) -> 
     return {**common, "verdict": "exact", "missing": "", **changes}
 
 
-def test_all_28_stand_there_with_a_choice_or_a_reason() -> None:
+def test_each_of_the_28_questions_has_a_choice_or_a_decision() -> None:
     assert list(QUESTIONS) == [f"D{k}" for k in range(1, 29)]
-    for d in found().values():
-        assert d.question.settled or any(choice.chosen for choice in d.choices), d.key
+    for d in entries().values():
+        assert d.question.decision or any(choice.selected for choice in d.choices), d.key
 
 
 @pytest.mark.parametrize("file", ["paper.yaml", "calibration.yaml", "smoke.yaml", "variants.yaml"])
-def test_every_number_that_a_configuration_names_is_explained(file: str) -> None:
+def test_every_number_in_a_configuration_is_explained(file: str) -> None:
     named = set(re.findall(r"\bD\d+\b", (WORKFLOW / "config" / file).read_text("utf-8")))
     assert named <= set(QUESTIONS)
 
 
-def test_alternatives_are_protocols_that_there_are() -> None:
+def test_further_answers_are_existing_protocols() -> None:
     protocols = {f"{name}.{protocol}" for name, entry in GRID.items() for protocol in entry["protocols"]}
     for key, question in QUESTIONS.items():
-        assert set(question.also) <= protocols, key
-        for place in question.also:
+        assert set(question.protocols) <= protocols, key
+        for place in question.protocols:
             name, protocol = place.split(".")
             assert not mentions(key, GRID[name]["protocols"][protocol]["rationale"]), f"{key}: {place} names it already"
 
 
-def test_a_number_is_not_found_in_a_longer_one() -> None:
+def test_d1_is_not_mentioned_by_d11() -> None:
     assert mentions("D1", "20 steps (D1)")
     assert mentions("D1", "(D11, D1)")
     assert not mentions("D1", "the released sampler (D11, D14)")
 
 
 def test_choices_are_read_from_the_protocols() -> None:
-    first = found()["D1"].choices
-    assert [(c.protocol, c.experiments, c.chosen) for c in first] == [
+    first = entries()["D1"].choices
+    assert [(c.protocol, c.experiments, c.selected) for c in first] == [
         ("fitted", ("E01",), True),
         ("paper", ("E01",), False),
     ]
     assert first[0].rationale == GRID["E01"]["protocols"]["fitted"]["rationale"]
     assert first[1].changes == "degradation: T: 40"
-    shared = [c for c in found()["D6"].choices if c.protocol == "released" and "E04" in c.experiments]
+    shared = [c for c in entries()["D6"].choices if c.protocol == "released" and "E04" in c.experiments]
     assert [c.experiments for c in shared] == [("E04", "E05")]
 
 
@@ -88,14 +88,14 @@ def test_evidence_is_read_from_the_calibration() -> None:
         line("T1-MNIST", "fitted", "ssim", 0.0145, verdict=""),  # a copy of the data: not the best source
         {"cell": "T1-CelebA", "interpretation": None, "missing": "30,000 images", "verdict": ""},
     ]
-    d = found(lines)
-    by_name = {e.reading: e for e in d["D1"].evidence}
+    d = entries(lines)
+    by_name = {e.interpretation: e for e in d["D1"].evidence}
     assert (by_name["paper"].ours, by_name["paper"].printed) == ("0.0130 / 0.2885", "0.287 / 0.287")
-    assert by_name["fitted"].missing == view.UNMADE
-    assert d["D1"].said == (("not reproduced", 1),)
+    assert by_name["fitted"].missing == view.NOT_CALIBRATED
+    assert d["D1"].verdict_counts == (("not reproduced", 1),)
     celeba = [e for e in d["D2"].evidence if e.row == "CelebA"]
     assert {e.missing for e in celeba} == {"no data; 30,000 images"}
-    html = view.page(list(d.values()), None, [])
+    html = view.page(list(d.values()), None)
     assert "0.0130 / 0.2885" in html
     assert "CelebA: no data; 30,000 images." in html
 
@@ -106,19 +106,20 @@ def test_evidence_is_read_from_the_scores() -> None:
         SCORE, run="E14", table="5", row="CelebA, noise", set="noise", method="naive", metric="frechet_gabor"
     )
     noise = replace(noise, reference="train", value=3.5, low=3.0, high=4.0, budget="laptop")
-    d = found(scores=(run, noise))
+    d = entries(scores=(run, noise))
     assert [(t.run.run, t.verdicts) for t in d["D1"].tallies] == [("E01-fitted", (("reproduced", 1), ("missing", 8)))]
     assert not d["D11"].tallies
     assert [(s.run, text) for s, _, text in d["D20"].values] == [("E14", "3.5000 (3.0000 – 4.0000)")]
-    html = view.page(list(d.values()), banner((run, noise)), [])
+    html = view.page(list(d.values()), banner((run, noise)))
     assert "E14, noise, naive: FD-Gabor" in html
     assert "at the laptop budget" in html
     assert 'class="banner"' in html
 
 
-def test_the_page_escapes_and_links_only_what_is_there() -> None:
-    d = found(scores=(replace(SCORE, run="<script>x", rationale="(D1)"),))
-    html = view.page(list(d.values()), None, ["discrepancies.html", "index.html"])
+def test_page_escapes_names_and_has_every_question(tmp_path: Path) -> None:
+    (tmp_path / "index.html").touch()
+    d = entries(scores=(replace(SCORE, run="<script>x", rationale="(D1)"),))
+    html = view.page(list(d.values()), None, tmp_path)
     assert "&lt;script&gt;x" in html
     assert "<script" not in html
     assert 'href="index.html"' in html
@@ -126,7 +127,7 @@ def test_the_page_escapes_and_links_only_what_is_there() -> None:
     assert all(f'id="D{k}"' in html for k in range(1, 29))
 
 
-def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+def test_damaged_files_are_refused_in_one_line(tmp_path: Path) -> None:
     assert load_table(None) == []
     frame = pd.DataFrame([line("T1-MNIST", "paper", "ssim", 0.01)])
     frame.to_parquet(tmp_path / "c.parquet")
@@ -134,8 +135,8 @@ def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     (tmp_path / "torn.parquet").write_bytes(b"PAR1")
     with pytest.raises(ColdbenchError, match="not a readable calibration"):
         load_table(tmp_path / "torn.parquet")
-    (tmp_path / "q.yaml").write_text("D1: {question: q, paper: p, released: r, alos: []}")
-    with pytest.raises(ColdbenchError, match="alos"):
+    (tmp_path / "q.yaml").write_text("D1: {question: q, paper: p, released: r, protocls: []}")
+    with pytest.raises(ColdbenchError, match="protocls"):
         view.load(tmp_path / "q.yaml")
     (tmp_path / "q.yaml").write_text("- D1")
     with pytest.raises(ColdbenchError, match="must hold keys and values"):

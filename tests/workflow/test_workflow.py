@@ -60,10 +60,10 @@ def test_the_plan_of_the_default_profile(checkout: Checkout) -> None:
     assert plan.status == 0, plan.end
     assert trained(plan) == ALONE
     assert plan.plan["train"] == 8
-    assert plan.plan["sample"] == plan.plan["evaluate"] == plan.plan["figures"] == 12
+    assert plan.plan["sample"] == plan.plan["evaluate"] == plan.plan["draw_figures"] == 12
     assert plan.plan["fetch"] == plan.plan["prepare"] == 2
-    assert plan.plan["table"] == 8
-    assert plan.plan["calibrate"] == plan.plan["calibration"] == plan.plan["collect"] == plan.plan["report"] == 1
+    assert plan.plan["render_table"] == 8
+    assert all(plan.plan[rule] == 1 for rule in ("calibrate", "render_calibration", "merge_scores", "render_index"))
     assert not {"fetch_weights", "degraded", "sample_part"} & plan.plan.keys()
     assert "results/laptop/E01-fitted/model.safetensors" in plan.output
     assert re.search(r"^coldbench: E18 is left out: .*AFHQ", plan.output, re.MULTILINE)
@@ -74,7 +74,7 @@ def test_the_plan_of_the_smoke_profile(checkout: Checkout) -> None:
     """Every experiment of the grid; where stand-ins make two models the same, it is trained once."""
     plan = checkout.snakemake("-n", "--workflow-profile", "smoke")
     assert plan.status == 0, plan.end
-    assert plan.plan["sample"] == plan.plan["evaluate"] == plan.plan["figures"] == 24
+    assert plan.plan["sample"] == plan.plan["evaluate"] == plan.plan["draw_figures"] == 24
     assert plan.plan["train"] == len(trained(plan)) == 16
     assert {"E14_celeba-released", "E15_celeba-released", "E16-released", "E18-released", *ALONE} <= trained(plan)
     assert plan.plan["prepare"] == 3
@@ -247,7 +247,7 @@ def test_words_comments_and_threads_retrain_nothing(finished: Checkout) -> None:
     words = {"title": "Another title", "protocols": {"a": {"rationale": "other words"}}}
     plan = finished.tiny(TABLE, "-n", grid={"X1": words}, threads={"train": 2, "sample": 2})
     assert plan.status == 0, plan.end
-    assert set(plan.plan) == {"evaluate", "table"}
+    assert set(plan.plan) == {"evaluate", "render_table"}
 
 
 @pytest.mark.slow
@@ -263,7 +263,7 @@ def test_another_device_or_data_folder_changes_nothing(finished: Checkout) -> No
 def test_a_learning_rate_retrains_its_model_alone(finished: Checkout) -> None:
     plan = finished.tiny(TABLE, "-n", budgets={"tiny": {"training": {"learning_rate": 1e-3}}})
     assert plan.status == 0, plan.end
-    assert plan.plan == {"train": 1, "sample": 1, "evaluate": 1, "table": 1}
+    assert plan.plan == {"train": 1, "sample": 1, "evaluate": 1, "render_table": 1}
 
 
 @pytest.mark.slow
@@ -280,7 +280,7 @@ def test_a_new_experiment_plans_only_its_own_jobs(finished: Checkout) -> None:
     names = ["X1", "X2", "X3", "X4"]
     plan = finished.tiny(TABLE, "-n", experiments=names, grid={"X2": new, "X3": same, "X4": lent})
     assert plan.status == 0, plan.end
-    assert plan.plan == {"train": 1, "sample": 3, "evaluate": 3, "table": 1}
+    assert plan.plan == {"train": 1, "sample": 3, "evaluate": 3, "render_table": 1}
     assert trained(plan) == {"X2-a"}
 
 
@@ -289,7 +289,7 @@ def test_every_file_of_a_run_and_every_protocol_can_be_asked_for(finished: Check
     other = "results/tiny/X1-b/model.safetensors"
     plan = finished.tiny(f"{RUN}/figures.json", "results/data/digits-16/train.npy", other, "-n")
     assert plan.status == 0, plan.told
-    assert plan.plan == {"figures": 1, "train": 1}
+    assert plan.plan == {"draw_figures": 1, "train": 1}
 
 
 # Stopping
@@ -447,7 +447,8 @@ def test_a_damaged_shard_is_made_again(finished: Checkout, tmp_path: Path) -> No
         "default": True,
         "rationale": "",
     }
-    words = ("--about", json.dumps({**about, "cell": {"table": 1, "row": ""}}), "--statistics", tmp_path / "statistics")
+    metadata = json.dumps({**about, "cell": {"table": 1, "row": ""}})
+    words = ("--metadata", metadata, "--feature-cache", tmp_path / "statistics")
     scores = tmp_path / "scores.parquet"
     ended = coldbench("evaluate", manifest, *words, "--data", data, "--out", scores, "--device", "cpu")
     assert ended.status == 1

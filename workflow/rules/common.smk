@@ -12,13 +12,13 @@ from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
 from coldbench.data import dataset
 from coldbench.core.errors import ColdbenchError, unknown
+from coldbench.core.files import write_json
 from coldbench.planning.grid import build, refuse_on_cpu, was_imported
+from coldbench.report.layout import TABLES
 
 PAPER = "workflow/paper/tables.csv"
-READINGS = "workflow/config/calibration.yaml"
+INTERPRETATIONS = "workflow/config/calibration.yaml"
 DEVICES = "workflow/config/devices.yaml"
-ALSO = {"A.7": "5"}  # appendix A.7 samples the models of Table 5
-TABLES = ("1", "2", "3", "4", "5", "5.3", "6", "A.7")
 
 
 def stop(message):
@@ -195,28 +195,20 @@ def scores(wildcards):
     number = getattr(wildcards, "number", None)
     if number is None or PUBLISHED:  # a table passes over what is not its own
         return each(SHOWN, "scores.parquet")
-    wanted = [key for key, run in MADE.items() if run.metadata.cell.table in (number, ALSO.get(number))]
+    wanted = [key for key, run in MADE.items() if run.metadata.cell.table in TABLES[number].sources]
     return each(wanted, "scores.parquet")
 
 
-def planned(wildcards):
-    """Of every row of the paper in the grid its experiment, and why that is left out, as JSON."""
-    made = {run.metadata.name for run in GRID.report_runs.values()}
+def planned_rows(wildcards):
+    """Of every row of the paper in the grid its experiment, and why that is skipped."""
+    shown = {run.metadata.name for run in GRID.report_runs.values()}
     rows = []
     for name, entry in GRID.config.grid.items():
         if entry.cell.row:
-            why = "" if name in made else GRID.skipped.get(name, "the chosen experiments or data sets are without it")
-            rows.append({"experiment": name, "table": entry.cell.table, "row": entry.cell.row, "why": why})
-    return json.dumps(rows)
-
-
-def links(wildcards):
-    """The pages that a page of the report may link to: those that are there, or that this command makes."""
-    asked = [os.path.relpath(word, REPORTS) for word in sys.argv if word.startswith((f"{REPORTS}/", f"./{REPORTS}/"))]
-    whole = not asked or "index.html" in asked
-    pages = [*PAGES, "figures.html", *(f"runs/{name}.html" for _, name in SHOWN)]
-    known = [page for page in pages if whole or page in asked or Path(REPORTS, page).exists()]
-    return " ".join(f"--page {page}" for page in dict.fromkeys(known))
+            other = "it is not among the chosen experiments and data sets"
+            skipped = "" if name in shown else GRID.skipped.get(name, other)
+            rows.append({"experiment": name, "table": entry.cell.table, "row": entry.cell.row, "skipped": skipped})
+    return rows
 
 
 def each_fetched(wildcards):

@@ -1,4 +1,4 @@
-# Scores of every set and method, the degraded images themselves among them, and the pictures.
+# Scores of every set and method, also of the degraded images themselves, and the images of the report.
 CACHE = f"{RESULTS}/statistics"
 
 
@@ -27,12 +27,12 @@ rule evaluate:
         metadata=lambda w: of(w).metadata.model_dump_json(),
         data=subpath(input.data, parent=True),
     shell:
-        "coldbench evaluate {input.samples:q} --about {params.metadata:q} --data {params.data:q} --out {output:q}"
-        " --statistics {params.cache:q} {params.fid} {resources.partner} --device {resources.device} --threads {threads} --log {log:q}"
+        "coldbench evaluate {input.samples:q} --metadata {params.metadata:q} --data {params.data:q} --out {output:q}"
+        " --feature-cache {params.cache:q} {params.fid} {resources.partner} --device {resources.device} --threads {threads} --log {log:q}"
 
 
-# The pictures of a run, as sprites.
-rule figures:
+# The images of a run, as sprites.
+rule draw_figures:
     input:
         scores=f"{RUN}/scores.parquet",  # leaves the references' features in the cache
         samples=f"{RUN}/samples.json",
@@ -43,7 +43,7 @@ rule figures:
         list=f"{RUN}/figures.json",
         pictures=directory(f"{RUN}/figures"),
     log:
-        f"{RUN}/logs/figures.log",
+        f"{RUN}/logs/draw-figures.log",
     localrule: True
     conda:
         "../../environment.yml"
@@ -54,31 +54,31 @@ rule figures:
         metadata=lambda w: of(w).metadata.model_dump_json(),
         data=subpath(input.data, parent=True),
     shell:
-        "coldbench figures {input.samples:q} {input.log:q} --about {params.metadata:q} --data {params.data:q}"
-        " --statistics {params.cache:q} {resources.partner} --out {output.list:q} --log {log:q}"
+        "coldbench draw-figures {input.samples:q} {input.log:q} --metadata {params.metadata:q} --data {params.data:q}"
+        " --feature-cache {params.cache:q} {resources.partner} --out {output.list:q} --log {log:q}"
 
 
 # One tidy table of everything that was scored.
-rule collect:
+rule merge_scores:
     input:
         scores,
     output:
         table=f"{RESULTS}/scores.parquet",
         csv=f"{RESULTS}/scores.csv",
     log:
-        f"{RESULTS}/logs/collect.log",
+        f"{RESULTS}/logs/merge-scores.log",
     localrule: True
     conda:
         "../../environment.yml"
     shell:
-        "coldbench collect {input:q} --out {output.table:q} --log {log:q}"
+        "coldbench merge-scores {input:q} --out {output.table:q} --log {log:q}"
 
 
-# Every reading of the printed Degraded cells, on whatever data sets are there: no model is needed.
+# Every interpretation of the printed Degraded cells, on the available data sets; no model is needed.
 rule calibrate:
     input:
         each_fetched,
-        readings=READINGS,
+        interpretations=INTERPRETATIONS,
         paper=PAPER,
     output:
         scores=f"{RESULTS}/calibration.parquet",
@@ -94,5 +94,5 @@ rule calibrate:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     shell:
-        "coldbench calibrate {input.readings:q} --paper {input.paper:q} --data {resources.folder:q}"
+        "coldbench calibrate {input.interpretations:q} --paper {input.paper:q} --data {resources.folder:q}"
         " --out {output.scores:q} --device {resources.device} --threads {threads} --log {log:q}"

@@ -1,18 +1,25 @@
 # Views of the scores: a page per table and per run, the paper's figures, the front page.
 
-FIGURES = "workflow/paper/figures.yaml"
-PAGES = [  # of the report, beside those of pictures
-    "index.html",
-    "discrepancies.html",
-    *(f"table{number}.html" for number in TABLES),
-    *(["calibration.html"] if CALIBRATED else []),
-]
+ROWS = f"{REPORTS}/rows.json"
+
+
+# Which experiment makes each row of the paper, and why it is skipped.
+rule plan_rows:
+    output:
+        ROWS,
+    log:
+        f"{REPORTS}/logs/rows.log",
+    localrule: True
+    params:
+        rows=planned_rows,
+    run:
+        write_json(Path(output[0]), params.rows)
 
 
 # The paper's figures, the plots and a page per run: one job, because all are cheap and share their images.
-rule gallery:
+rule render_figures:
     input:
-        plan=FIGURES,
+        plan="workflow/paper/figures.yaml",
         scores=scores,
         figures=each(SHOWN, "figures.json"),
     output:
@@ -24,38 +31,33 @@ rule gallery:
     localrule: True
     conda:
         "../../environment.yml"
-    params:
-        links=links,
     shell:
-        "coldbench gallery {input.scores:q} {input.figures:q} --plan {input.plan:q} {params.links}"
-        " --out {output.page:q} --log {log:q}"
+        "coldbench render-figures {input.scores:q} {input.figures:q} --figures {input.plan:q} --out {output.page:q} --log {log:q}"
 
 
-rule table:
+rule render_table:
     input:
         paper=PAPER,
         scores=scores,
+        rows=ROWS,
     output:
         page=f"{REPORTS}/table{{number}}.html",
-        twins=multiext(f"{REPORTS}/table{{number}}", ".csv", ".tex", ".json"),
+        exports=multiext(f"{REPORTS}/table{{number}}", ".csv", ".tex", ".json"),
     log:
         f"{REPORTS}/logs/table{{number}}.log",
     localrule: True
     conda:
         "../../environment.yml"
-    params:
-        plan=planned,
-        links=links,
     shell:
-        "coldbench table {wildcards.number} {input.scores:q} --paper {input.paper:q} --plan {params.plan:q} {params.links}"
+        "coldbench render-table {wildcards.number} {input.scores:q} --paper {input.paper:q} --planned-rows {input.rows:q}"
         " --out {output.page:q} --log {log:q}"
 
 
-rule discrepancies:
+rule render_discrepancies:
     input:
         questions="workflow/paper/discrepancies.yaml",
         grid="workflow/config/paper.yaml",
-        readings=READINGS,
+        interpretations=INTERPRETATIONS,
         paper=PAPER,
         scores=scores,
         calibration=CALIBRATION,
@@ -68,15 +70,14 @@ rule discrepancies:
         "../../environment.yml"
     params:
         calibration=lambda w, input: f"--calibration {shlex.quote(str(input.calibration))}" if input.calibration else "",
-        links=links,
     shell:
-        "coldbench discrepancies {input.questions:q} {input.scores:q} --grid {input.grid:q} --readings {input.readings:q}"
-        " --paper {input.paper:q} {params.calibration} {params.links} --out {output:q} --log {log:q}"
+        "coldbench render-discrepancies {input.questions:q} {input.scores:q} --grid {input.grid:q} --paper {input.paper:q}"
+        " --interpretations {input.interpretations:q} {params.calibration} --out {output:q} --log {log:q}"
 
 
 if CALIBRATION:
 
-    rule calibration:
+    rule render_calibration:
         input:
             table=CALIBRATION,
             paper=PAPER,
@@ -87,14 +88,12 @@ if CALIBRATION:
         localrule: True
         conda:
             "../../environment.yml"
-        params:
-            links=links,
         shell:
-            "coldbench calibration {input.table:q} --paper {input.paper:q} {params.links} --out {output:q} --log {log:q}"
+            "coldbench render-calibration {input.table:q} --paper {input.paper:q} --out {output:q} --log {log:q}"
 
 
-# The front page comes last: it links the others and states the size of the whole folder.
-rule report:
+# The front page comes last, because it updates the links of the other pages and states the size of the whole folder.
+rule render_index:
     input:
         f"{REPORTS}/figures.html",
         f"{REPORTS}/discrepancies.html",
@@ -103,6 +102,7 @@ rule report:
         claims="workflow/paper/claims.yaml",
         paper=PAPER,
         scores=scores,
+        rows=ROWS,
     output:
         f"{REPORTS}/index.html",
     log:
@@ -110,9 +110,6 @@ rule report:
     localrule: True
     conda:
         "../../environment.yml"
-    params:
-        plan=planned,
-        links=links,
     shell:
-        "coldbench report {input.scores:q} --paper {input.paper:q} --claims {input.claims:q} --plan {params.plan:q}"
-        " {params.links} --out {output:q} --log {log:q}"
+        "coldbench render-index {input.scores:q} --paper {input.paper:q} --claims {input.claims:q} --planned-rows {input.rows:q}"
+        " --out {output:q} --log {log:q}"

@@ -1,0 +1,90 @@
+"""How the report writes metrics, numbers, times and sizes."""
+
+from __future__ import annotations
+
+import math
+
+from markupsafe import Markup, escape
+
+from coldbench.report.inputs import Score
+
+LABELS = {
+    "frechet_gabor": "FD-Gabor",  # its features come from a small fixed filter bank, so the report never calls it FID
+    "fid": "FID",
+    "kid": "KID",
+    "ssim": "SSIM",
+    "rmse": "RMSE",
+    "ssim_signed": "SSIM in [-1, 1]",
+    "rmse_signed": "RMSE in [-1, 1]",
+}
+
+
+def quantity(metric: str) -> str:
+    """What a metric measures under any protocol: fid_paper-float is fid."""
+    return metric if metric in LABELS else metric.partition("_")[0]
+
+
+def metric_label(metric: str) -> str:
+    """A metric without its protocol: "FID"."""
+    return LABELS.get(quantity(metric), metric)
+
+
+def metric_name(score: Score) -> str:
+    """A metric with everything that its value depends on: "FID (paper-float, test, n = 10,000)"."""
+    protocol = score.metric.partition("_")[2] if score.metric not in LABELS else ""
+    details = filter(None, (protocol, score.reference, f"n = {score.n:,}" if score.reference else ""))
+    text = ", ".join(details)
+    return metric_label(score.metric) + (f" ({text})" if text else "")
+
+
+def shown(value: float) -> str:
+    """A value as a table prints it: four decimals, two if it is large, else three digits and an exponent."""
+    if not math.isfinite(value):
+        return "not a number" if math.isnan(value) else "infinite"
+    size = abs(value)
+    extreme = size and not 1e-4 <= size < 1e4
+    text = f"{value:.2e}" if extreme else f"{value:.2f}" if size >= 10 else f"{value:.4f}"
+    return text.replace("-", "−")
+
+
+def shown_or_dash(value: float) -> str:
+    """A value as a table prints it, or a dash if it is NaN or infinite."""
+    return shown(value) if math.isfinite(value) else "–"
+
+
+def signed(difference: float) -> str:
+    """A difference with its sign, and as many decimals as `shown` gives."""
+    size = abs(difference)
+    text = f"{difference:+.2e}" if size >= 1e4 else f"{difference:+.2f}" if size >= 10 else f"{difference:+.4f}"
+    return text.replace("-", "−")
+
+
+def interval(low: float, high: float) -> str:
+    """An interval: "0.2861 – 0.2871", or "" if a bound is NaN because no interval was computed."""
+    return "" if math.isnan(low) or math.isnan(high) else f"{shown(low)} – {shown(high)}"
+
+
+def duration(seconds: float) -> str:
+    """A time in one unit: "1.4 s", "35 s", "16 min", "3.2 h"."""
+    if seconds < 99.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:,.1f} h"
+
+
+def file_size(size: int) -> str:
+    """A size in bytes in one unit: "840 kB", "12.3 MB"."""
+    return f"{size / 1e3:,.0f} kB" if size < 1e6 else f"{size / 1e6:,.1f} MB"
+
+
+def first_up(text: str) -> str:
+    """`text` with its first letter in upper case and the others as they are."""
+    return text[:1].upper() + text[1:]
+
+
+def code(text: str) -> Markup:
+    """`text` as HTML, escaped; what stands between backticks becomes code."""
+    parts = text.split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if k % 2 and k < len(parts) - 1 else escape("`" * (k % 2) + part)
+        for k, part in enumerate(parts)
+    )

@@ -1,0 +1,213 @@
+"""The pages of the tables and the front page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from coldbench.report.ablations import METHODS as ABLATED
+from coldbench.report.ablations import ablations
+from coldbench.report.cells import Cell, cells_of, in_groups, printed_cells, table_rows
+from coldbench.report.claims import Claim
+from coldbench.report.formats import duration, first_up
+from coldbench.report.inputs import Folders, Scores
+from coldbench.report.layout import TABLES, Table, budget_of, budget_rank
+from coldbench.report.navigation import FIGURES, INDEX, refresh, render, size_of
+from coldbench.report.provenance import RunRecord, facts_of, runs_of, spent
+from coldbench.report.verdict import KINDS
+
+COMMANDS = (
+    ("make smoke", "everything on embedded images at the smoke budget, in minutes"),
+    ("snakemake", "everything at this machine's budget: networks trained for minutes, on the paper's data"),
+    ("snakemake reports/table1.html", "one table; only what is missing is run"),
+    ("snakemake --config experiments=E03", "one experiment"),
+    ("snakemake reports/calibration.html", "the interpretations of the Degraded columns, without a trained network"),
+    ("snakemake --profile slurm all", "the paper's budget on a cluster"),
+    ("make test", "the tests of the suite"),
+)
+
+
+@dataclass(frozen=True)
+class Banner:
+    """What a reader must know before any number; every printed page repeats `watermark`."""
+
+    title: str
+    text: str
+    watermark: str
+
+
+@dataclass(frozen=True)
+class Hours:
+    """The time spent on one device at one budget, as text."""
+
+    device: str
+    budget: str
+    runs: int
+    training: str
+    sampling: str
+    scoring: str
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The number of printed cells that one reason leaves empty, and the labels of their rows."""
+
+    rows: str
+    cells: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class TableView:
+    """A table as its template shows it: the layout, the cells, and what the page says below them."""
+
+    table: Table
+    cells: tuple[Cell, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The footnotes: the reasons of the verdicts, each once, except those that a whole row shares."""
+        apart = (cell for row in table_rows(self.cells) if not shared_verdict(row) for cell in row)
+        return tuple(dict.fromkeys(cell.reason for cell in apart if cell.metric or cell.paper))
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """The empty cells with a printed number, by reason."""
+        empty = [c for c in self.cells if c.in_paper and c.paper and c.verdict == "missing"]
+        groups = in_groups(empty, "reason")
+        return tuple(
+            Gap(", ".join(dict.fromkeys(cell.row for cell in group)), len(group), group[0].reason) for group in groups
+        )
+
+    @property
+    def errata(self) -> tuple[Cell, ...]:
+        return tuple(cell for cell in self.cells if cell.in_paper and cell.erratum)
+
+
+def shared_verdict(row: Sequence[Cell]) -> Cell | None:
+    """A cell with the verdict and reason of all cells of a row, if they agree: the page states them once."""
+    return row[0] if len({(cell.verdict, cell.reason) for cell in row}) == 1 else None
+
+
+def images_text(row: Iterable[Cell]) -> str:
+    """The number of scored images: "10,000", or "10,000 (Degraded), 500 (Sampled, Direct); FD-Gabor from 500"."""
+    counts: dict[int, dict[str, None]] = {}
+    distances: dict[int, str] = {}
+    for cell in row:
+        if cell.n is None:
+            continue
+        if cell.measure == "fid":  # a Fréchet distance depends on n, so all its images are the same number
+            distances[cell.n] = cell.label
+        else:
+            counts.setdefault(cell.n, {})[cell.column] = None
+    if len(counts | distances) < 2:
+        return next((f"{n:,}" for n in counts | distances), "no")
+    texts = ", ".join(f"{n:,} ({', '.join(columns)})" for n, columns in counts.items())
+    label = next(iter(distances.values()), "FID")
+    return f"{texts}; {label} from {' or '.join(f'{n:,}' for n in distances)}"
+
+
+def table_page(
+    number: str, frame: pd.DataFrame, scores: Scores, folder: Path | None = None, runs: Folders | None = None
+) -> str:
+    """The page of one table, from its part of the frame: every value has a card with its provenance.
+
+    `folder` is that of the report, `runs` those of the runs.
+    """
+    table, folders = TABLES[number], runs or {}
+    own = tuple(score for score in scores if score.table in table.sources)
+    facts = {(s.run, s.budget, s.set, s.method, s.metric, s.reference): facts_of(s, folders) for s in own}
+    view = TableView(table, tuple(cells_of(frame)))
+    return _page("table.html", table.page, [view], own, folder, folders, card=scorecard(frame), facts=facts)
+
+
+def index_page(
+    frame: pd.DataFrame,
+    scores: Scores,
+    claims: Sequence[Claim] = (),
+    folder: Path | None = None,
+    runs: Folders | None = None,
+) -> str:
+    """The front page: scorecard, claims, tables, runs, hours, errata and commands.
+
+    It comes last and states the size of the report's `folder`, so all other pages get their links to it before.
+    """
+    parts = frame.groupby("table", sort=False)
+    views = [TableView(TABLES[str(number)], tuple(cells_of(part))) for number, part in parts]
+    values: dict[str, Any] = {"claims": claims, "ablations": ablations(scores), "ablated": ABLATED, "FIGURES": FIGURES}
+    values |= {"card": scorecard(frame)}
+    html = _page("index.html", INDEX, views, scores, folder, runs or {}, **values, files=0, size=0)
+    if folder is None:
+        return html
+    refresh(folder, [INDEX])
+    files, size = size_of(folder, folder / INDEX)
+    values |= {"files": files + 1, "size": size + len(html.encode())}
+    return _page("index.html", INDEX, views, scores, folder, runs or {}, **values)
+
+
+def _page(
+    template: str,
+    here: str,
+    views: Sequence[TableView],
+    scores: Scores,
+    folder: Path | None,
+    folders: Folders,
+    card: dict[str, dict[str, int]],
+    **values: Any,
+) -> str:
+    runs = runs_of(scores, folders)
+    shown: dict[str, Any] = {"views": views, "banner": banner(scores), "runs": runs, "hours": hours(runs)}
+    shown |= {"scorecard": card, "totals": {kind: sum(counts[kind] for counts in card.values()) for kind in KINDS}}
+    functions: dict[str, Any] = {"spent": spent, "shared_verdict": shared_verdict, "images_text": images_text}
+    return render(template, here, folder, **shown, **functions, **values, commands=COMMANDS)
+
+
+def scorecard(frame: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """For every table, the number of printed cells with each kind of verdict."""
+    printed = printed_cells(frame)
+    counts = pd.crosstab(printed.table, printed.verdict).reindex(printed.table.unique(), columns=KINDS, fill_value=0)
+    return {str(number): dict(zip(KINDS, map(int, row), strict=True)) for number, *row in counts.itertuples()}
+
+
+def hours(runs: Iterable[RunRecord]) -> list[Hours]:
+    """The time spent, by device and budget; a dash without any record."""
+    groups: dict[tuple[str, str], list[RunRecord]] = {}
+    for run in runs:
+        groups.setdefault((run.devices, run.score.budget), []).append(run)
+    return [
+        Hours(device, budget, len(group), *(_total(group, stage) for stage in ("training", "sampling", "scoring")))
+        for (device, budget), group in sorted(groups.items())
+    ]
+
+
+def _total(runs: Iterable[RunRecord], stage: str) -> str:
+    seconds = [spent for run in runs if (spent := getattr(run.work, stage)) is not None]
+    return duration(sum(seconds)) if seconds else "–"
+
+
+def banner(scores: Scores) -> Banner | None:
+    """The warning that `scores` need; None if all come from the paper's budget and the paper's data."""
+    if not scores:
+        return Banner("No results yet", "No run of this configuration has been scored.", "no results")
+    short = sorted({score.budget for score in scores if score.budget != "paper"}, key=budget_rank, reverse=True)
+    embedded = any(score.embedded for score in scores)
+    if not short and not embedded:
+        return None
+    title = budget_of(short[0]).title if short else "Embedded images"
+    limits = list(dict.fromkeys(budget_of(budget).training for budget in short))
+    limits += ["embedded images in place of the paper's data"] * embedded
+    if any(score.budget == "paper" and not score.embedded and score.method != "degraded" for score in scores):
+        title = f"{title}, in part"
+        scope = "These rows are not a replication of the paper; the other rows are judged."
+    elif any(score.method == "degraded" and not score.embedded and score.row for score in scores):
+        scope = (
+            "Results of these networks are not a replication of the paper. The Degraded columns on the paper's data "
+            "need no network and are judged."
+        )
+    else:
+        scope = "Nothing on this page is a replication of the paper."
+    return Banner(title, f"{first_up('; '.join(limits))}. {scope}", f"{title}: not a replication")

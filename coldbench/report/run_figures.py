@@ -1,0 +1,256 @@
+"""The figures of one run: from its shards, trajectories and training log to sprites, and a list of them as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coldbench.core.config import RunMetadata
+from coldbench.core.errors import ColdbenchError
+from coldbench.core.files import read_json, write_json
+from coldbench.core.validation import checked
+from coldbench.report.layout import METHODS
+from coldbench.report.sprites import Images, Sheet, Sprite, rows_that_fit, write
+from coldbench.sampling.manifest import Manifest, SampledSet, read_images, read_manifest
+
+ROWS = 12
+"""Test images in a comparison: three for the paper's first figure of a task, nine for the appendix."""
+FRAMES = 24
+"""Severities of a forward chain."""
+SHEET, SHEET_COLUMNS = 48, 8
+"""Images of a sheet of samples, and the number of them in a row."""
+FRACTIONS = (8, 4, 2)
+"""The parts of a set, 1/8 and so on, whose distances show the dependence on the number of images; at most SUBSET."""
+SUBSET, DRAWS = 2000, 100
+LINES = 300
+"""Points of a training curve that are kept."""
+
+
+@dataclass(frozen=True)
+class RunFigures:
+    """The list of one run's figures.
+
+    `experiment` is the resolved experiment, `provenance` that of its model, and `sets` the sampling of each set.
+    `training` has [step, loss, images per second, seconds] per line, and none for an imported model. `distances` are
+    Fréchet distances of the first images of a set, each with method, reference, value, interval and n.
+    """
+
+    metadata: RunMetadata
+    embedded: bool
+    watermark: str
+    experiment: dict[str, Any]
+    provenance: dict[str, Any]
+    model: str
+    sets: dict[str, dict[str, Any]]
+    sprites: tuple[Sprite, ...]
+    training: tuple[tuple[float, float, float, float], ...]
+    distances: tuple[dict[str, Any], ...]
+
+    @property
+    def T(self) -> int:
+        return int(self.experiment["degradation"]["T"])
+
+    def find(self, kind: str, set_name: str = "") -> Sprite | None:
+        """The sprite of one kind and set, or None."""
+        return next((sprite for sprite in self.sprites if (sprite.kind, sprite.set) == (kind, set_name)), None)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The files of a run's figures.
+
+    `data` is the prepared data set of its samples, and `partner` the one that its degradation mixes in.
+    `feature_cache` holds the features of the reference sets; without it, there are no distances of fewer images.
+    """
+
+    manifest: Path
+    training_log: Path
+    data: Path
+    partner: Path | None = None
+    feature_cache: Path | None = None
+
+
+def draw(inputs: Inputs, metadata: RunMetadata, out: Path) -> None:
+    """Draw a run's sprites into the folder `figures` beside `out`, then write the list of them to `out`.
+
+    Raises ColdbenchError if the samples come from other images, or if the training log is missing or damaged.
+    """
+    from coldbench import data  # imports torch, which `load` does not need
+
+    run, info = read_manifest(inputs.manifest), data.info(inputs.data)
+    if run.data != info["hash"]:
+        raise ColdbenchError(
+            f"{inputs.manifest} was sampled from other test images than {inputs.data} holds; sample again"
+        )
+    training = _training(inputs.training_log, metadata.run, bool(run.provenance.get("imported")))
+    watermark = _watermark(metadata.budget, info["embedded"])
+    text = f"{watermark}; {metadata.run}" if watermark else ""
+    drawing = Drawing(inputs, run)
+    sprites = [write(sheet, out.parent / "figures", text) for sheet in drawing.sheets()]
+    record = {
+        "metadata": metadata.model_dump(),
+        "embedded": info["embedded"],
+        "watermark": watermark,
+        "experiment": run.experiment.model_dump(),
+        "provenance": run.provenance,
+        "model": run.model,
+        "sets": {name: sampled.model_dump() for name, sampled in run.sets.items()},
+        "sprites": [{**asdict(sprite), "path": str(sprite.path.relative_to(out.parent))} for sprite in sprites],
+        "training": training,
+        "distances": drawing.distances(inputs.feature_cache) if inputs.feature_cache and metadata.cell.table else [],
+    }
+    write_json(out, record)
+
+
+def load(lists: Iterable[Path]) -> list[RunFigures]:
+    """The figures that `draw` listed, by the names of their runs. Raises ColdbenchError for another version's list."""
+    runs = []
+    for path in lists:
+        record: dict[str, Any] = read_json(path)
+        try:
+            sprites = [
+                Sprite(**{**sprite, "path": path.parent / sprite["path"], "columns": tuple(sprite["columns"])})
+                for sprite in record["sprites"]
+            ]
+            fields = {
+                "metadata": checked(RunMetadata, record["metadata"], f"metadata in {path}"),
+                "sprites": tuple(sprites),
+                "training": tuple(map(tuple, record["training"])),
+                "distances": tuple(record["distances"]),
+            }
+            runs.append(RunFigures(**{**record, **fields}))
+        except (KeyError, TypeError) as error:
+            raise ColdbenchError(f"{path} lists the figures of another version; delete it and run again") from error
+    return sorted(runs, key=lambda run: run.metadata.run)
+
+
+def _watermark(budget: str, embedded: bool) -> str:
+    """The warning on every image that is no replication; "" for one that is."""
+    limit = "embedded images" if embedded and budget == "paper" else f"{budget} budget"
+    return f"{limit}: not a replication" if embedded or budget != "paper" else ""
+
+
+def _training(path: Path, run: str, imported: bool) -> list[list[float]]:
+    """The training log, thinned to LINES. Raises ColdbenchError if a model that was trained here has none."""
+    try:
+        log = [json.loads(line) for line in path.read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise ColdbenchError(f"cannot draw {run}: {error}") from error
+    keys = ("step", "loss", "images_per_second", "seconds")
+    if not (log or imported) or any(set(keys) - line.keys() for line in log):
+        raise ColdbenchError(f"{path} is no training log of this version; delete it and its model, then run again")
+    lines = np.unique(np.linspace(0, max(len(log) - 1, 0), min(LINES, len(log))).round().astype(int))
+    return [[log[k][key] for key in keys] for k in lines]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Draws the sheets of tiles of a sampled run."""
+
+    inputs: Inputs
+    run: Manifest
+
+    @property
+    def size(self) -> int:
+        return self.run.experiment.size
+
+    def sheets(self) -> Iterator[Sheet]:
+        """Every sheet of the run, one after the other."""
+        for name, sampled in self.run.sets.items():
+            try:
+                with np.load(self.inputs.manifest.parent / sampled.trajectory) as arrays:
+                    kept = {key: arrays[key] for key in arrays}
+            except (OSError, ValueError) as error:
+                raise ColdbenchError(f"cannot draw {self.run.experiment.run}: {error}") from error
+            yield self._comparison(name, sampled, kept)
+            yield from self._trajectories(name, kept)
+            if sampled.start is not None:
+                method = str(kept["method"])
+                rows = rows_that_fit(SHEET_COLUMNS, self.size, SHEET // SHEET_COLUMNS)
+                tiles = read_images(self.inputs.manifest, name, method, rows * SHEET_COLUMNS)
+                yield Sheet(f"{name}-samples", tiles, "samples", ("",) * min(SHEET_COLUMNS, len(tiles)), name, method)
+        yield self._forward()
+
+    def _comparison(self, name: str, sampled: SampledSet, kept: Mapping[str, Images]) -> Sheet:
+        """The input, the result of every method and the original, a row per image."""
+        methods = [method for method in METHODS if method in sampled.methods]
+        images: dict[str, Images] = {"degraded": kept["degraded"], "direct": kept["direct"]}
+        if sampled.start is None and "direct" in methods:
+            images["degraded"], images["original"] = self._degraded(ROWS, sampled.severity)
+        elif "original" in kept:
+            images["original"] = kept["original"]
+        count = min(len(images["degraded"]), sampled.images)
+        images |= {method: read_images(self.inputs.manifest, name, method, count) for method in methods}
+        columns = tuple(key for key in ("degraded", *METHODS, "original") if key in images)
+        rows = rows_that_fit(len(columns), self.size, count)
+        return Sheet(f"{name}-methods", _side_by_side(images[key][:rows] for key in columns), "methods", columns, name)
+
+    def _trajectories(self, name: str, kept: Mapping[str, Images]) -> Iterator[Sheet]:
+        """The trajectory of the best method, and that of Algorithm 1, if they are kept: a row per image."""
+        severities = tuple(str(severity) for severity in kept["severities"].tolist())
+        for kind, states, method in (("trajectory", "states", str(kept["method"])), ("naive", "naive", "naive")):
+            if states in kept:
+                rows = rows_that_fit(len(severities), self.size, kept[states].shape[1])
+                yield Sheet(f"{name}-{kind}", _side_by_side(kept[states][:, :rows]), kind, severities, name, method)
+
+    def _forward(self) -> Sheet:
+        """Test images at growing severities, each with its own mask, snow, noise or partner."""
+        from coldbench.sampling.trajectories import SHOWN
+
+        T = self.run.experiment.degradation["T"]
+        severities = np.unique(np.linspace(0, T, min(FRAMES, T + 1)).round().astype(int)).tolist()
+        rows = rows_that_fit(len(severities), self.size, SHOWN)
+        states = [self._degraded(rows, severity)[0 if severity else 1] for severity in severities]
+        return Sheet("forward", _side_by_side(states), "forward", tuple(map(str, severities)))
+
+    def _degraded(self, count: int, severity: int | None) -> tuple[Images, Images]:
+        """The first test images at one severity (None: T), and the originals, in [0, 1]."""
+        import torch
+
+        from coldbench import data, degradations
+        from coldbench.core.images import to_unit_interval
+        from coldbench.sampling import starts
+
+        experiment, tests = self.run.experiment, data.load(self.inputs.data, "test")
+        degradation = degradations.for_experiment(experiment, self.inputs.partner)
+        indices, cpu = range(min(count, len(tests))), torch.device("cpu")
+        x0, xt, _ = starts.degraded(degradation, tests, indices, experiment.seed, cpu, severity or None)
+        return to_unit_interval(xt).numpy(), to_unit_interval(x0).numpy()
+
+    def distances(self, feature_cache: Path) -> list[dict[str, Any]]:
+        """FD-Gabor of the first images of every set, by its direct and its best method."""
+        import torch
+
+        from coldbench.evaluation import scoring
+        from coldbench.evaluation.metrics import intervals
+
+        experiment, cpu = self.run.experiment, torch.device("cpu")
+        rows: list[dict[str, Any]] = []
+        (gabor,) = extractors = scoring.extractors([], None, cpu)
+        scorer = scoring.Scorer(experiment, self.inputs.data, feature_cache, extractors, cpu)
+        for name, sampled in self.run.sets.items():
+            split, n = ("test", sampled.images) if sampled.start is None else ("train", None)
+            sizes = [size for size in (sampled.images // f for f in FRACTIONS) if 4 <= size <= SUBSET]
+            for method in ("direct", "tacos", "estimated"):
+                if method not in sampled.methods or not sizes:
+                    continue
+                images = read_images(self.inputs.manifest, name, method, max(sizes))
+                if not np.isfinite(images).all():
+                    continue
+                features = gabor.features(torch.from_numpy(images))
+                reference = scorer.reference(gabor, split, n).statistics
+                for size in sizes:
+                    value = intervals.frechet(features[:size], reference, experiment.seed, DRAWS)
+                    rows.append(scoring.row(name, method, gabor.name, value, split))
+        return rows
+
+
+def _side_by_side(columns: Iterable[Images]) -> Images:
+    """Columns of (N, C, H, W) images as tiles, row by row."""
+    tiles = np.stack(list(columns), axis=1)
+    return tiles.reshape(-1, *tiles.shape[2:])

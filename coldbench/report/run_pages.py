@@ -1,0 +1,234 @@
+"""The page of the paper's figures and the plots, and a page for every run; their images lie in the report's folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from coldbench.core.errors import ColdbenchError
+from coldbench.core.files import write_text
+from coldbench.report import chart_data, figures, plots
+from coldbench.report.figures import FigurePlan, FigureSpec, ImageRow, Panel, PanelSpec
+from coldbench.report.formats import interval, metric_name, shown
+from coldbench.report.inputs import Score, Scores
+from coldbench.report.layout import METHODS, TABLES, budget_rank, run_page
+from coldbench.report.navigation import FIGURES, render
+from coldbench.report.pages import banner
+from coldbench.report.provenance import runs_of
+from coldbench.report.run_figures import RunFigures
+from coldbench.report.sprites import Sprite
+
+STAGE, TILE = 256, 96
+"""CSS pixels of an image that stands alone, and of one among others."""
+STARTS = {
+    "means": "from one colour each, drawn from the colours of the training images",
+    "grid": "from four large pixels each, drawn from those of the training images",
+    "colour": "from one random colour each",
+    "partner": "from an image of the other data set each",
+    "noise": "from pure noise",
+}
+TITLES = {"test": "Restored test images", "generated": "Generated images"}
+LABELS = {"degraded": "Degraded", **METHODS, "tacos-direct": "TACoS minus direct"}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """An SVG file in the folder of the report, and its size in CSS pixels."""
+
+    path: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A trajectory for the player: its label and its sprite."""
+
+    label: str
+    sprite: Sprite
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """One set of samples as a section of a run's page; `values` are the scores, a row per method."""
+
+    name: str
+    title: str
+    text: str
+    comparison: Panel
+    sprite: Sprite
+    trajectories: tuple[Trajectory, ...]
+    chains: tuple[Panel, ...]
+    samples: Panel | None
+    metrics: tuple[str, ...]
+    values: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+
+    @property
+    def severities(self) -> tuple[str, ...]:
+        return self.trajectories[0].sprite.columns if self.trajectories else ()
+
+
+def write(plan: FigurePlan, scores: Scores, runs: Sequence[RunFigures], out: Path) -> list[Path]:
+    """Write the page of figures to `out`, a page for each run into `runs` beside it, and images into `images`.
+
+    Returns the paths of the pages.
+    """
+    folder = out.parent
+    placed = [_with_images(run, folder) for run in _fullest(runs)]
+    watermark = next((run.watermark for run in placed if run.watermark), "")
+    charts = [(chart, _plots(chart, watermark, folder)) for chart in chart_data.charts(scores, placed)]
+    pages = [run_page(run.metadata.run) for run in placed]
+    for run, page in zip(placed, pages, strict=True):
+        write_text(folder / page, _run_page(run, scores, page, folder, [FIGURES, *pages]))
+    values = {"figures": figures.figures(plan, placed), "charts": charts, "banner": banner(scores)}
+    write_text(out, render("figures.html", FIGURES, folder, pages, **values, tile_size=tile_size))
+    return [out, *(folder / page for page in pages)]
+
+
+def tile_size(pixels: int, at_most: int = TILE) -> int:
+    """CSS pixels of a tile of so many pixels: a whole multiple, so that all pixels are equal squares."""
+    return pixels * max(1, at_most // pixels)
+
+
+def _fullest(runs: Sequence[RunFigures]) -> list[RunFigures]:
+    """The runs, but only the one at the fullest budget of those with the same name, because they share a page."""
+    selected: dict[str, RunFigures] = {}
+    for run in sorted(runs, key=lambda r: (r.metadata.run, budget_rank(r.metadata.budget))):
+        selected.setdefault(run.metadata.run, run)
+    return list(selected.values())
+
+
+def _with_images(run: RunFigures, folder: Path) -> RunFigures:
+    """The run with its sprites copied into the folder of the report, and their paths relative to it."""
+    sprites = []
+    for sprite in run.sprites:
+        path = Path("images", run.metadata.run, sprite.path.name)
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copyfile(sprite.path, folder / path)
+        except FileNotFoundError as error:
+            raise ColdbenchError(f"{sprite.path} is missing; delete {sprite.path.parents[1]}/figures.json") from error
+        sprites.append(replace(sprite, path=path))
+    return replace(run, sprites=tuple(sprites))
+
+
+def _plots(chart: chart_data.Chart, watermark: str, folder: Path) -> list[tuple[chart_data.Axes, Plot]]:
+    """Draw the plots of a chart."""
+    drawn = []
+    for axes in chart.panels:
+        path = f"images/plots/{axes.name}.svg"
+        text, width, height = plots.svg(chart, axes, watermark)
+        write_text(folder / path, text)
+        drawn.append((axes, Plot(path, width, height)))
+    return drawn
+
+
+def _run_page(run: RunFigures, scores: Scores, page: str, folder: Path, soon: Iterable[str]) -> str:
+    own = tuple(s for s in scores if (s.run, s.budget) == (run.metadata.run, run.metadata.budget))
+    forward = run.find("forward")
+    sets = [_sample_set(run, name, own) for name in run.sets if run.find("methods", name)]
+    values = {
+        "run": run,
+        "sets": sets,
+        "forward": _all_tiles(run, forward, "Test images, degraded") if forward else None,
+        "curves": _plots(chart_data.training([run]), run.watermark, folder),
+        "facts": _facts(run),
+        "provenance": runs_of(own),
+        "tables": [table for table in TABLES.values() if run.metadata.cell.table in table.sources],
+        "banner": banner(own) if own else banner(scores),
+    }
+    return render("run.html", page, folder, soon, **values, tile_size=tile_size, stage=STAGE, FIGURES=FIGURES)
+
+
+def _facts(run: RunFigures) -> list[tuple[str, str]]:
+    """The experiment as text: its protocol, data, degradation, network and training."""
+    experiment, metadata = run.experiment, run.metadata
+    imported = run.provenance.get("imported")
+    rationale = f": {metadata.rationale}" if metadata.rationale else ""
+    embedded = ", embedded" if run.embedded else ""
+    return [
+        ("Protocol", metadata.protocol + rationale),
+        ("Data", f"{experiment['dataset']}, {experiment['size']} pixels{embedded}"),
+        ("Degradation", _settings(experiment["degradation"])),
+        ("Network", _settings(experiment["network"])),
+        ("Training", f"imported from {imported}, not trained here" if imported else _settings(experiment["training"])),
+        ("Seed", str(experiment["seed"])),
+        ("Model", run.model[:16]),
+    ]
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    """Settings as text: "blur: T 40, kernel 11"."""
+    settings = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in values.items() if key != "name")
+    return f"{values['name']}: {settings}" if "name" in values else settings
+
+
+def _sample_set(run: RunFigures, name: str, scores: Scores) -> SampleSet:
+    """One set with its comparison, trajectories, samples and scores."""
+    sprite = run.find("methods", name)
+    assert sprite is not None  # the caller has looked
+    generated = run.sets[name]["start"] is not None
+    every_row = FigureSpec(
+        title=name, caption="", image_rows=sprite.rows, panels=[PanelSpec(kind="comparison", experiment="")]
+    )
+    columns, rows = figures.comparison(run, name, list(METHODS), every_row)
+    experiment, title = run.metadata.name, f"{'Generated' if generated else 'Restored'}, {name.replace('_', ' ')}"
+    kept = [sprite for sprite in (run.find("trajectory", name), run.find("naive", name)) if sprite]
+    samples = figures.samples(run, name)
+    metrics, values = _values([score for score in scores if score.set == name])
+    return SampleSet(
+        name=name,
+        title=TITLES.get(name, title),
+        text=_sampling_text(run.sets[name], run.T),
+        comparison=Panel(f"{run.metadata.title}, {name}", experiment, run, columns, rows),
+        sprite=sprite,
+        trajectories=tuple(Trajectory(METHODS[sprite.method], sprite) for sprite in kept),
+        chains=tuple(_all_tiles(run, sprite, METHODS[sprite.method]) for sprite in kept),
+        samples=Panel(f"Samples, {name}", experiment, run, (), samples) if samples else None,
+        metrics=metrics,
+        values=values,
+    )
+
+
+def _all_tiles(run: RunFigures, sprite: Sprite, label: str) -> Panel:
+    """All tiles of a sprite whose columns are severities."""
+    rows = tuple(ImageRow("", tuple(sprite.place(t, row) for t in sprite.columns)) for row in range(sprite.rows))
+    return Panel(label, run.metadata.name, run, tuple(f"t = {t}" for t in sprite.columns), rows)
+
+
+def _sampling_text(settings: Mapping[str, Any], T: int) -> str:
+    """How a set was sampled, in plain sentences."""
+    if start := settings["start"]:
+        noise = f", with noise of {start['noise_level']:g} added to the start" if start["noise_level"] else ""
+        return f"{settings['images']:,} images were generated {STARTS[start['kind']]}{noise}."
+    severity = settings["severity"] or T
+    sentences = [
+        f"The first {settings['images']:,} test images were degraded at severity {severity} of {T} and restored"
+    ]
+    if settings["assumed_severity"]:
+        sentences.append(f"The sampler assumed severity {settings['assumed_severity']}")
+    if settings["known"] != "drawn":
+        sentences.append("The sampler used another random draw than the degradation")
+    if settings["stride"] > 1:
+        sentences.append(f"Each step of the sampler took {settings['stride']} severities")
+    if settings["released_shift"]:
+        sentences.append("Every D had a severity that is one too low, as in the released code")
+    return " ".join(f"{sentence}." for sentence in sentences)
+
+
+def _values(scores: Sequence[Score]) -> tuple[tuple[str, ...], tuple[tuple[str, tuple[tuple[str, str], ...]], ...]]:
+    """The scores of a set: the names of the metrics, and for each method its values with their intervals."""
+    shown_scores = [score for score in scores if "per_image" not in score.metric]
+    names = {(score.metric, score.reference): metric_name(score) for score in reversed(shown_scores)}
+    columns = dict.fromkeys((score.metric, score.reference) for score in shown_scores)
+    rows = []
+    for method, label in LABELS.items():
+        texts = {
+            (s.metric, s.reference): (shown(s.value), interval(s.low, s.high)) for s in scores if s.method == method
+        }
+        if texts:
+            rows.append((label, tuple(texts.get(column, ("–", "")) for column in columns)))
+    return tuple(names[column] for column in columns), tuple(rows)

@@ -1,0 +1,242 @@
+"""The frame of cells and its exports: every printed number once, every verdict, odd values, escaped names."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from cases import PAPER, generated, score, synthetic
+
+from coldbench.core.errors import ColdbenchError
+from coldbench.report.cells import Cell, PlannedRow, cell_frame, cells_of, load_planned, printed_cells, table_frame
+from coldbench.report.exports import escaped, table_csv, table_json, table_tex
+from coldbench.report.inputs import Folders, Scores
+from coldbench.report.layout import TABLES
+from coldbench.report.pages import TableView, scorecard
+from coldbench.report.provenance import provenance
+from coldbench.report.verdict import KINDS
+
+EVIL = "<b>50 % & $x_1^2$ #~{\\\"'`[] é − ∮"
+PLANNED = (PlannedRow("E01", "1", "MNIST", ""), PlannedRow("E03", "1", "CelebA", "celeba needs 30,000 images"))
+
+
+def hostile() -> Scores:
+    """Every verdict, an erratum, a huge value, NaN, infinity, and a name that every format must escape."""
+    names = {"run": EVIL, "rationale": EVIL, "title": EVIL, "protocol": EVIL, "dataset_title": EVIL}
+    cifar = {"run": "E02", "row": "CIFAR-10"}
+    return (
+        score(**names),
+        score(**names, metric="ssim", value=0.0145, low=0.01, high=0.02),
+        score(**names, method="tacos", value=1e300, low=-1e300, high=1e301),
+        score(**names, method="tacos", metric="ssim", value=math.nan, low=math.nan, high=math.nan),
+        score(**names, method="direct", metric="frechet_gabor", reference="test", value=math.inf, low=0.1),
+        score(**cifar, value=0.5),
+        score(**cifar, method="naive", value=0.2, provenance=json.dumps({"loss": math.nan, "list": [math.inf, 1]})),
+        score(run="extra", row="", dataset="digits", dataset_title=EVIL, embedded=True),
+    )
+
+
+EVERYTHING = ((), hostile(), synthetic() + generated())
+
+
+def tables() -> Iterator[tuple[str, pd.DataFrame, Scores]]:
+    for scores in EVERYTHING:
+        for number, frame in cell_frame(scores, PAPER, PLANNED).groupby("table", sort=False):
+            yield str(number), frame, scores
+
+
+def find(number: str, scores: Scores, row: str, method: str, measure: str) -> Cell:
+    cells = cells_of(table_frame(number, scores, PAPER))
+    place = (True, row, method, measure)
+    return next(cell for cell in cells if (cell.in_paper, cell.row, cell.method, cell.measure) == place)
+
+
+@pytest.mark.parametrize("scores", [(), synthetic(), generated(), synthetic() + generated(), hostile()])
+def test_every_printed_number_is_one_cell(scores: Scores) -> None:
+    frame = cell_frame(scores, PAPER)
+    assert sorted(printed_cells(frame).paper_cell) == sorted(cell.cell for cell in PAPER)
+    assert set(frame.verdict) <= set(KINDS)
+    assert frame.reason.str.len().min() > 10
+
+
+def test_hostile_table_has_every_verdict() -> None:
+    assert set(table_frame("1", hostile(), PAPER).verdict) == set(KINDS)
+
+
+@pytest.mark.parametrize("number", ["5", "5.3", "A.7"])
+def test_generated_images_are_compared_with_the_training_images(number: str) -> None:
+    """Appendix A.7 shows other samples of the models of Table 5."""
+    frame = table_frame(number, generated(), PAPER)
+    printed = printed_cells(frame)
+    assert frame.in_paper.all()
+    assert set(printed.verdict) == {"reproduced"}
+    assert set(printed[printed.metric != ""].metric) == {"fid_legacy_pytorch"}
+    assert set(printed.reference) == {"train"}
+    assert set(frame.measure) == {"fid"}
+    assert "training images" in TABLES[number].caption
+
+
+def test_run_without_a_set_says_so() -> None:
+    without = tuple(score for score in generated() if (score.set, score.method) != ("broken", "direct"))
+    cell = find("A.7", without, "CelebA, blur", "direct", "fid")
+    assert (cell.metric, cell.verdict) == ("", "missing")
+    assert "CelebA-blur has no Direct images" in cell.reason
+
+
+def test_other_set_of_a_run_is_no_counterpart_of_a_printed_number() -> None:
+    ablation = score(set="another_centre", method="tacos", value=0.15)
+    assert find("1", (score(), ablation), "MNIST", "tacos", "rmse").metric == ""
+    perfect = tuple(score for score in generated() if score.set == "perfect")
+    frame = table_frame("5", perfect, PAPER)
+    assert set(frame.column[frame.metric != ""]) == {"Perfect symmetry"}
+
+
+def test_fid_comes_before_our_own_distance() -> None:
+    gabor = score(metric="frechet_gabor", reference="test", value=3.0)
+    fid = score(metric="fid_paper-float", reference="test", value=430.0)
+    other = score(metric="fid_paper-float", reference="train", value=1.0)
+    cell = find("1", (gabor,), "MNIST", "degraded", "fid")
+    assert (cell.label, cell.printed, math.isnan(cell.difference)) == ("FD-Gabor", "FID 438.59", True)
+    cell = find("1", (gabor, other, fid), "MNIST", "degraded", "fid")
+    assert (cell.value, cell.printed, cell.verdict) == (430.0, "438.59", "reproduced")
+
+
+def test_default_protocol_at_the_fullest_budget_is_the_row_of_the_paper() -> None:
+    laptop = score(budget="laptop", value=0.3, method="tacos")
+    released = score(run="E01-released", protocol="released", default=False, method="tacos", value=0.4)
+    frame = table_frame("1", (released, laptop, score(method="tacos", value=0.15)), PAPER)
+    values = frame[frame.value.notna()]
+    assert values.value.tolist() == [0.15, 0.3, 0.4]
+    assert values.in_paper.tolist() == [True, False, False]
+
+
+def test_scorecard_counts_every_printed_number_once() -> None:
+    counts = scorecard(cell_frame(synthetic(), PAPER))
+    assert [sum(row.values()) for row in counts.values()] == [27, 27, 27, 12, 8, 3, 12, 2]
+    assert list(counts["1"]) == list(KINDS)
+    assert [row["misprint suspected"] for row in counts.values()] == [1, 0, 0, 0, 0, 0, 0, 0]
+    counts = scorecard(cell_frame(generated(), PAPER))
+    assert [row["reproduced"] for row in counts.values()] == [0, 0, 0, 0, 8, 3, 0, 2]
+
+
+def test_missing_row_has_its_reason_and_command() -> None:
+    view = TableView(TABLES["1"], tuple(cells_of(table_frame("1", (), PAPER, PLANNED))))
+    assert {gap.rows: (gap.cells, gap.reason) for gap in view.gaps} == {
+        "MNIST": (9, "E01 has not been run. To run it: `snakemake --config experiments=E01`"),
+        "CIFAR-10": (9, "this configuration has no experiment for CIFAR-10"),
+        "CelebA": (
+            9,
+            "E03 is skipped: celeba needs 30,000 images. To run it: `snakemake --config experiments=E03`",
+        ),
+    }
+    planned = (PlannedRow("E15_celeba", "5", "CelebA, blur", ""),)
+    assert "experiments=E15_celeba" in table_frame("A.7", (), PAPER, planned).reason.iloc[0]
+
+
+def test_unknown_table_and_damaged_plan_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ColdbenchError, match=r"unknown table '9'.*1, 2, 3, 4, 5, 5\.3, 6, A\.7"):
+        table_frame("9", (), PAPER)
+    assert load_planned(None) == ()
+    path = tmp_path / "rows.json"
+    path.write_text('[{"experiment": "E", "table": "1", "row": "M", "skipped": ""}]')
+    assert load_planned(path) == (PlannedRow("E", "1", "M", ""),)
+    for text in ("{", '[{"experiment": "E"}]', "[1]"):
+        path.write_text(text)
+        with pytest.raises(ColdbenchError, match=r"rows\.json"):
+            load_planned(path)
+
+
+# --- exports
+
+
+def test_csv_and_json_hold_every_cell_exactly() -> None:
+    for number, frame, scores in tables():
+        cells = cells_of(frame)
+        lines = list(csv.DictReader(io.StringIO(table_csv(frame))))
+        text = table_json(number, frame, scores, {})
+        value = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+        for cell, line, record in zip(cells, lines, value["cells"], strict=True):
+            for key in ("table", "row", "run", "set", "method", "metric", "reference", "paper", "verdict", "reason"):
+                assert line[key] == record[key] == getattr(cell, key)
+            for key in ("value", "low", "high", "difference", "n"):
+                exact = getattr(cell, key)
+                finite = exact is not None and math.isfinite(exact)
+                assert record[key] == (exact if finite else None)
+                assert (float(line[key]) if finite else line[key] in ("", "inf", "-inf")) == (exact if finite else True)
+
+
+def test_json_has_the_full_provenance_of_every_run() -> None:
+    record = {"commit": "abc", "training": {"max_steps": 5, "rates": [0.1]}, "bad": math.nan}
+    scores = (score(provenance=json.dumps(record)),)
+    folders: Folders = {("E01-fitted", "paper"): Path("results/paper/E01-fitted")}
+    value = json.loads(table_json("1", table_frame("1", scores, PAPER), scores, folders))
+    (run,) = value["runs"]
+    assert run["provenance"] == {**record, "bad": None}
+    assert (run["run"], run["logs"]) == ("E01-fitted", "results/paper/E01-fitted/logs/")
+    cell = next(cell for cell in value["cells"] if cell["metric"])
+    assert cell["difference"] == pytest.approx(-0.0004)
+    assert cell["paper_cell"] == "T1-MNIST-degraded-rmse"
+    for number, frame, scores in tables():
+        runs = {(run["run"], run["budget"]): run for run in json.loads(table_json(number, frame, scores, {}))["runs"]}
+        assert runs.keys() == set(zip(frame.run, frame.budget, strict=True)) - {("", "")}
+        for (run_name, _), run in runs.items():
+            assert run["provenance"].keys() == provenance(next(s for s in scores if s.run == run_name)).keys()
+
+
+def test_latex_escapes_everything() -> None:
+    text = escaped(EVIL)
+    assert text.isascii()
+    assert all(part in text for part in (r"\%", r"\&", r"\textbackslash{}"))
+    assert escaped("0.287 – −0.1 × é ∮\n") == r"0.287 -- $-$0.1 $\times$ e ? "
+
+
+def _unescaped(line: str) -> str:
+    """A line of LaTeX without its escaped characters."""
+    return re.sub(r"\\[&%$#_{}\\]|\\text\w+\{\}", "", line)
+
+
+def test_latex_is_balanced_and_every_line_has_all_columns() -> None:
+    for number, frame, _ in tables():
+        text = table_tex(number, frame)
+        assert text.isascii()
+        opened = re.findall(r"\\begin\{(\w+)\}", text)
+        assert sorted(opened) == sorted(re.findall(r"\\end\{(\w+)\}", text)) == ["minipage", "table", "tabular"]
+        assert text.count(r"\toprule") == text.count(r"\bottomrule") == 1
+        body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
+        for line in (line for line in body.splitlines() if line.endswith(r"\\")):
+            bare = _unescaped(line.removesuffix(r"\\"))
+            spans = sum(int(n) - 1 for n in re.findall(r"\\multicolumn\{(\d+)\}", line))
+            assert bare.count("&") + 1 + spans == 1 + 2 * len(TABLES[number].columns), line
+        rest = _unescaped("\n".join(text.splitlines()[1:]).replace(r"\\", ""))
+        assert not re.findall(r"[%#~]", rest.replace("$~", "$ ").replace("}~", "} "))
+        assert rest.count("$") % 2 == 0
+        assert rest.count("{") == rest.count("}")
+
+
+def test_latex_has_values_intervals_and_notes() -> None:
+    text = table_tex("1", table_frame("1", hostile(), PAPER))
+    for part in (r"0.287$^{\dagger}$", "repeats the digits of the RMSE", "1.00e+300", "not a number", r"\neq",
+                 "0.2861 -- 0.2871", "beyond the paper's rows"):  # fmt: skip
+        assert part in text
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex on this machine")
+def test_latex_compiles(tmp_path: Path) -> None:
+    parts = [r"\documentclass{article}", r"\usepackage{booktabs}", r"\begin{document}"]
+    for k, (number, frame, _) in enumerate(tables()):
+        (tmp_path / f"t{k}.tex").write_text(table_tex(number, frame))
+        parts.append(rf"\input{{t{k}.tex}}\clearpage")
+    (tmp_path / "all.tex").write_text("\n".join([*parts, r"\end{document}"]))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "all.pdf").stat().st_size > 10_000

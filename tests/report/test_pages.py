@@ -1,0 +1,257 @@
+"""The pages of tables and the front page: honest names, safe HTML, provenance, warnings, and no dead link."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import jinja2
+import pytest
+from cases import PAPER, generated, score, synthetic
+from test_cells import EVERYTHING, EVIL, hostile
+
+from coldbench.core.errors import ColdbenchError
+from coldbench.report import provenance
+from coldbench.report.ablations import METHODS, ablations
+from coldbench.report.cells import cell_frame, table_frame
+from coldbench.report.inputs import Folders, Scores, folders_of
+from coldbench.report.layout import TABLES
+from coldbench.report.navigation import _allowed, pages_in, refresh, render, size_of
+from coldbench.report.pages import banner, hours, index_page, table_page
+
+
+def table(number: str, scores: Scores, folder: Path | None = None, runs: Folders | None = None) -> str:
+    return table_page(number, table_frame(number, scores, PAPER), scores, folder, runs)
+
+
+def index(scores: Scores, *claims: Any, folder: Path | None = None) -> str:
+    return index_page(cell_frame(scores, PAPER), scores, claims, folder)
+
+
+def links(html: str) -> set[str]:
+    """The pages of the report that a page links."""
+    return {unquote(link) for link in re.findall(r'href="([^"#:]+\.html)', html)}
+
+
+# --- numbers and names
+
+
+def test_page_never_calls_our_distance_fid() -> None:
+    """FID is the paper's number, or the name of a line that has no value of ours."""
+    html = index(synthetic())
+    assert "FD-Gabor" in html
+    assert "3.25" in html
+    text = re.sub(r"<[^>]+>", " ", html[html.index("<main") :])
+    contexts = [" ".join(part.split()) for part in re.findall(r"\S+\s+FID\b\s+\S+", text)]
+    assert "paper FID 438.59" in contexts
+    assert all(re.match(r"paper FID \d|here, FID in|\S+ FID less", context) for context in contexts), contexts
+    gabor = score(metric="frechet_gabor", reference="test", value=3.0)
+    assert "Degraded, FD-Gabor</h2>" in table("1", (gabor,))
+
+
+def test_fid_stands_beside_everything_it_depends_on() -> None:
+    html = index(synthetic() + generated())
+    assert "FID (legacy_pytorch, train, n = 6,400)" in html
+    assert "6,400 images" in html
+
+
+def test_page_escapes_names_and_shows_odd_values() -> None:
+    script = '<script>alert("x")</script>'
+    names = {"run": script, "rationale": script, "title": script}
+    scores = (score(**names, provenance=json.dumps({script: script})), score(**names, metric="ssim", value=math.nan))
+    for html in (index(scores), table("1", scores)):
+        assert "<script" not in html
+        assert "&lt;script&gt;" in html
+        assert "not a number" in html
+    for number in TABLES:
+        assert "<b>50" not in table(number, hostile())
+    assert "<b>50" not in index(hostile())
+    assert "1.00e+300" in index(hostile())
+
+
+@pytest.mark.parametrize(
+    ("number", "run"), [("5", "CelebA-blur"), ("5.3", "CelebA-animorphosis"), ("A.7", "CelebA-blur")]
+)
+def test_page_names_the_runs_of_its_numbers(number: str, run: str) -> None:
+    html = table(number, generated())
+    assert "No results yet" not in html
+    assert f"{run}<!--/link--></th>" in html
+
+
+def test_page_lists_missing_numbers_with_reasons() -> None:
+    html = table("2", ())
+    assert "No results yet" in html
+    assert "this configuration has no experiment for MNIST" in html
+    assert "Missing numbers" in html
+    assert "Missing numbers" not in table("5.3", generated())
+
+
+@pytest.mark.parametrize(
+    ("scores", "title", "text"),
+    [
+        ((score(budget="smoke", embedded=True, row=""),), "Smoke run", "Nothing on this page is a replication"),
+        (synthetic(), "Laptop run", "Degraded columns on the paper's data"),
+        ((score(embedded=True, row=""),), "Embedded images", "Nothing on this page"),
+        ((score(budget="mine"),), "Mine run", "(mine budget)"),
+        ((score(budget="short"),), "Short run", "trained for 20,000 steps"),
+        ((score(budget="gpu-hour"), score(method="tacos")), "GPU-hour run, in part", "the other rows are judged"),
+    ],
+)
+def test_banner_warns_of_everything_but_a_replication(scores: Scores, title: str, text: str) -> None:
+    warning = banner(scores)
+    assert warning
+    assert warning.title == title
+    assert text in warning.text
+    assert warning.watermark in table("1", scores)
+    assert banner((score(),)) is None
+    assert 'class="banner"' not in table("1", (score(),))
+
+
+# --- provenance
+
+
+def test_card_of_a_value_has_its_provenance(tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "paper" / "E01-fitted"
+    (folder / "logs").mkdir(parents=True)
+    (folder / "model.jsonl").write_text('{"step": 1, "seconds": 3}\n{"step": 2, "seconds": 7200}\n')
+    (folder / "logs" / "sample.tsv").write_text("s\th:m:s\n90.5\t0:01:30\n")
+    record = {"commit": "abc123", "fingerprint": "f1f2", "data": "d1d2", "device": "H100", "seconds": 61.0}
+    own, folders = score(provenance=json.dumps(record)), {("E01-fitted", "paper"): folder}
+    facts = dict(provenance.facts_of(own, folders))
+    assert facts["wall time"] == "training 2.0 h, sampling 90 s, scoring 61 s"
+    assert (facts["commit"], facts["configuration"], facts["data"]) == ("abc123", "f1f2", "d1d2")
+    assert (facts["seed"], facts["images"], facts["logs"]) == ("0", "10,000 of MNIST", f"{folder}/logs/")
+    (entry,) = hours(provenance.runs_of((own,), folders))
+    assert (entry.device, entry.training, entry.sampling, entry.scoring) == ("H100", "2.0 h", "90 s", "61 s")
+
+
+def test_fact_without_a_record_is_left_out(tmp_path: Path) -> None:
+    bare = score(provenance="")
+    assert not {"commit", "wall time", "logs", "trained on"} & dict(provenance.facts_of(bare, {})).keys()
+    (tmp_path / "model.jsonl").write_text("torn {")
+    assert provenance.work_of(bare, tmp_path) == provenance.Work(None, None, None)
+    (entry,) = hours(provenance.runs_of((bare,)))
+    assert (entry.device, entry.training, entry.scoring) == ("–", "–", "–")
+
+
+def test_provenance_of_a_run_merges_that_of_its_values() -> None:
+    other = score(metric="ssim", provenance='{"device": "cuda", "seconds": 2}')
+    (run,) = provenance.runs_of((score(), other))
+    assert (run.fact("device"), run.fact("seconds"), run.fact("absent")) == ("cpu; cuda", "2", "–")
+    with pytest.raises(ColdbenchError, match="not JSON"):
+        provenance.runs_of((score(provenance="{"),))
+
+
+def test_every_value_has_exactly_one_card() -> None:
+    for scores in EVERYTHING:
+        for number, frame in cell_frame(scores, PAPER).groupby("table", sort=False):
+            html = table_page(str(number), frame, scores)
+            cards = re.findall(r'popover id="([^"]+)"', html)
+            assert len(cards) == len(set(cards)) == sum(frame.metric != "")
+            assert set(cards) == set(re.findall(r'popovertarget="([^"]+)">', html))
+
+
+def test_folders_of_runs_are_those_of_their_scores(tmp_path: Path) -> None:
+    import pandas as pd
+
+    pd.DataFrame([vars(s) for s in synthetic()]).to_parquet(tmp_path / "scores.parquet")
+    assert folders_of([tmp_path / "scores.parquet"])[("E01-digits", "laptop")] == tmp_path
+    assert folders_of([]) == {}
+
+
+# --- links
+
+
+def test_page_links_only_pages_in_the_folder(tmp_path: Path) -> None:
+    alone = table("1", (score(),), tmp_path)
+    assert links(alone) == set()
+    assert 'class="site"' not in alone
+    (tmp_path / "runs").mkdir()
+    for page in ("index.html", "tableA.7.html", "figures.html", "runs/E01-fitted.html"):
+        (tmp_path / page).touch()
+    html = table("1", (score(),), tmp_path)
+    assert links(html) == {"index.html", "table1.html", "tableA.7.html", "figures.html", "runs/E01-fitted.html"}
+    assert 'href="runs/E01-fitted.html#set-test"' in html
+    assert re.findall(r'href="([^"]+)" aria-current="page"', html) == ["table1.html"]
+    page = render("discrepancies.html", "runs/x.html", tmp_path, discrepancies=[])
+    assert 'href="../index.html#runs" aria-current="true"' in page
+
+
+def test_front_page_updates_the_links_of_the_others_and_keeps_their_times(tmp_path: Path) -> None:
+    """The order of rendering makes no difference in the end: each page is what it would be if it came last."""
+    runs: Mapping[str, str] = {number: table(number, (score(run=EVIL), score()), tmp_path) for number in ("1", "2")}
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "E01-fitted.html").write_text("not rendered by this version")
+    for number, html in runs.items():
+        (tmp_path / TABLES[number].page).write_text(html, "utf-8")
+        os.utime(tmp_path / TABLES[number].page, ns=(10**18, 10**18))
+    (tmp_path / "index.html").write_text(index((score(),), folder=tmp_path), "utf-8")
+    for number in runs:
+        path = tmp_path / TABLES[number].page
+        assert path.read_text("utf-8") == table(number, (score(run=EVIL), score()), tmp_path)
+        assert path.stat().st_mtime_ns == 10**18
+        assert links(path.read_text("utf-8")) >= {"index.html", "table1.html", "table2.html"}
+    (tmp_path / "runs" / "E01-fitted.html").unlink()
+    (tmp_path / "table2.html").unlink()
+    refresh(tmp_path)
+    assert links((tmp_path / "table1.html").read_text("utf-8")) == {"index.html", "table1.html"}
+    assert pages_in(tmp_path) == {"index.html", "table1.html"}
+
+
+def test_front_page_states_the_size_of_its_folder(tmp_path: Path) -> None:
+    assert "opens from disk" not in index(())
+    for name, size in {"images/a.png": 2_000_000, "logs/a.log": 9_000_000, "smoke/index.html": 9_000_000}.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"x" * size)  # logs and other reports do not count, nor does an older front page
+    (tmp_path / "index.html").write_text("x" * 9_000_000)
+    assert size_of(tmp_path, tmp_path / "index.html") == (1, 2_000_000)
+    html = index((), folder=tmp_path)
+    size = re.search(r"a folder of 2 files, ([\d.]+) MB", html)
+    assert size
+    assert float(size.group(1)) == pytest.approx((2_000_000 + len(html.encode())) / 1e6, abs=0.06)
+    assert size_of(tmp_path / "none") == (0, 0)
+
+
+# --- templates
+
+
+def test_undefined_name_in_a_template_is_an_error() -> None:
+    with pytest.raises(jinja2.UndefinedError):
+        render("index.html", "index.html", views=[], banner=None, runs=[], commands=())
+
+
+def test_only_scripts_of_the_package_run() -> None:
+    policy = re.search(r"script-src ([^\"]+)\"", table("1", ()))
+    assert policy
+    assert policy[1] == "'none'"
+    player = Path(provenance.__file__).with_name("templates") / "player.js"
+    html = f"<script>\n{player.read_text('utf-8')}\n</script><script>alert(1)</script>"
+    assert _allowed(html).count("sha256-") == 1
+    assert _allowed("<script>alert(1)</script>") == "'none'"
+
+
+# --- ablations
+
+
+def test_ablation_stands_beside_the_unchanged_samples_of_its_model() -> None:
+    model = {"provenance": json.dumps({"model": "abc"}), "method": "tacos"}
+    unchanged = [score(**model, metric=metric, value=value) for metric, value in (("ssim", 0.71), ("rmse", 0.15))]
+    other = score(**{**model, "provenance": json.dumps({"model": "xyz"})}, run="E09-fitted", metric="ssim")
+    changed = [
+        score(**model, run="A4-fitted", title="Fewer steps", table="", row="", set=name, metric="ssim", value=value)
+        for name, value in (("every_10", 0.5), ("every_2", 0.7))
+    ]
+    (ablation,) = ablations((*unchanged, other, *changed))
+    labels = [(entry.label, entry.unchanged) for entry in ablation.sets]
+    assert labels == [("E01-fitted, unchanged", True), ("every 2", False), ("every 10", False)]
+    tacos = list(METHODS).index("tacos")
+    assert [entry.values[tacos][0][0] for entry in ablation.sets] == ["0.7100", "0.7000", "0.5000"]
+    assert ablation.sets[1].values[tacos][1] == ("", "")
+    assert "Every 10" in index((*unchanged, *changed))
+    assert 'id="ablations"' not in index(tuple(unchanged))
