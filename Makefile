@@ -49,6 +49,9 @@ lint: $(READY) ## style, types, workflow
 	snakefmt --check Snakefile workflow/rules
 	snakemake --lint --workflow-profile smoke
 
+network-sizes: $(READY) ## FLOPs and bytes of the shipped networks, from .ci/network_sizes.py
+	$(BIN)/python .ci/network_sizes.py coldbench/planning/networks.json
+
 schema: $(READY) ## the configuration's JSON schema, for editors, from coldbench/core/config.py
 	$(BIN)/python .ci/config_schema.py workflow/schemas/config.schema.json
 

@@ -53,9 +53,9 @@ def contract() -> str:
     for number, entries in table_cells().items():
         table, printed = TABLES[number], [cell for cell in entries if cell.in_paper and cell.paper]
         command = f"`snakemake --profile slurm reports/{table.page}`"
-        price = _price(plan.row(_asked(number, jobs), GPUS))
+        price = _price(plan.total(_asked(number, jobs), GPUS))
         lines.append(f"| {table.heading} | {command} | {price} | {len(printed)} | {_so_far(printed)} |")
-    total = _price(plan.row(jobs, GPUS))
+    total = _price(plan.total(jobs, GPUS))
     lines.append(f"| all, with ablations and data sets | `snakemake --profile slurm all` | {total} | | |")
     return "\n".join(lines) + "\n"
 
@@ -69,7 +69,7 @@ def _asked(table: str, jobs: list[plan.Job]) -> list[plan.Job]:
     return [job for job in jobs if job.name in own]
 
 
-def _price(row: plan.Row) -> str:
+def _price(row: plan.Total) -> str:
     return f"{row.jobs} | {row.hours:,.0f} | {row.wall:,.0f} | {row.disk / 1e9:,.0f} GB"
 
 

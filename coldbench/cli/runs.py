@@ -65,9 +65,9 @@ def status(
     from coldbench.planning import plan
     from coldbench.planning import status as view
 
-    grid = view.grid_of(plan.read([Path("workflow/config/paper.yaml"), *(config or [])]))
-    lines = view.states(grid, Path(grid.config.results), time.time())
-    typer.echo(view.as_json(lines) if as_json else view.as_text(lines))
+    grid = plan.resolved(plan.read([Path("workflow/config/paper.yaml"), *(config or [])]))
+    statuses = view.run_statuses(grid, Path(grid.config.results), time.time())
+    typer.echo(view.as_json(statuses) if as_json else view.as_text(statuses))
 
 
 def train(

@@ -7,17 +7,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from coldbench.core.errors import ColdbenchError, unknown
 from coldbench.core.experiment import Experiment
-from coldbench.core.validation import Name, Strict, checked, merged
+from coldbench.core.validation import Name, Strict, checked, fingerprint, merged
 
 Method = Literal["direct", "naive", "tacos", "estimated", "resampled", "naive_resampled", "ddpm"]
 Fid = Literal["paper-float", "legacy_pytorch", "legacy_tensorflow", "clean"]
+INFERENCE_BATCH = {"cpu": 16, "cuda": 64}
+"""The default number of images in one forward pass when sampling, by type of device."""
 Folder = Annotated[
     str,
     Field(pattern=r"^[^{}<>*?\[\]]*[^{}<>*?\[\]/]$"),  # a part of Snakemake's patterns
@@ -146,14 +147,18 @@ class RunMetadata(Strict):
     """What this protocol is, and why."""
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(Strict):
     """An experiment with everything that the later stages need; `model` names the run whose model it samples."""
 
     experiment: Experiment
     metadata: RunMetadata
     sampling: Sampling
     model: str
+
+    @property
+    def file_name(self) -> str:
+        """The name of the run's JSON file, with a hash of its content so that a queued job reads what was planned."""
+        return f"{self.metadata.budget}-{self.metadata.run}-{fingerprint(self.model_dump())}.json"
 
     @property
     def trains(self) -> bool:
@@ -312,7 +317,12 @@ def resolve(config: Config, name: str, protocol: str, budget: str, seed: int | N
         "rationale": rationale,
     }
     model = experiment.run if entry.model is None else experiment.model_copy(update={"name": entry.model}).run
-    return Run(experiment, checked(RunMetadata, metadata, where), checked(Sampling, sampling, where, "sampling"), model)
+    return Run(
+        experiment=experiment,
+        metadata=checked(RunMetadata, metadata, where),
+        sampling=checked(Sampling, sampling, where, "sampling"),
+        model=model,
+    )
 
 
 def chosen_protocol(config: Config, name: str) -> str:

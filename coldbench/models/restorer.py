@@ -7,10 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from coldbench.core.config import INFERENCE_BATCH
+
+__all__ = ["INFERENCE_BATCH", "Restorer", "restorer"]
+
 Restorer = Callable[[Tensor, int], Tensor]
 """R(x_s, s): restores a batch (N, C, H, W) whose images all have severity s."""
-INFERENCE_BATCH = {"cpu": 16, "cuda": 64}
-"""The default number of images in one forward pass, by type of device."""
 
 
 def restorer(network: nn.Module, inference_batch: int | None = None, precision: str = "fp32") -> Restorer:

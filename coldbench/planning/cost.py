@@ -1,23 +1,26 @@
-"""What one run costs: network calls, floating-point operations (FLOPs), hours on a device, bytes on a disk.
+"""What one run costs: network evaluations, floating-point operations (FLOPs), hours on a device, bytes on disk.
 
-How fast a device is stands in a data file (workflow/config/devices.yaml): images per second that were measured on it,
-and its peak with the share of it that is assumed where nothing was. FLOPs are counted by PyTorch on the meta device; a
-multiply-add is two. Not counted are what is drawn and degraded, decoding, SSIM, intervals, pictures and waiting.
+A data file (workflow/config/devices.yaml) holds how fast devices are: measured images per second, and the peak of a
+device with the share of it that is assumed without a measurement. A multiply-add is two FLOPs. Not counted are
+draws and degradations, decoding, SSIM, intervals, pictures and waiting. Nothing here imports torch, except for a
+network that `networks.json` does not hold.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from coldbench import data
-from coldbench.core.config import Run, SampleSet, Sampling
+from coldbench.core.config import INFERENCE_BATCH, Run, SampleSet, Sampling
 from coldbench.core.errors import unknown
 from coldbench.core.experiment import Experiment, Network
 from coldbench.core.files import read_yaml
@@ -25,21 +28,24 @@ from coldbench.core.validation import Name, Strict, checked
 
 Stage = Literal["train", "sample"]
 Precision = Literal["fp32", "tf32", "bf16"]
+Positive = PositiveFloat
 
 BACKWARD = 2
-"""The backward pass takes this many times the forward pass: gradients of the inputs and of the weights. (PyTorch's own
-count of it is wrong for depthwise convolutions: it forgets the groups.)"""
+"""The backward pass costs this many forward passes: gradients of the inputs and of the weights. (PyTorch's own count of
+it is wrong for depthwise convolutions, because it forgets the groups.)"""
 INCEPTION, INCEPTION_SIDE = "inception_v3", 299
 INCEPTION_FLOPS = 11_426_432_192
-"""One image of 299 px through Inception-v3 to its pooled features and scores; the tests count it again."""
-FEATURES = 2048
-"""Numbers that FID's Inception makes of an image."""
+"""One image of 299 px through Inception-v3 to its pooled features and scores; a test counts it again."""
 INCEPTION_BYTES = 96_000_000
-"""RunMetadata the size of each of the two files of Inception weights: 24 million float32."""
+"""About the size of each of the two files of Inception weights: 24 million float32."""
+REFERENCE_BYTES = 120_000_000
+"""About the size of a reference set's Inception features: 10,000 rows and a covariance of 2,048 numbers each."""
+CHECKPOINTS, ARCHIVE_STEPS = 2, 100_000
+"""A finished training leaves its two newest checkpoints, and one of every so many steps."""
 
 
 class Measured(Strict):
-    """Images per second of one network on a device, and the command that measured it (tests/bench_cost.py)."""
+    """Images per second of one network on a device, and the command that measured it (benchmarks/bench_cost.py)."""
 
     network: str
     dim: PositiveInt = 64
@@ -48,18 +54,18 @@ class Measured(Strict):
     channels: PositiveInt
     precision: Precision
     stage: Stage
-    images_per_second: PositiveFloat
+    images_per_second: Positive
     where: str
     command: str
 
 
 class Device(Strict):
-    """A device: FLOP/s at its peak by number format, the share of it that is assumed, and what was measured."""
+    """A device: FLOP/s at its peak by number format, the assumed share of it, and measured rows."""
 
     title: str
     kind: Literal["cpu", "cuda"] = "cuda"
     source: str = ""
-    peak: dict[Precision, PositiveFloat] = {}  # noqa: RUF012
+    peak: dict[Precision, Positive] = {}  # noqa: RUF012
     share: dict[Precision, Annotated[float, Field(gt=0, le=1)]] = {}  # noqa: RUF012
     rationale: str
     measured: list[Measured] = []  # noqa: RUF012
@@ -86,52 +92,66 @@ def devices(path: Path) -> dict[str, Device]:
 
 
 def device(path: Path, name: str) -> Device:
-    """One device of the file; ColdbenchError with the nearest one if there is none of that name."""
-    there = devices(path)
-    if name not in there:
-        raise unknown("device", name, there)
-    return there[name]
+    """One device of the file; ColdbenchError with the nearest name if the file does not hold it."""
+    known = devices(path)
+    if name not in known:
+        raise unknown("device", name, known)
+    return known[name]
 
 
 @dataclass(frozen=True)
 class Size:
-    """A network's FLOPs for one image forward, and its bytes: of the whole state, and of what is trained."""
+    """A network's FLOPs for one image forward, and the bytes of its weights."""
 
     flops: int
-    state: int
-    trained: int
+    weights: int
 
 
-def size_of(network: Network, channels: int, side: int) -> Size:
-    """What is to be known of a network for images of `side` pixels; counted once, on no memory."""
-    return _size_of(network.model_dump_json(), channels, side)
+def size_key(network: Network, channels: int, side: int) -> str:
+    """The key of a network in `networks.json`: its settings, the images' channels and side."""
+    return json.dumps([network.model_dump(), channels, side], sort_keys=True)
 
 
 @functools.cache
-def _size_of(network: str, channels: int, side: int) -> Size:
+def _known_sizes() -> dict[str, list[int]]:
+    text = (resources.files("coldbench.planning") / "networks.json").read_text("utf-8")
+    sizes: dict[str, list[int]] = json.loads(text)
+    return sizes
+
+
+def size_of(network: Network, channels: int, side: int) -> Size:
+    """The size of a network for images of `side` pixels: from `networks.json`, or else counted by torch."""
+    key = size_key(network, channels, side)
+    numbers = _known_sizes().get(key)
+    return Size(*numbers) if numbers else count_size(key)
+
+
+@functools.cache
+def count_size(key: str) -> Size:
+    """Count the size of the network with this `size_key` by PyTorch's FLOP counter, on the meta device."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     from coldbench import models
 
+    settings, channels, side = json.loads(key)
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        built = models.build(Network.model_validate_json(network), channels, side).eval()
-        built(torch.empty(1, channels, side, side), torch.zeros(1, dtype=torch.int64))
-    state = sum(value.numel() * value.element_size() for value in built.state_dict().values())
-    trained = sum(value.numel() * value.element_size() for value in built.parameters())
-    return Size(counter.get_total_flops(), state, trained)
+        network = models.build(Network.model_validate(settings), channels, side).eval()
+        network(torch.empty(1, channels, side, side), torch.zeros(1, dtype=torch.int64))
+    weights = sum(value.numel() * value.element_size() for value in network.state_dict().values())
+    return Size(counter.get_total_flops(), weights)
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Images per second, and how that is known: measured, scaled (from a measured network, by FLOPs) or counted."""
+    """Images per second, and their source: measured, scaled (by FLOPs, from a measured network) or counted."""
 
     images_per_second: float
-    how: Literal["measured", "scaled", "counted"]
+    source: Literal["measured", "scaled", "counted"]
 
 
 def speed(on: Device, network: Network, channels: int, side: int, stage: Stage, precision: Precision) -> Speed:
-    """How fast `on` trains or samples a network; one or three channels are one network, which hardly differ."""
+    """How fast `on` trains or samples a network. One and three channels count as the same network."""
     rows = [row for row in on.measured if row.stage == stage]
     rows = [row for row in rows if row.precision == precision] or ([] if on.peak else rows)
     for row in rows:
@@ -139,15 +159,17 @@ def speed(on: Device, network: Network, channels: int, side: int, stage: Stage, 
             return Speed(row.images_per_second, "measured")
     flops = _flops(network, channels, side)
     if rows:
-        there = {id(row): _flops(_network(row), row.channels, row.size) for row in rows}
-        near = min(rows, key=lambda row: (row.network != network.name, abs(math.log(there[id(row)] / flops))))
-        return Speed(near.images_per_second * there[id(near)] / flops, "scaled")
+        measured = [(row, _flops(measured_network(row), row.channels, row.size)) for row in rows]
+        nearest, its_flops = min(
+            measured, key=lambda pair: (pair[0].network != network.name, abs(math.log(pair[1] / flops)))
+        )
+        return Speed(nearest.images_per_second * its_flops / flops, "scaled")
     format_ = precision if precision in on.peak else "fp32"  # a format that the device lacks is no faster than fp32
     passes = 1 + BACKWARD if stage == "train" else 1
     return Speed(on.peak[format_] * on.share[format_] / (passes * flops), "counted")
 
 
-def _network(row: Measured) -> Network:
+def measured_network(row: Measured) -> Network:
     return Network(name=row.network, dim=row.dim, dim_mults=row.dim_mults)
 
 
@@ -157,93 +179,85 @@ def _flops(network: Network, channels: int, side: int) -> int:
 
 @dataclass(frozen=True)
 class Time:
-    """Hours on one device, and how they are known; "" where no device is used."""
+    """Hours on one device, and the source of the number; "" without a device."""
 
     hours: float = 0.0
-    how: str = ""
+    source: str = ""
 
 
 def training(on: Device, experiment: Experiment) -> Time:
-    """A whole training: `updates` of `batch_size` images, forward and backward."""
-    told, channels = experiment.training, data.dataset(experiment.dataset).channels
-    fast = speed(on, experiment.network, channels, experiment.size, "train", told.precision)
-    return Time(told.max_steps * told.batch_size / fast.images_per_second / 3600, fast.how)
+    """A whole training: `max_steps` of `batch_size` images, forward and backward."""
+    settings, channels = experiment.training, data.dataset(experiment.dataset).channels
+    rate = speed(on, experiment.network, channels, experiment.size, "train", settings.precision)
+    return Time(settings.max_steps * settings.batch_size / rate.images_per_second / 3600, rate.source)
 
 
-def sampling(on: Device, run: Run, T: int, tests: int) -> Time:
-    """Every set by each of its methods, from severity T or the set's own; the data set has `tests` test images."""
-    from coldbench.models import INFERENCE_BATCH
-
-    told, channels = run.sampling, data.dataset(run.experiment.dataset).channels
-    fast = speed(on, run.experiment.network, channels, run.experiment.size, "sample", told.precision)
-    shown = sum(
-        seen(images_of(told, tests), told, told.inference_batch or INFERENCE_BATCH[on.kind]) * calls(part, method, T)
-        for name, part in told.sets.items()
-        for method in told.methods_of(name)
+def sampling(on: Device, run: Run, tests: int) -> Time:
+    """Every set by each of its methods; the data set has `tests` test images."""
+    settings, experiment = run.sampling, run.experiment
+    T, channels = int(experiment.degradation["T"]), data.dataset(experiment.dataset).channels
+    rate = speed(on, experiment.network, channels, experiment.size, "sample", settings.precision)
+    batch = settings.inference_batch or INFERENCE_BATCH[on.kind]
+    images = padded_images(images_per_set(settings, tests), settings, batch)
+    evaluations = sum(
+        images * nfe(part, method, T) for name, part in settings.sets.items() for method in settings.methods_of(name)
     )
-    return Time(shown / fast.images_per_second / 3600, fast.how)
+    return Time(evaluations / rate.images_per_second / 3600, rate.source)
 
 
-def images_of(told: Sampling, tests: int) -> int:
+def images_per_set(settings: Sampling, tests: int) -> int:
     """The images of each set."""
-    return tests if told.images is None else told.images
+    return tests if settings.images is None else settings.images
 
 
-def calls(part: SampleSet, method: str, T: int) -> int:
-    """How often the network is called for one image."""
+def nfe(part: SampleSet, method: str, T: int) -> int:
+    """The number of network evaluations for one image."""
     return 1 if method == "direct" else len(range(part.assumed_severity or part.severity or T, 0, -part.stride))
 
 
-def seen(images: int, told: Sampling, tile: int) -> int:
-    """The images that the network is shown for `images`: each shard is filled up to whole tiles, at both its ends."""
-    shards = [(first, min(first + told.shard_size, images)) for first in range(0, images, told.shard_size)]
-    return sum((-(-stop // tile) - first // tile) * tile for first, stop in shards)
+def padded_images(images: int, settings: Sampling, inference_batch: int) -> int:
+    """The images that the network sees for `images`: each shard is filled up to whole batches at both its ends."""
+    shards = [(first, min(first + settings.shard_size, images)) for first in range(0, images, settings.shard_size)]
+    return sum((-(-stop // inference_batch) - first // inference_batch) * inference_batch for first, stop in shards)
 
 
 Reference = tuple[str, int, int, str, int]
-"""A set that distances are taken to: data set, prepared size, size, split, number of images."""
+"""A reference set of distances: data set, prepared size, size, split, number of images."""
 
 
 def references(run: Run, counts: Mapping[str, int]) -> set[Reference]:
-    """The reference sets of a run: test images for restored ones, both splits for generated ones."""
-    science, splits = run.experiment, set[tuple[str, int]]()
+    """The reference sets of a run: the sampled test images for restored ones, both whole splits for generated ones."""
+    experiment, splits = run.experiment, set[tuple[str, int]]()
     for part in run.sampling.sets.values():
-        splits |= set(counts.items()) if part.start else {("test", images_of(run.sampling, counts["test"]))}
-    return {(science.dataset, science.prepared_size, science.size, split, n) for split, n in splits}
+        splits |= set(counts.items()) if part.start else {("test", images_per_set(run.sampling, counts["test"]))}
+    return {(experiment.dataset, experiment.prepared_size, experiment.size, split, n) for split, n in splits}
 
 
 def scoring(on: Device, run: Run, counts: Mapping[str, int], references: set[Reference], protocols: int) -> Time:
     """Inception's features under so many FID protocols: of all samples, the degraded images, and `references`."""
-    images = images_of(run.sampling, counts["test"])
-    passed = sum(n for *_, n in references)
+    images = images_per_set(run.sampling, counts["test"])
+    passes = sum(n for *_, n in references)
     for name, part in run.sampling.sets.items():
         degraded = not part.start and part.assumed_severity is None and part.known == "drawn" and part.stride == 1
-        passed += images * (len(run.sampling.methods_of(name)) + degraded)
-    if not (protocols and passed):
+        passes += images * (len(run.sampling.methods_of(name)) + degraded)
+    if not (protocols and passes):
         return Time()
-    fast = speed(on, Network(name=INCEPTION), 3, INCEPTION_SIDE, "sample", "fp32")
-    return Time(passed * protocols / fast.images_per_second / 3600, fast.how)
+    rate = speed(on, Network(name=INCEPTION), 3, INCEPTION_SIDE, "sample", "fp32")
+    return Time(passes * protocols / rate.images_per_second / 3600, rate.source)
 
 
-def model_bytes(experiment: Experiment) -> int:
-    """A finished model on the disk."""
-    return size_of(experiment.network, data.dataset(experiment.dataset).channels, experiment.size).state
-
-
-def checkpoint_bytes(experiment: Experiment) -> int:
-    """The checkpoints that a finished training leaves: each the weights, their average and Adam's two moments."""
-    from coldbench.training.checkpoints import ARCHIVE_EVERY, KEEP_NEWEST
-
-    network = size_of(experiment.network, data.dataset(experiment.dataset).channels, experiment.size)
-    left = KEEP_NEWEST + (experiment.training.max_steps - 1) // ARCHIVE_EVERY
-    return left * 2 * (network.state + network.trained)
+def model_bytes(experiment: Experiment, imported: bool = False) -> int:
+    """A finished model, and the checkpoints of its training: weights, their average and Adam's two moments each."""
+    weights = size_of(experiment.network, data.dataset(experiment.dataset).channels, experiment.size).weights
+    checkpoints = CHECKPOINTS + (experiment.training.max_steps - 1) // ARCHIVE_STEPS
+    return weights if imported else weights * (1 + 4 * checkpoints)
 
 
 def shard_bytes(run: Run, tests: int) -> int:
     """The shards of every set and method, float32."""
     pixels = data.dataset(run.experiment.dataset).channels * run.experiment.size**2
     methods = sum(len(run.sampling.methods_of(name)) for name in run.sampling.sets)
-    return 4 * images_of(run.sampling, tests) * pixels * methods
+    return 4 * images_per_set(run.sampling, tests) * pixels * methods
 
 
 def prepared_bytes(name: str, side: int, counts: Mapping[str, int]) -> int:
@@ -251,9 +265,12 @@ def prepared_bytes(name: str, side: int, counts: Mapping[str, int]) -> int:
     return data.dataset(name).channels * side**2 * sum(counts.values())
 
 
-def reference_bytes(references: set[Reference], protocols: int) -> int:
-    """The kept features of reference sets, float32, and their statistics, float64."""
-    from coldbench.evaluation.metrics.reference import KEPT
+def network_sizes(networks: Iterable[tuple[Network, int, int]]) -> dict[str, list[int]]:
+    """The content of `networks.json` for networks with their images' channels and side."""
+    keys = sorted({size_key(*network) for network in networks})
+    return {key: [count_size(key).flops, count_size(key).weights] for key in keys}
 
-    kept = sum(4 * min(n, KEPT) * FEATURES + 8 * (FEATURES**2 + FEATURES) for *_, n in references)
-    return kept * protocols
+
+def network_of(run: Run) -> tuple[Network, int, int]:
+    """The network of a run, and its images' channels and side."""
+    return run.experiment.network, data.dataset(run.experiment.dataset).channels, run.experiment.size

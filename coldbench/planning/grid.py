@@ -1,11 +1,11 @@
-"""From the configuration to the runs: everything that can be wrong is found here, before a job is planned."""
+"""From the configuration to the runs. A mistake in the configuration ends here, before a job is planned."""
 
 from __future__ import annotations
 
 import functools
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ DEFAULT_FOLDER = "data"
 
 @dataclass(frozen=True)
 class Grid:
-    """The resolved grid, runs by name: `made` are those of the report, `runs` the other protocols as well, which can be
-    asked for, and whatever else owns a model that is sampled. `skipped` tells which experiments lack their data.
+    """The resolved grid; runs are mapped by name.
+
+    `report_runs` are the runs that the report shows. `all_runs` also holds the other protocols, and the owner of every
+    sampled model. `skipped` maps the experiments without data to the reason.
     """
 
     config: Config
@@ -31,7 +33,7 @@ class Grid:
 
     @property
     def datasets(self) -> dict[str, set[int]]:
-        """The image sizes needed of each data set."""
+        """The image sizes that the runs need of each data set."""
         sizes: dict[str, set[int]] = {}
         for run in self.all_runs.values():
             for name in filter(None, (run.experiment.dataset, run.experiment.partner)):
@@ -47,13 +49,12 @@ def build(
 ) -> Grid:
     """Validate a configuration and resolve its grid; ColdbenchError, one line, for the first thing that is wrong.
 
-    `finished(budget, run)` tells whether results are there, for the budgets in `accept`. With `check_operators` the
-    degradations and networks are built as well, which imports torch. Without `check_sources` the grid is that of a
-    machine that has all data.
+    `finished(budget, run)` says whether results exist, for the budgets in `reuse_budgets`. With `check_operators` the
+    degradations and networks are built as well, which imports torch. Without `check_sources` all data count as present.
     """
     config = checked(Config, raw, "config")
     _check_names(config)
-    for name, entry in config.grid.items():  # also what this budget or filter hides
+    for name, entry in config.grid.items():  # also entries that this budget or filter hides
         if entry.protocol not in entry.protocols:
             raise unknown(f"protocol of {name}", entry.protocol, entry.protocols)
         for protocol in entry.protocols:
@@ -63,7 +64,7 @@ def build(
     selected, skipped = _selected(config), dict[str, str]()
     if check_sources:
         selected, skipped = _with_data(config, selected)
-    made: dict[str, Run] = {}
+    report_runs: dict[str, Run] = {}
     runs: dict[str, Run] = {}
     for name in selected:
         for protocol in config.grid[name].protocols:
@@ -73,45 +74,49 @@ def build(
                 _check_unique(run, runs.get(run.metadata.run))
                 runs[run.metadata.run] = run
                 if chosen:
-                    made[run.metadata.run] = run
+                    report_runs[run.metadata.run] = run
                 _check_images(run)
                 if check_operators:
                     _check_operators(run)
-    owners = _owners(config, runs.values())
+    owners = _model_owners(config, runs.values())
     for name in config.imports:
         if name in owners and owners[name].metadata.run != name:
             raise ColdbenchError(
                 f"imports.{name}: it samples the model of {owners[name].metadata.run}; import that one"
             )
     runs |= {owner.metadata.run: owner for owner in owners.values() if owner.metadata.run not in runs}
-    shared = {name: replace(run, model=owners[name].metadata.run) for name, run in runs.items() if name in owners}
-    return Grid(config, {name: shared[name] for name in made}, runs | shared, skipped)
+    shared = {
+        name: run.model_copy(update={"model": owners[name].metadata.run})
+        for name, run in runs.items()
+        if name in owners
+    }
+    return Grid(config, {name: shared[name] for name in report_runs}, runs | shared, skipped)
 
 
-def _owners(config: Config, runs: Iterable[Run]) -> dict[str, Run]:
-    """For each of `runs` the first run of the whole grid that trains the very same model: it is trained once.
+def _model_owners(config: Config, runs: Iterable[Run]) -> dict[str, Run]:
+    """For each of `runs` the first run of the grid that trains the same model, so that it is trained once.
 
-    That are the experiments that name another's `model`, but also protocols that differ in nothing but the sampling.
-    Those that name none come first, wherever a file of one's own puts the others.
+    Runs share a model if they name one explicitly or if their training configuration is identical. Experiments without
+    an explicit `model` come first.
     """
     entries = sorted(config.grid.items(), key=lambda item: item[1].model is not None)
-    found: dict[tuple[str, int], dict[str, Run]] = {}
+    trained: dict[tuple[str, int], dict[str, Run]] = {}
     owners = {}
     for run in runs:
         key = run.metadata.budget, run.experiment.seed
-        if key not in found:
+        if key not in trained:
             first: dict[str, Run] = {}
             for name, entry in entries:
                 for protocol in dict.fromkeys((chosen_protocol(config, name), *entry.protocols)):
                     candidate = resolve(config, name, protocol, *key)
                     first.setdefault(candidate.experiment.fingerprint, candidate)
-            found[key] = first
-        owners[run.metadata.run] = found[key][run.experiment.fingerprint]
+            trained[key] = first
+        owners[run.metadata.run] = trained[key][run.experiment.fingerprint]
     return owners
 
 
 def _at_budget(config: Config, name: str, protocol: str, seed: int, finished: Callable[[str, str], bool]) -> Run:
-    """The run at the first of the accepted budgets at which it, or the model it samples, is there."""
+    """The run at the first of `reuse_budgets` with finished results of it or of its model, else at `budget`."""
     run = resolve(config, name, protocol, config.budget, seed)
     done = [
         budget for budget in config.reuse_budgets if finished(budget, run.metadata.run) or finished(budget, run.model)
@@ -120,12 +125,12 @@ def _at_budget(config: Config, name: str, protocol: str, seed: int, finished: Ca
 
 
 def _check_names(config: Config) -> None:
-    """Raise ColdbenchError for a budget, protocol, experiment or data set that there is not."""
+    """Raise ColdbenchError for an unknown budget, protocol, experiment or data set."""
     if config.budget not in config.budgets:
         raise unknown("budget", config.budget, config.budgets)
     for name in config.reuse_budgets:
         if name not in config.budgets:
-            raise unknown("budget in accept", name, config.budgets)
+            raise unknown("budget in reuse_budgets", name, config.budgets)
     for name in config.experiments:
         if name not in config.grid:
             raise unknown("experiment", name, config.grid)
@@ -135,47 +140,47 @@ def _check_names(config: Config) -> None:
     for name in [*config.datasets, *config.substitute.values(), *(entry.dataset for entry in config.grid.values())]:
         data.dataset(name)
     partners = {entry.degradation.get("partner", entry.dataset) for entry in config.grid.values()}
-    shown = {entry.dataset for entry in config.grid.values()} | partners
+    datasets = {entry.dataset for entry in config.grid.values()} | partners
     for name in config.substitute:
-        if name not in shown:
-            raise unknown("data set in substitute", name, shown)
+        if name not in datasets:
+            raise unknown("data set in substitute", name, datasets)
 
 
 def _selected(config: Config) -> list[str]:
     """The experiments that pass both filters; ColdbenchError if none does."""
     names = list(dict.fromkeys(config.experiments)) or list(config.grid)
-    shown = {name: config.substitute.get(config.grid[name].dataset, config.grid[name].dataset) for name in names}
-    kept = [name for name in names if not config.datasets or shown[name] in config.datasets]
-    if not kept:
-        there = ", ".join(sorted(set(shown.values())))
-        raise ColdbenchError(f"no experiment uses data set {', '.join(config.datasets)} (the grid uses: {there})")
-    return kept
+    datasets = {name: config.substitute.get(config.grid[name].dataset, config.grid[name].dataset) for name in names}
+    selected = [name for name in names if not config.datasets or datasets[name] in config.datasets]
+    if not selected:
+        used = ", ".join(sorted(set(datasets.values())))
+        raise ColdbenchError(f"no experiment uses data set {', '.join(config.datasets)} (the grid uses: {used})")
+    return selected
 
 
 def _with_data(config: Config, names: list[str]) -> tuple[list[str], dict[str, str]]:
-    """The experiments whose data are there or can be downloaded, and why the others are left out.
+    """The experiments with data that are present or can be downloaded, and the reasons for skipping the others.
 
-    With `absent: refuse`, ColdbenchError for the first data set that is not there; damaged data are always refused.
+    With `missing_data: refuse`, ColdbenchError for the first missing data set. Damaged data are always refused.
     """
-    kept, skipped = [], {}
+    complete, skipped = [], {}
     for name in names:
         entry = config.grid[name]
-        needed = {entry.dataset, entry.degradation.get("partner", entry.dataset)}
+        datasets = {entry.dataset, entry.degradation.get("partner", entry.dataset)}
         try:
-            for dataset in sorted(str(config.substitute.get(each, each)) for each in needed):
+            for dataset in sorted(str(config.substitute.get(each, each)) for each in datasets):
                 _check_source(config, dataset)
-            kept.append(name)
+            complete.append(name)
         except MissingFile as error:
             if config.missing_data == "refuse" or name in config.experiments:
                 raise ColdbenchError(f"{name}: {error}; without it: --config missing_data=skip") from None
             skipped[name] = str(error)
-    if not kept:
+    if not complete:
         raise ColdbenchError(f"no experiment has its data: {next(iter(skipped.values()))}")
-    return kept, skipped
+    return complete, skipped
 
 
 def _check_imports(config: Config) -> None:
-    """Raise ColdbenchError for an import that names no run, or a file that is not there."""
+    """Raise ColdbenchError for an import of an unknown run or a missing file."""
     own = {name: entry for name, entry in config.grid.items() if entry.model is None}
     budget = config.budget
     runs = [
@@ -192,18 +197,18 @@ def _check_imports(config: Config) -> None:
 
 
 def was_imported(model: Path) -> bool:
-    """Whether there is a model and it came from a checkpoint of the released code: told by the head of its file."""
+    """Whether a model exists and was imported from a released checkpoint, read from the head of its file."""
     try:
         with model.open("rb") as stream:
             size = int.from_bytes(stream.read(8), "little")
             head = json.loads(stream.read(min(size, 1 << 24)))
         return "imported" in json.loads(head["__metadata__"]["experiment"]).get("provenance", {})
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return False  # no model, or none of ours: the rules make it again
+        return False  # missing, or not written by coldbench: the rules make it again
 
 
 def _check_unique(run: Run, other: Run | None) -> None:
-    """Raise ColdbenchError if two experiments or protocols come to one name, and so to one folder."""
+    """Raise ColdbenchError if two experiments or protocols give one run name, and so one folder."""
     mine = run.metadata
     if other is not None and (mine, run.experiment.seed) != (other.metadata, other.experiment.seed):
         raise ColdbenchError(
@@ -215,10 +220,10 @@ def _check_unique(run: Run, other: Run | None) -> None:
 
 def _check_images(run: Run) -> None:
     name, size = run.metadata.name, run.experiment.size
-    entry, wanted = data.dataset(run.experiment.dataset), run.sampling.images
-    if wanted is not None and run.sampling.restores and entry.test and wanted > entry.test:
+    entry, images = data.dataset(run.experiment.dataset), run.sampling.images
+    if images is not None and run.sampling.restores and entry.test and images > entry.test:
         raise ColdbenchError(
-            f"{name}: sampling.images is {wanted}, but the test set of {entry.name} has {entry.test} images"
+            f"{name}: sampling.images is {images}, but the test set of {entry.name} has {entry.test} images"
         )
     for what, side in (("size", size), ("preprocessing.resize", run.experiment.prepared_size)):
         if not data.SMALLEST <= side <= data.LARGEST:
@@ -259,12 +264,12 @@ def _check_network(network: str, channels: int, size: int) -> None:
 
     from coldbench import models
 
-    with torch.device("meta"):  # every check of the real network, none of its memory
+    with torch.device("meta"):  # the checks of the real network without its memory
         models.build(Network.model_validate_json(network), channels, size)
 
 
 def _check_source(config: Config, name: str) -> None:
-    """Raise MissingFile for data that are absent and cannot be downloaded, ColdbenchError for damaged ones."""
+    """Raise MissingFile for missing data without a download, ColdbenchError for damaged data."""
     folder = Path(config.data)
     if data.dataset(name).embedded:
         return
@@ -289,6 +294,6 @@ def refuse_on_cpu(experiment: Experiment, limit: float, devices: Path) -> None:
         days = f"{time.hours / 24:,.0f} days" if time.hours > 48 else f"{time.hours:.0f} hours"
         raise ColdbenchError(
             f"{experiment.run} at budget {experiment.budget} would take about {days} on {cpu.title} "
-            f"({time.how}; limit: {limit:g} hours); use a GPU (`coldbench plan` tells its hours), a cluster "
+            f"({time.source}; limit: {limit:g} hours); use a GPU (`coldbench plan` estimates its hours), a cluster "
             "(--profile slurm), --config budget=laptop, or raise max_cpu_hours"
         )

@@ -1,13 +1,11 @@
-"""The plan: every job of the grid with its hours and bytes, per run and per table, before any of it is done.
+"""The plan: every job of the grid with its hours and bytes, per run and per table, before any of it is run.
 
-`jobs` lists what Snakemake would submit for `all`, in the order of its needs; `row` and `rows` are sums over
-parts of that list, so they agree. A job whose output is there costs nothing. Wall hours are those of a list
-schedule, the longest remaining chain first; they are no sums.
+`jobs` lists the jobs that Snakemake would submit for `all`, each after the jobs that it needs. `total` and `totals` sum
+over parts of that list. A job whose output exists costs nothing.
 """
 
 from __future__ import annotations
 
-import heapq
 import json
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,14 +27,16 @@ from coldbench.planning.grid import Grid, build
 LOCAL = "fetch"
 """The stage that runs on the submitting machine and is no job."""
 DATA = "data sets"
+INCEPTION_FILES = {"paper-float": 1, "legacy_pytorch": 1, "legacy_tensorflow": 2, "clean": 2}
+"""The file of Inception weights of every FID protocol, by number."""
 WIDTH = 100
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job: the run and table that it belongs to, hours on one device and how they are known, bytes that it leaves.
+    """One job: its run and table, hours on one device with the source of the number, and the bytes that it leaves.
 
-    `needs` names the jobs that must end before; `done` tells that its output is there: it is in no sum.
+    `needs` names the jobs that must end before it. The output of a `done` job exists; it is in no sum.
     """
 
     name: str
@@ -45,14 +45,14 @@ class Job:
     stage: str
     needs: tuple[str, ...] = ()
     hours: float = 0.0
-    how: str = ""
+    source: str = ""
     disk: int = 0
     done: bool = False
 
 
 @dataclass(frozen=True)
-class Row:
-    """What some jobs cost together: those that are left to do, and hours on a device by stage and in all."""
+class Total:
+    """The cost of some jobs together: the jobs that are not done, and hours on a device by stage and in all."""
 
     jobs: int
     train: float
@@ -61,7 +61,7 @@ class Row:
     hours: float
     wall: float
     disk: int
-    how: str
+    source: str
 
 
 def read(words: Sequence[Path | str]) -> dict[str, Any]:
@@ -83,95 +83,100 @@ def _overlay(word: str) -> dict[str, Any]:
 
 
 def resolved(raw: Mapping[str, Any]) -> Grid:
-    """The grid of a configuration, whether its data are there or not."""
+    """The grid of a configuration, with or without its data; ColdbenchError for a wrong one. Imports no torch."""
     results = Path(str(raw.get("results", "results")))
-    return build(raw, lambda budget, run: (results / budget / run / "scores.parquet").exists(), check_sources=False)
+
+    def finished(budget: str, run: str) -> bool:
+        return (results / budget / run / "scores.parquet").exists()
+
+    return build(raw, finished, check_operators=False, check_sources=False)
 
 
 def jobs(grid: Grid, on: Device) -> list[Job]:
-    """Every job of `all` on such devices: the runs that are made, and the models that they sample."""
+    """Every job of `all` on such devices: of the report's runs, and of the models that they sample."""
     results, protocols = Path(grid.config.results), len(grid.config.fid)
-    wanted = grid.report_runs
-    owners = {run.model: grid.all_runs[run.model] for run in wanted.values()}
-    sciences = [run.experiment for run in {**owners, **wanted}.values()]
-    sets = {(name, one.prepared_size) for one in sciences for name in (one.dataset, one.partner) if name}
+    owners = {run.model: grid.all_runs[run.model] for run in grid.report_runs.values()}
+    experiments = [run.experiment for run in {**owners, **grid.report_runs}.values()]
+    sets = {(name, one.prepared_size) for one in experiments for name in (one.dataset, one.partner) if name}
     counts = {name: data.dataset(name).counts(Path(grid.config.data)) for name in sorted({name for name, _ in sets})}
-    listed = list(_shared(grid, sets, counts, results))
-    listed += [_train(run, on, results, grid.config) for run in owners.values()]
+    planned = list(_shared_jobs(grid, sets, counts, results))
+    planned += [_train_job(run, on, results, grid.config) for run in owners.values()]
     known: set[cost.Reference] = set()
-    for run in wanted.values():
-        own = cost.references(run, counts[run.experiment.dataset]) if protocols else set()
-        listed += _use(run, on, results, counts[run.experiment.dataset], own - known, protocols)
-        known |= own
-    return listed
+    for run in grid.report_runs.values():
+        references = cost.references(run, counts[run.experiment.dataset]) if protocols else set()
+        planned += _sample_jobs(run, on, results, counts[run.experiment.dataset]["test"])
+        planned.append(_score_job(run, on, results, counts[run.experiment.dataset], references - known, protocols))
+        known |= references
+    return planned
 
 
-def _shared(
+def _shared_jobs(
     grid: Grid, sets: set[tuple[str, int]], counts: Mapping[str, Mapping[str, int]], results: Path
 ) -> Iterable[Job]:
-    """Prepared data sets, the Inception weights, and the calibration of what is no stand-in."""
+    """Prepared data sets, the Inception weights, and the calibration of everything that is not embedded."""
     for name, side in sorted(sets):
         folder = results / "data" / f"{name}-{side}"
         disk = cost.prepared_bytes(name, side, counts[name])
         yield Job(f"{name}-{side}", DATA, "", "prepare", disk=disk, done=(folder / "info.json").exists())
     if grid.config.fid and not grid.config.inception:
-        from coldbench.evaluation.metrics.weights import of
-
-        files = {of(protocol).name for protocol in grid.config.fid}
-        there = (results / "inception" / "fetched").exists()
-        yield Job("inception", DATA, "", LOCAL, disk=len(files) * cost.INCEPTION_BYTES, done=there)
+        files = {INCEPTION_FILES[protocol] for protocol in grid.config.fid}
+        fetched = (results / "inception" / "fetched").exists()
+        yield Job("inception", DATA, "", LOCAL, disk=len(files) * cost.INCEPTION_BYTES, done=fetched)
     if not all(data.dataset(name).embedded for name, _ in sets):
         yield Job("calibration", DATA, "", "calibrate", done=(results / "calibration.parquet").exists())
 
 
-def _train(run: Run, on: Device, results: Path, config: Config) -> Job:
-    """The training of a run's own model, or its import."""
-    science, name, imported = run.experiment, run.metadata.run, run.metadata.run in config.imports
-    time = Time() if imported else cost.training(on, science)
-    disk = cost.model_bytes(science) + (0 if imported else cost.checkpoint_bytes(science))
+def _train_job(run: Run, on: Device, results: Path, config: Config) -> Job:
+    """The training of a run's model, or its import."""
+    name, imported = run.metadata.run, run.metadata.run in config.imports
+    time = Time() if imported else cost.training(on, run.experiment)
+    disk = cost.model_bytes(run.experiment, imported)
     done = (results / run.metadata.budget / name / "model.safetensors").exists()
     stage = "import" if imported else "train"
-    return Job(_key(run, "train"), name, run.metadata.cell.table, stage, (), time.hours, time.how, disk, done)
+    return Job(_name(run, "train"), name, run.metadata.cell.table, stage, (), time.hours, time.source, disk, done)
 
 
-def _use(
-    run: Run, on: Device, results: Path, counts: Mapping[str, int], references: set[cost.Reference], protocols: int
-) -> list[Job]:
-    """The sampling of a run, in parts where it has any, and its scoring, which makes new `references`."""
-    from coldbench import degradations
-
-    folder, name, table = results / run.metadata.budget / run.metadata.run, run.metadata.run, run.metadata.cell.table
-    T = degradations.build(run.experiment.degradation, run.experiment.size).T
-    time = cost.sampling(on, run, T, counts["test"])
-    disk, sampled = cost.shard_bytes(run, counts["test"]), (folder / "samples.json").exists()
-    parts = run.sampling.jobs
+def _sample_jobs(run: Run, on: Device, results: Path, tests: int) -> list[Job]:
+    """The sampling of a run; of a run in parts one job each, and one that gathers them."""
+    name, table, parts = run.metadata.run, run.metadata.cell.table, run.sampling.jobs
+    done = (results / run.metadata.budget / name / "samples.json").exists()
+    time = cost.sampling(on, run, tests)
     needs: tuple[str, ...] = (f"{run.metadata.budget}/{run.model}/train",)
-    listed = []
+    planned = []
     if parts > 1:
-        each = time.hours / parts
-        for part in range(1, parts + 1):
-            listed.append(Job(_key(run, f"part{part}"), name, table, "sample", needs, each, time.how, 0, sampled))
-        needs, time = tuple(job.name for job in listed), Time()
-    key = _key(run, "sample")
-    listed.append(Job(key, name, table, "sample", needs, time.hours, time.how, disk, sampled))
-    time = cost.scoring(on, run, counts, references, protocols)
-    disk, scored = cost.reference_bytes(references, protocols), (folder / "scores.parquet").exists()
-    listed.append(Job(_key(run, "score"), name, table, "score", (key,), time.hours, time.how, disk, scored))
-    return listed
+        names = [_name(run, f"part{part}") for part in range(1, parts + 1)]
+        planned = [Job(one, name, table, "sample", needs, time.hours / parts, time.source, 0, done) for one in names]
+        needs, time = tuple(names), Time()
+    disk = cost.shard_bytes(run, tests)
+    return [*planned, Job(_name(run, "sample"), name, table, "sample", needs, time.hours, time.source, disk, done)]
 
 
-def _key(run: Run, stage: str) -> str:
+def _score_job(
+    run: Run, on: Device, results: Path, counts: Mapping[str, int], references: set[cost.Reference], protocols: int
+) -> Job:
+    """The scoring of a run; it also makes the features of new `references`."""
+    time, disk = (
+        cost.scoring(on, run, counts, references, protocols),
+        cost.REFERENCE_BYTES * len(references) * protocols,
+    )
+    done = (results / run.metadata.budget / run.metadata.run / "scores.parquet").exists()
+    needs = (_name(run, "sample"),)
+    table = run.metadata.cell.table
+    return Job(_name(run, "score"), run.metadata.run, table, "score", needs, time.hours, time.source, disk, done)
+
+
+def _name(run: Run, stage: str) -> str:
     return f"{run.metadata.budget}/{run.metadata.run}/{stage}"
 
 
-def row(some: Sequence[Job], devices: int) -> Row:
+def total(some: Sequence[Job], devices: int) -> Total:
     """The sums over some jobs, and their wall hours on so many devices."""
     left = [job for job in some if not job.done]
     train, sample, score = (
         sum((job.hours for job in left if job.stage == stage), 0.0) for stage in ("train", "sample", "score")
     )
-    how = sorted({job.how for job in left if job.how}, key=("measured", "scaled", "counted").index)
-    return Row(
+    sources = sorted({job.source for job in left if job.source}, key=("measured", "scaled", "counted").index)
+    return Total(
         jobs=sum(job.stage != LOCAL for job in left),
         train=train,
         sample=sample,
@@ -179,53 +184,28 @@ def row(some: Sequence[Job], devices: int) -> Row:
         hours=train + sample + score,
         wall=wall_hours(left, devices),
         disk=sum(job.disk for job in left),
-        how=", ".join(how) or ("–" if left else "done"),
+        source=", ".join(sources) or ("–" if left else "done"),
     )
 
 
 def wall_hours(some: Sequence[Job], devices: int) -> float:
-    """Hours until the last of these jobs ends on so many devices, of which each job takes one; waiting is not counted.
-
-    More devices can make a list schedule longer (Graham, 1966); as none has to be used, the shortest counts.
-    """
-    return min((_schedule(some, n) for n in range(1, min(devices, len(some)) + 1)), default=0.0)
-
-
-def _schedule(some: Sequence[Job], devices: int) -> float:
-    """A list schedule: whenever a device is free, the job that is ready and begins the longest chain."""
-    names = {job.name for job in some}
-    needs = {job.name: names.intersection(job.needs) for job in some}
-    chain = chains(some)
-    ready = [(-chain[job.name], k) for k, job in enumerate(some) if not needs[job.name]]
-    heapq.heapify(ready)
-    running: list[tuple[float, int]] = []
-    now = 0.0
-    while ready or running:
-        while ready and len(running) < devices:
-            _, k = heapq.heappop(ready)
-            heapq.heappush(running, (now + some[k].hours, k))
-        now, ended = heapq.heappop(running)
-        for k, job in enumerate(some):
-            if some[ended].name in needs[job.name]:
-                needs[job.name].remove(some[ended].name)
-                if not needs[job.name]:
-                    heapq.heappush(ready, (-chain[job.name], k))
-    return now
+    """The least wall hours on so many devices, one job on each: the longest chain, or all hours over the devices."""
+    return max([sum(job.hours for job in some) / devices, *chains(some).values()], default=0.0)
 
 
 def chains(some: Sequence[Job]) -> dict[str, float]:
-    """The hours from the start of each job to the end of the longest chain that it begins; needs are listed first."""
+    """The hours from the start of each job to the end of the longest chain that it begins."""
     longest = {job.name: 0.0 for job in some}
-    for job in reversed(some):
+    for job in reversed(some):  # every job stands after the jobs that it needs
         longest[job.name] += job.hours
         for need in set(job.needs) & longest.keys():
             longest[need] = max(longest[need], longest[job.name])
     return longest
 
 
-def rows(some: Sequence[Job], devices: int, by: str = "run") -> dict[str, Row]:
-    """A row for each run, or for each table, in the order of the list."""
-    return {key: row([job for job in some if getattr(job, by) == key], devices) for key in _order(some, by)}
+def totals(some: Sequence[Job], devices: int, by: str = "run") -> dict[str, Total]:
+    """The sums for each run, or for each table, in the order of the list."""
+    return {key: total([job for job in some if getattr(job, by) == key], devices) for key in _order(some, by)}
 
 
 def _order(some: Iterable[Job], by: str) -> list[str]:
@@ -234,34 +214,35 @@ def _order(some: Iterable[Job], by: str) -> list[str]:
 
 def as_json(some: Sequence[Job], on: Device, devices: int) -> str:
     """The whole plan for other programs: hours, bytes, and every job."""
-    found: dict[str, Any] = {"device": on.title, "devices": devices, "assumed_severity": on.rationale}
-    found["runs"] = {key: asdict(value) for key, value in rows(some, devices).items()}
-    found["tables"] = {key: asdict(value) for key, value in rows(some, devices, "table").items()}
-    return json.dumps({**found, "total": asdict(row(some, devices)), "jobs": [asdict(job) for job in some]}, indent=1)
+    plan: dict[str, Any] = {"device": on.title, "devices": devices, "assumed": on.rationale}
+    plan["runs"] = {key: asdict(value) for key, value in totals(some, devices).items()}
+    plan["tables"] = {key: asdict(value) for key, value in totals(some, devices, "table").items()}
+    return json.dumps({**plan, "total": asdict(total(some, devices)), "jobs": [asdict(job) for job in some]}, indent=1)
 
 
 def as_text(some: Sequence[Job], on: Device, devices: int) -> str:
-    """The plan as an aligned table of at most 100 columns, and what its numbers rest on."""
-    head = f"{'':24}{'jobs':>4}{'train':>10}{'sample':>9}{'score':>9}{'all':>10}{'wall':>10}{'disk':>10}  how"
+    """The plan as an aligned table of at most 100 columns, and the sources of its numbers."""
+    head = f"{'':24}{'jobs':>4}{'train':>10}{'sample':>9}{'score':>9}{'all':>10}{'wall':>10}{'disk':>10}  source"
     lines = [f"{on.title}: time on one, and wall time on {devices}", "", head]
     for table in _order(some, "table"):
         part = [job for job in some if job.table == table]
-        lines += [_line(name, value) for name, value in rows(part, devices).items()]
-        lines += [_line(f"  Table {table}" if table else "  in no table", row(part, devices)), ""]
-    lines += [_line("total", row(some, devices)), ""]
-    told = (
+        lines += [_line(name, value) for name, value in totals(part, devices).items()]
+        lines += [_line(f"  Table {table}" if table else "  in no table", total(part, devices)), ""]
+    lines += [_line("total", total(some, devices)), ""]
+    notes = (
         "measured: images per second of this network on this device. scaled: from those of another network, by FLOPs. "
         f"counted, not measured: FLOPs over an assumed share of the peak. {on.rationale}",
-        "A model that several runs sample is counted once. Wall time is no sum: the longest chain first, a device a "
-        "job. Not in it: decoding, degradations, SSIM, intervals, pictures, and waiting in a queue.",
+        "A model of several runs is counted once. Wall time is the longest chain of jobs, or all hours over the "
+        "devices, whichever is larger. Disk is rounded to one digit. Not counted: decoding, degradations, SSIM, "
+        "intervals, pictures, and waiting in a queue.",
     )
-    return "\n".join([*lines, *(textwrap.fill(" ".join(text.split()), WIDTH) for text in told)])
+    return "\n".join([*lines, *(textwrap.fill(" ".join(text.split()), WIDTH) for text in notes)])
 
 
-def _line(name: str, value: Row) -> str:
-    spent = ((value.train, 10), (value.sample, 9), (value.score, 9), (value.hours, 10), (value.wall, 10))
-    times = "".join(f"{_time(hours):>{width}}" for hours, width in spent)
-    return f"{name:24}{value.jobs:4}{times}{_bytes(value.disk):>10}  {value.how}"
+def _line(name: str, value: Total) -> str:
+    columns = ((value.train, 10), (value.sample, 9), (value.score, 9), (value.hours, 10), (value.wall, 10))
+    times = "".join(f"{_time(hours):>{width}}" for hours, width in columns)
+    return f"{name:24}{value.jobs:4}{times}{rounded_bytes(value.disk):>10}  {value.source}"
 
 
 def _time(hours: float) -> str:
@@ -270,5 +251,9 @@ def _time(hours: float) -> str:
     return f"{60 * hours:.0f} min" if hours >= 1 / 60 else "<1 min" if hours else "–"
 
 
-def _bytes(count: int) -> str:
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{max(1, round(count / 1e6))} MB" if count else "–"
+def rounded_bytes(count: int) -> str:
+    """A size with one digit: "200 GB", "3 MB"."""
+    if not count:
+        return "–"
+    size = float(f"{max(count, 1e6):.0e}")
+    return f"{size / 1e9:,.0f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

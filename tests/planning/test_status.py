@@ -1,4 +1,4 @@
-"""`coldbench status`: every state of a run, told from files that the real code wrote; damage is never an error."""
+"""`coldbench status`: every status of a run, from files that the real code wrote; damage is never an error."""
 
 import json
 import os
@@ -8,19 +8,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import numpy as np
 import pytest
 import torch
 from cases import ROOT
 
+from coldbench import planning
 from coldbench.core.config import Run
 from coldbench.core.files import write_json
 from coldbench.core.validation import merged
 from coldbench.models import model_file
-from coldbench.planning import status
-from coldbench.planning.status import Line, as_json, as_text, grid_of, states, words
+from coldbench.planning.plan import resolved
+from coldbench.planning.status import HEARTBEAT_TIMEOUT, RunStatus, as_json, as_text, description, run_statuses
 from coldbench.sampling import shards
-from coldbench.sampling.manifest import Manifest, write_manifest
 from coldbench.training import checkpoints, loop, slurm
 
 NOW = 1_800_000_000.0
@@ -47,301 +47,241 @@ CONFIG: dict[str, Any] = {
 }
 
 
-class Site:
-    """A results folder, and the lines that tell of it."""
+class Results:
+    """A results folder, and the statuses of its runs."""
 
     def __init__(self, folder: Path, **overlay: Any) -> None:
-        self.results = folder / "results"
-        self.grid = grid_of(merged(CONFIG, {"results": str(self.results)}, overlay))
+        self.folder = folder / "results"
+        self.grid = resolved(merged(CONFIG, {"results": str(self.folder)}, overlay))
 
     def run(self, name: str = "X1-a") -> Run:
         return self.grid.all_runs[name]
 
-    def folder(self, name: str = "X1-a") -> Path:
-        return self.results / "tiny" / name
+    def run_folder(self, name: str = "X1-a") -> Path:
+        return self.folder / "tiny" / name
 
     @property
     def model(self) -> Path:
-        return self.folder() / "model.safetensors"
+        return self.run_folder() / "model.safetensors"
 
     @property
-    def work(self) -> Path:
-        return self.folder() / "checkpoints" / self.run().experiment.fingerprint
+    def checkpoints(self) -> Path:
+        return self.run_folder() / "checkpoints" / self.run().experiment.fingerprint
 
-    def save(self, done: int) -> Path:
-        checkpoints.save_state(self.work, done, {"done": done})
-        return self.work / f"step-{done:09d}.pt"
+    def save_checkpoint(self, step: int) -> None:
+        checkpoints.save_state(self.checkpoints, step, {"step": step})
 
-    def finish(self, **origin: Any) -> None:
-        model_file.save_model(self.model, {"w": torch.zeros(9)}, self.run().experiment, 1, origin)
+    def save_model(self, **provenance: Any) -> None:
+        model_file.save_model(self.model, {"w": torch.zeros(9)}, self.run().experiment, 1, provenance)
 
-    def alive(self, state: str, age: float = 0.0, error: str = "", **facts: Any) -> None:
-        known = {"step": 6, "max_steps": 12, "images_per_second": 2.0, "seconds_left": 24.0, **facts}
-        slurm.Heartbeat(self.work, **known).write(state, error)
-        written = json.loads((self.work / slurm.HEARTBEAT).read_text())
-        write_json(self.work / slurm.HEARTBEAT, {**written, "time": NOW - age, "host": "node7"})
+    def beat(self, state: str, age: float = 0.0, error: str = "", **facts: Any) -> None:
+        progress = {"step": 6, "max_steps": 12, "images_per_second": 2.0, "seconds_left": 24.0, **facts}
+        slurm.Heartbeat(self.checkpoints, **progress).write(state, error)
+        beat = json.loads((self.checkpoints / slurm.HEARTBEAT).read_text())
+        write_json(self.checkpoints / slurm.HEARTBEAT, {**beat, "time": NOW - age, "host": "node7"})
 
-    def lines(self) -> dict[str, Line]:
-        return {line.run: line for line in states(self.grid, self.results, NOW)}
+    def statuses(self) -> dict[str, RunStatus]:
+        return {status.run: status for status in run_statuses(self.grid, self.folder, NOW)}
 
-    def line(self, name: str = "X1-a") -> Line:
-        return self.lines()[name]
+    def status(self, name: str = "X1-a") -> RunStatus:
+        return self.statuses()[name]
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
+def results(tmp_path: Path) -> Results:
+    return Results(tmp_path)
 
 
-def test_nothing_is_there(site: Site):
-    lines = site.lines()
-    assert list(lines) == ["X1-a", "X2-a"], "other protocols are told of once they have left something"
-    assert lines["X1-a"] == Line("X1-a", "tiny", "own model", "X1-a", 12, "missing", "", "")
-    assert (lines["X2-a"].state, lines["X2-a"].model) == ("waiting", "X1-a")
-    assert words(lines["X2-a"]) == "for the model of X1-a: missing"
-    assert not site.results.exists()
+def test_empty_results_are_missing_and_a_borrowed_model_is_awaited(results: Results) -> None:
+    statuses = results.statuses()
+    assert list(statuses) == ["X1-a", "X2-a"], "other protocols appear once they have a folder"
+    assert statuses["X1-a"] == RunStatus("X1-a", "tiny", "own model", "X1-a", 12, "missing")
+    assert (statuses["X2-a"].status, statuses["X2-a"].model) == ("waiting", "X1-a")
+    assert not results.folder.exists()
 
 
-def test_other_protocols_and_owners_are_told_of(site: Site, tmp_path: Path):
-    site.folder("X1-b").mkdir(parents=True)
-    assert list(site.lines()) == ["X1-a", "X2-a", "X1-b"]
-    alone = Site(tmp_path / "alone", experiments=["X2"])
-    assert list(alone.lines()) == ["X2-a", "X1-a"]
+def test_other_protocols_with_a_folder_and_owners_of_models_are_listed(results: Results, tmp_path: Path) -> None:
+    results.run_folder("X1-b").mkdir(parents=True)
+    assert list(results.statuses()) == ["X1-a", "X2-a", "X1-b"]
+    assert list(Results(tmp_path / "alone", experiments=["X2"]).statuses()) == ["X2-a", "X1-a"]
 
 
-def test_running(site: Site, monkeypatch: pytest.MonkeyPatch):
+def test_running_training_shows_its_progress_and_place(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "41")
-    site.save(4)
-    site.alive("running", age=10)
-    line = site.line()
-    assert (line.state, line.step, line.max_steps, line.host, line.job) == ("running", 6, 12, "node7", "41")
-    assert line.seconds_left == 14, "what has passed since the sign is over"
-    assert words(line) == "step 6 of 12 · 2 images/s · 0:14 left · on node7, job 41"
-    assert words(site.line("X2-a")) == "for the model of X1-a: running"
+    results.save_checkpoint(4)
+    results.beat("running", age=10)
+    status = results.status()
+    assert (status.status, status.step, status.host, status.job) == ("running", 6, "node7", "41")
+    assert status.seconds_left == 14, "the age of the heartbeat has passed"
+    assert description(status) == "step 6 of 12 · 2 images/s · 0:14 left · on node7, job 41"
+    assert results.status("X2-a").status == "waiting"
 
 
 @pytest.mark.parametrize(
     ("left", "age", "shown"), [(90_061.0, 0, "25:01:01"), (5.0, 60, "0:00"), (None, 0, "?"), (20.0, -30, "0:20")]
 )
-def test_time_left(site: Site, left: float | None, age: float, shown: str):
-    """Hours are not cut at a day; a late trainer, none told yet, and a clock that is ahead are all sensible."""
-    site.alive("running", age, seconds_left=left)
-    assert f" · {shown} left · " in words(site.line())
+def test_time_left_is_sensible(results: Results, left: float | None, age: float, shown: str) -> None:
+    """Hours are not cut at a day; a late training, an unknown rate and a clock ahead of ours give sensible times."""
+    results.beat("running", age, seconds_left=left)
+    assert f" · {shown} left · " in description(results.status())
 
 
-@pytest.mark.parametrize(
-    ("age", "state"), [(status.HEARTBEAT_TIMEOUT, "running"), (status.HEARTBEAT_TIMEOUT + 1, "stopped")]
-)
-def test_silence_is_death(site: Site, age: float, state: str):
-    site.save(4)
-    site.alive("running", age)
-    line = site.line()
-    assert line.state == state
-    if state == "stopped":
-        assert line.step == 4, "what is saved counts, not what was done"
-        assert line.note == f"no sign of life since {status.date(NOW - age)}"
-        assert "checkpoint at step 4 of 12; goes on when run again" in words(line)
+@pytest.mark.parametrize(("age", "expected"), [(HEARTBEAT_TIMEOUT, "running"), (HEARTBEAT_TIMEOUT + 1, "stopped")])
+@pytest.mark.parametrize("saved", [4, 0])
+def test_training_without_heartbeat_is_stopped_at_its_checkpoint(
+    results: Results, age: float, expected: str, saved: int
+) -> None:
+    if saved:
+        results.save_checkpoint(saved)
+    results.beat("running", age)
+    status = results.status()
+    assert (status.status, status.step) == (expected, 6 if expected == "running" else saved)
+    assert ("no heartbeat since" in status.note) == (expected == "stopped")
 
 
 @pytest.mark.parametrize("saved", [True, False])
-def test_failed(site: Site, saved: bool):
-    """A training that ended with an error says which, at once, with or without a checkpoint."""
+def test_failed_training_shows_its_error(results: Results, saved: bool) -> None:
     if saved:
-        site.save(4)
-    site.alive("failed", age=1, error="the loss is not finite at step 5")
-    line = site.line()
-    assert (line.state, line.step) == ("failed", 4 if saved else 0)
-    assert words(line).endswith("the loss is not finite at step 5 · on node7")
-    assert ("checkpoint at step 4 of 12" in words(line)) == saved
-    assert words(site.line("X2-a")) == "for the model of X1-a: failed"
-    assert as_text(site.lines().values()).endswith("1 failed, 1 waiting")
+        results.save_checkpoint(4)
+    results.beat("failed", age=1, error="the loss is not finite at step 5")
+    status = results.status()
+    assert (status.status, status.step) == ("failed", 4 if saved else 0)
+    assert "the loss is not finite at step 5" in description(status)
+    assert ("checkpoint at step 4 of 12" in description(status)) == saved
 
 
-def test_stopped(site: Site):
-    site.save(6)
-    site.alive("stopped", age=7_000)
-    line = site.line()
-    assert (line.state, line.step, line.note) == ("stopped", 6, "")
-    assert words(line) == "checkpoint at step 6 of 12; goes on when run again · on node7"
+def test_stopped_training_resumes_from_its_newest_checkpoint(results: Results) -> None:
+    for step in (3, 5, 6):
+        results.save_checkpoint(step)
+    assert (results.status().status, results.status().step) == ("stopped", 6), "without a heartbeat"
+    results.beat("stopped", age=7_000)
+    assert (results.status().status, results.status().step, results.status().note) == ("stopped", 6, "")
 
 
-def test_died_before_its_first_checkpoint(site: Site):
-    site.alive("running", age=1_000)
-    line = site.line()
-    assert (line.state, line.step) == ("stopped", 0)
-    assert words(line).startswith("begins again when run again · no sign of life since ")
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"state": "running"}', "\x00\xff", "[" * 100_000])
+def test_damaged_heartbeat_counts_as_none(results: Results, text: str) -> None:
+    results.checkpoints.mkdir(parents=True)
+    (results.checkpoints / slurm.HEARTBEAT).write_text(text, encoding="latin-1")
+    assert results.status().status == "missing"
+    results.save_checkpoint(3)
+    assert (results.status().status, results.status().step) == ("stopped", 3)
 
 
-def test_a_checkpoint_alone_is_a_stopped_training(site: Site):
-    """Trainings of other versions, or whose last sign was never written."""
-    for done in (3, 5, 9):
-        site.save(done)
-    assert (site.line().state, site.line().step) == ("stopped", 9)
-
-
-def test_the_checkpoint_is_the_one_that_training_goes_on_from(site: Site):
-    site.save(3)
-    site.save(9)
-    (site.work / "newest").write_text("step-000000003.pt\n")  # as after a crash between the two writes
-    assert [site.work / "step-000000003.pt"] == status._checkpoints(site.work)[:1] == [checkpoints.newest(site.work)]
-    assert site.line().step == 3
-
-
-def test_damaged_checkpoints_are_passed_over(site: Site):
-    site.save(3)
-    newest = site.save(9)
-    newest.write_bytes(newest.read_bytes()[:-100])
-    line = site.line()
-    assert (line.state, line.step, line.note) == ("stopped", 3, "the newest checkpoint is damaged")
-    for path in site.work.glob("step-*.pt"):
-        path.write_bytes(b"")
-    line = site.line()
-    assert (line.state, line.note) == ("damaged", "every checkpoint is damaged")
-
-
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", '{"state": "running"}', "\x00\xff", '{"state": "asleep"}', "[" * 100_000]
-)
-def test_damaged_sign_of_life(site: Site, text: str):
-    site.work.mkdir(parents=True)
-    (site.work / slurm.HEARTBEAT).write_text(text, encoding="latin-1")
-    assert (site.line().state, site.line().note) == ("damaged", "heartbeat.json is damaged")
-    site.save(3)
-    assert (site.line().state, site.line().step) == ("stopped", 3)
-
-
-@pytest.mark.parametrize("facts", [{"step": -1}, {"max_steps": "many"}, {"seconds_left": float("nan")}, {"host": 7}])
-def test_a_sign_of_life_that_makes_no_sense(site: Site, facts: dict[str, Any]):
-    site.alive("running")
-    path = site.work / slurm.HEARTBEAT
+@pytest.mark.parametrize("facts", [{"step": -1}, {"step": "many"}, {"seconds_left": float("nan")}, {"host": 7}])
+def test_heartbeat_out_of_range_counts_as_none(results: Results, facts: dict[str, Any]) -> None:
+    results.beat("running")
+    path = results.checkpoints / slurm.HEARTBEAT
     path.write_text(json.dumps(json.loads(path.read_text()) | facts))
-    assert site.line().state == "damaged"
+    assert results.status().status == "missing"
 
 
-def test_done(site: Site):
-    site.save(12)
-    site.alive("running", step=12)
-    site.finish(trained_on="a GPU")
-    os.utime(site.model, (NOW - 60, NOW - 60))
-    line = site.line()
-    assert (line.state, line.time, line.device) == ("done", NOW - 60, "a GPU")
-    assert words(line) == f"12 updates · {status.date(NOW - 60)} · on a GPU"
-    assert (site.line("X2-a").state, site.line("X2-a").model) == ("done", "X1-a")
-    assert words(site.line("X2-a")).startswith("samples the model of X1-a · 12 updates")
+def test_finished_model_shows_its_device_and_serves_its_borrowers(results: Results) -> None:
+    results.save_checkpoint(12)
+    results.beat("running", step=12)
+    results.save_model(trained_on="a GPU")
+    os.utime(results.model, (NOW - 60, NOW - 60))
+    status = results.status()
+    assert (status.status, status.time, status.device) == ("done", NOW - 60, "a GPU")
+    assert (results.status("X2-a").status, results.status("X2-a").model) == ("done", "X1-a")
+    assert "the model of X1-a" in description(results.status("X2-a"))
 
 
-def test_imported(site: Site):
-    site.finish(imported="released.pt")
-    assert (site.line().state, site.line().source) == ("imported", "released.pt")
-    assert words(site.line()).startswith("from released.pt · ")
-    assert site.line("X2-a").state == "imported"
+def test_imported_model_shows_its_source(results: Results) -> None:
+    results.save_model(imported="released.pt")
+    assert (results.status().status, results.status().source) == ("imported", "released.pt")
+    assert results.status("X2-a").status == "imported"
 
 
-def test_model_of_other_settings(site: Site, tmp_path: Path):
-    site.finish()
-    changed = Site(tmp_path, budgets={"tiny": {"training": {"learning_rate": 2e-3}}})
-    assert changed.line().state == "outdated"
-    assert words(changed.line("X2-a")) == "for the model of X1-a: outdated"
+def test_model_of_other_settings_is_outdated(results: Results, tmp_path: Path) -> None:
+    results.save_model()
+    changed = Results(tmp_path, budgets={"tiny": {"training": {"learning_rate": 2e-3}}})
+    assert changed.status().status == "outdated"
 
 
-def test_damaged_models(site: Site):
-    site.finish()
-    whole = site.model.read_bytes()
-    for content in (b"", whole[:5], whole[:100], whole[:-1], bytes(len(whole)), whole + b"more"):
-        site.model.write_bytes(content)
-        assert (site.line().state, site.line().note) == ("damaged", "model.safetensors cannot be read")
+def test_unreadable_model_is_damaged_and_no_error(results: Results) -> None:
+    results.save_model()
+    content = results.model.read_bytes()
+    for damaged in (b"", content[:5], content[:100], content[:-1], bytes(len(content)), content + b"more"):
+        results.model.write_bytes(damaged)
+        assert results.status().status == "damaged"
     for metadata in ({}, {"experiment": "no JSON"}, {"experiment": "[]"}, {"experiment": '{"provenance": 3}'}):
-        model_file.save_weights(site.model, {"w": torch.zeros(9)}, metadata)
-        assert site.line().state == "damaged"
+        model_file.save_weights(results.model, {"w": torch.zeros(9)}, metadata)
+        assert results.status().status == "damaged"
+    results.model.unlink()
+    results.model.mkdir()
+    assert results.status().status == "damaged"
 
 
-def test_folders_in_the_place_of_files(site: Site):
-    for path in (site.model, site.folder() / "samples.json", site.folder() / "scores.parquet"):
-        path.mkdir(parents=True)
-    line = site.line()
-    assert (line.state, line.samples, line.scores) == ("damaged", "damaged", "damaged")
-
-
-def test_stages(site: Site):
-    """A stage is outdated when what it was made from is newer, as Snakemake sees it."""
-    manifest, scores = site.folder() / "samples.json", site.folder() / "scores.parquet"
+def test_samples_and_scores_are_outdated_when_their_source_is_newer(results: Results) -> None:
+    manifest, scores = results.run_folder() / "samples.json", results.run_folder() / "scores.parquet"
 
     def stages() -> tuple[str, str]:
-        return site.line().samples, site.line().scores
+        return results.status().samples, results.status().scores
 
-    site.finish()
-    os.utime(site.model, (100, 100))
-    shard = shards.Shard("test", "direct", range(2), site.folder() / "shards" / "test-0")
-    shard.write(torch.zeros(2, 1, 4, 4).numpy())
+    results.save_model()
+    os.utime(results.model, (100, 100))
+    shards.Shard("test", "direct", range(2), results.run_folder() / "shards" / "test-0").write(np.zeros((2, 1, 4, 4)))
     assert stages() == ("partly", "")
-    write_manifest(
-        manifest,
-        Manifest(
-            model="m", data="d", partner=None, seed=0, device="cpu", inference_batch=16, precision="fp32",
-            compile=False, shard_size=4, signed_metrics=False, experiment=site.run().experiment, provenance={},
-            sets={}, shards=[],
-        ),
-    )  # fmt: skip
-    os.utime(manifest, (200, 200))
-    assert stages() == ("done", "")
-    pd.DataFrame({"value": [1.0]}).to_parquet(scores)
-    os.utime(scores, (300, 300))
-    assert stages() == ("done", "done")
-    os.utime(manifest, (400, 400))
-    assert stages() == ("done", "outdated")
-    os.utime(site.model, (500, 500))
-    assert stages() == ("outdated", "outdated")
-    manifest.write_text('{"experiment": 1}')
-    scores.write_bytes(scores.read_bytes()[:-2])
-    assert stages() == ("damaged", "damaged")
-    scores.write_bytes(b"")
-    assert stages() == ("damaged", "damaged")
+    for path, time_of_path, expected in (
+        (manifest, 200, ("done", "")),
+        (scores, 300, ("done", "done")),
+        (manifest, 400, ("done", "outdated")),
+        (results.model, 500, ("outdated", "outdated")),
+    ):
+        path.touch()
+        os.utime(path, (time_of_path, time_of_path))
+        assert stages() == expected
 
 
-def test_json_and_text_tell_the_same(site: Site):
-    site.alive("running")
-    lines = list(site.lines().values())
-    assert [Line(**entry) for entry in json.loads(as_json(lines))] == lines
-    text = as_text(lines).splitlines()
-    assert text[0].split() == ["run", "budget", "model", "samples", "scores"]
+def test_json_and_text_agree(results: Results) -> None:
+    results.beat("running")
+    statuses = list(results.statuses().values())
+    assert [RunStatus(**entry) for entry in json.loads(as_json(statuses))] == statuses
+    text = as_text(statuses).splitlines()
     assert [row.split()[:3] for row in text[1:3]] == [["X1-a", "tiny", "running"], ["X2-a", "tiny", "waiting"]]
     assert text[-1] == "1 running, 1 waiting"
 
 
-def test_a_real_training(tmp_path: Path, digits: Path):
-    """What the trainer itself leaves behind, stopped before its end and finished."""
-    site = Site(tmp_path)
-    arguments = (site.run().experiment, loop.TrainingPaths(digits, site.model, site.work), torch.device("cpu"))
+def test_real_training_is_stopped_and_then_done(tmp_path: Path, digits: Path) -> None:
+    results = Results(tmp_path)
+    paths = loop.TrainingPaths(digits, results.model, results.checkpoints)
+    arguments = (results.run().experiment, paths, torch.device("cpu"))
     with pytest.raises(loop.Interrupted):
         loop.train(*arguments, loop.LoopOptions(stop_after=0.0))
-    stopped = states(site.grid, site.results, time.time())[0]
-    assert (stopped.state, stopped.step, stopped.note) == ("stopped", 1, "")
+    stopped = run_statuses(results.grid, results.folder, time.time())[0]
+    assert (stopped.status, stopped.step, stopped.note) == ("stopped", 1, "")
     assert stopped.host
     loop.train(*arguments)
-    assert status.Sign.model_validate_json((site.work / slurm.HEARTBEAT).read_text()).step == 12
-    done = states(site.grid, site.results, time.time())[0]
-    assert (done.state, done.max_steps) == ("done", 12)
+    done = run_statuses(results.grid, results.folder, time.time())[0]
+    assert done.status == "done"
     assert done.device.startswith("CPU")
     assert done.time == pytest.approx(time.time(), abs=60)
 
 
-def test_command(tmp_path: Path):
-    """The verb answers from the checkout without data, torch or writing; a bad configuration is one line."""
+def test_status_and_plan_load_no_torch_and_write_nothing(tmp_path: Path) -> None:
     overlay = tmp_path / "mine.yaml"
     overlay.write_text(f"budget: laptop\nexperiments: [E01, A3]\nresults: {tmp_path / 'results'}\n")
     code = "import sys; from coldbench.cli import main\ntry: main()\nfinally: assert 'torch' not in sys.modules"
 
     def typed(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", code, "status", *map(str, arguments)]
+        command = [sys.executable, "-c", code, *map(str, arguments)]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
-    ended = typed(overlay, "--json")
+    ended = typed("status", overlay, "--json")
     assert ended.returncode == 0, ended.stderr
-    found = {entry["run"]: entry for entry in json.loads(ended.stdout)}
-    assert (found["E01-fitted"]["state"], found["A3-fitted"]["model"]) == ("missing", "E01-fitted")
-    assert found["E01-fitted"]["budget"] == "laptop"
-    assert "1 missing, 1 waiting" in typed(overlay).stdout
+    statuses = {entry["run"]: entry for entry in json.loads(ended.stdout)}
+    assert (statuses["E01-fitted"]["status"], statuses["A3-fitted"]["model"]) == ("missing", "E01-fitted")
+    assert statuses["E01-fitted"]["budget"] == "laptop"
+    plan = typed("plan")
+    assert plan.returncode == 0, plan.stderr
     assert not (tmp_path / "results").exists()
     overlay.write_text("budget: labtop")
-    assert typed(overlay).stderr.startswith("coldbench: error: unknown budget 'labtop': did you mean 'laptop'?")
-    assert typed(tmp_path / "none.yaml").returncode == 1
+    assert "'laptop'?" in typed("status", overlay).stderr
+    assert typed("status", tmp_path / "none.yaml").returncode == 1
+
+
+def test_no_module_of_planning_loads_torch() -> None:
+    modules = sorted(f"coldbench.planning.{path.stem}" for path in Path(planning.__file__).parent.glob("[a-z]*.py"))
+    code = f"import sys, {', '.join(modules)}; assert 'torch' not in sys.modules"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr

@@ -1,0 +1,82 @@
+"""What the workflow checks and writes before it plans jobs. The rules themselves hold no logic."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from coldbench.core.config import Run
+from coldbench.core.errors import ColdbenchError, unknown
+from coldbench.core.files import write_text
+from coldbench.planning.grid import Grid
+
+RUN_FILES = "runs"
+"""The folder of the run files inside the results."""
+
+
+def run_file(run: Run, results: Path) -> Path:
+    """The JSON file with the facts of a run, for its jobs."""
+    return results / RUN_FILES / run.file_name
+
+
+def write_run_files(runs: Iterable[Run], results: Path) -> None:
+    """Write the run files that do not exist. A file never changes, because its name holds a hash of its content."""
+    for run in runs:
+        path = run_file(run, results)
+        if not path.exists():
+            write_text(path, run.model_dump_json(indent=1) + "\n")
+
+
+def check_paper_rows(grid: Grid, paper: Path) -> None:
+    """Raise ColdbenchError if a cell of the grid names a row that `paper`, the printed numbers (CSV), does not hold."""
+    with paper.open(encoding="utf-8", newline="") as stream:
+        rows = {(line["table"], line["row"]) for line in csv.DictReader(stream)}
+    for name, entry in grid.config.grid.items():
+        table, row = entry.cell.table, entry.cell.row
+        if row and (table, row) not in rows:
+            of_table = [other for number, other in rows if number == table]
+            raise unknown(f"row of table {table} in grid.{name}.cell", row, of_table)
+
+
+def refuse_unknown_targets(
+    valid: Iterable[str], folders: Sequence[str], arguments: Sequence[str] | None = None
+) -> None:
+    """Raise ColdbenchError, with the nearest valid target, for a mistyped target inside one of `folders`.
+
+    `arguments` are Snakemake's; None takes the command line, because Snakemake reads its targets after the rules.
+    """
+    valid, words = set(valid), sys.argv if arguments is None else ["snakemake", *arguments]
+    for option, word in itertools.pairwise(words):
+        target = os.path.relpath(word) if word.startswith("./") else word
+        inside = option != "--report" and target.startswith(tuple(f"{folder}/" for folder in folders))
+        if inside and target not in valid and not Path(target).exists():
+            close = get_close_matches(target, valid, n=1, cutoff=0.3)
+            raise ColdbenchError(f"unknown target '{target}'" + (f": did you mean '{close[0]}'?" if close else ""))
+
+
+def check_writable(key: str, folder: str) -> None:
+    """Raise ColdbenchError if `folder`, the value of the configuration's `key`, cannot be written into."""
+    nearest = next(path for path in (Path(folder), *Path(folder).absolute().parents) if path.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise ColdbenchError(f"{key} folder '{folder}': cannot write into {nearest}")
+
+
+def planned_rows(grid: Grid) -> list[dict[str, str]]:
+    """The experiment of every printed row of the grid, and the reason if the report skips it."""
+    in_report = {run.metadata.name for run in grid.report_runs.values()}
+    unselected = "it is not among the chosen experiments and data sets"
+    return [
+        {
+            "experiment": name,
+            "table": entry.cell.table,
+            "row": entry.cell.row,
+            "skipped": "" if name in in_report else grid.skipped.get(name, unselected),
+        }
+        for name, entry in grid.config.grid.items()
+        if entry.cell.row
+    ]
