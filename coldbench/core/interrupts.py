@@ -18,7 +18,7 @@ class Interrupted(Exception):
 
     def __init__(self, number: int | None) -> None:
         why = "before its time limit" if number is None else f"by {signal.Signals(number).name}"
-        super().__init__(f"stopped {why}; finished work is kept, run the same again to go on")
+        super().__init__(f"stopped {why}; finished work is kept, run the same command again to resume")
         self.number = number
         self.status = 130 if number == signal.SIGINT else RESUMABLE
 

@@ -1,7 +1,7 @@
 """The data sets: read and verified once, prepared into two arrays, and memory-mapped from then on.
 
 `registry` lists the data sets and loads neither torch nor Pillow. `prepared` writes and reads their arrays,
-`preprocessing` makes network inputs of them, and `image_io` reads and writes single image files.
+`preprocessing` makes network inputs of them, and `image_io` reads single image files.
 """
 
 from coldbench.data.prepared import LARGEST, SMALLEST, available, check_source, fetch, info, load, prepare

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from cases import SHARED
 from PIL import Image
 
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.images import to_uint8
 from coldbench.data import image_io
 
 
@@ -79,14 +77,3 @@ def test_damaged_image_is_named_in_words_that_do_not_vary(tmp_path: Path, conten
     with pytest.raises(ColdbenchError, match=r"a\.png cannot be decoded as an image: ") as caught:
         read(tmp_path, content, 32)
     assert "0x" not in str(caught.value)
-
-
-def test_every_level_survives_the_unit_interval() -> None:
-    pixels = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
-    unit = torch.from_numpy(pixels).float() / 255
-    assert torch.equal(to_uint8(unit), torch.from_numpy(pixels))
-
-
-def test_values_are_clamped_and_rounded_half_to_even() -> None:
-    levels = torch.tensor([-3.0, 0.5, 1.5, 254.5, 300.0])
-    assert to_uint8(levels / 255).tolist() == [0, 0, 2, 254, 255]
