@@ -177,8 +177,8 @@ def _trajectories(run: RunFigures, panel: PanelSpec, methods: list[str] | None, 
     best = run.find("trajectory", panel.set)
     if best is None:
         return (), ()
-    kept = [sprite for sprite in (best, run.find("naive", panel.set)) if sprite]
-    sprites = [sprite for method in methods or [best.method] for sprite in kept if sprite.method == method]
+    available = [sprite for sprite in (best, run.find("naive", panel.set)) if sprite]
+    sprites = [sprite for method in methods or [best.method] for sprite in available if sprite.method == method]
     severities = _severities(best.columns, panel.steps)
     comparisons = run.find("methods", panel.set)
     originals = comparisons if spec.original and comparisons and "original" in comparisons.columns else None
@@ -193,14 +193,14 @@ def _trajectories(run: RunFigures, panel: PanelSpec, methods: list[str] | None, 
     return (*headings, *(f"t = {severity}" for severity in severities)), tuple(rows)
 
 
-def _severities(kept: Sequence[str], steps: Sequence[int] | None) -> list[str]:
-    """The kept severities after the listed numbers of steps, and the last one; evenly spaced ones without a list."""
+def _severities(available: Sequence[str], steps: Sequence[int] | None) -> list[str]:
+    """The available severities after the listed numbers of steps, and the last; evenly spaced ones without a list."""
     if steps:
-        listed = {str(int(kept[0]) - step) for step in steps}
-        matching = [severity for severity in kept if severity in listed]
+        listed = {str(int(available[0]) - step) for step in steps}
+        matching = [severity for severity in available if severity in listed]
         if len(matching) > len(steps) // 2:
-            return list(dict.fromkeys([*matching, kept[-1]]))
-    return [kept[k] for k in _evenly(len(kept), STEPS)]
+            return list(dict.fromkeys([*matching, available[-1]]))
+    return [available[k] for k in _evenly(len(available), STEPS)]
 
 
 def _evenly(count: int, at_most: int) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -67,7 +66,7 @@ Scores = tuple[Score, ...]
 class PaperCell:
     """One number as the paper prints it, with the tolerance of a comparison and an erratum kind ("" for none).
 
-    `meant` is what seems to be meant where two numbers look exchanged: the other one.
+    `meant` is the number that seems to be meant, if two numbers look exchanged.
     """
 
     cell: str
@@ -82,24 +81,6 @@ class PaperCell:
     erratum: str
     note: str
     meant: float | None = None
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A row of the paper in the grid: the experiment that makes it, and why it is left out ("" if it is not)."""
-
-    experiment: str
-    table: str
-    row: str
-    why: str
-
-
-def plan_of(text: str) -> tuple[Planned, ...]:
-    """The plan that the workflow hands on as JSON; ColdbenchError if it is none."""
-    try:
-        return tuple(Planned(**entry) for entry in json.loads(text or "[]"))
-    except (TypeError, ValueError) as error:
-        raise ColdbenchError(f"the plan is not JSON of this version: {error}") from error
 
 
 FIELDS = {field.name: str(field.type) for field in fields(Score)}
@@ -190,14 +171,14 @@ def _cells(path: Path, lines: Sequence[dict[str, str]]) -> list[PaperCell]:
             raise unknown(f"erratum of {cell.cell}", cell.erratum, ERRATA)
         cells.append(cell)
     if twice := [cell for cell, count in Counter(c.cell for c in cells).items() if count > 1]:
-        raise ColdbenchError(f"{path}: cell {twice[0]} stands there twice")
+        raise ColdbenchError(f"{path} has two cells {twice[0]}")
     return [_exchanged(cell, cells, path) if cell.erratum == "swapped" else cell for cell in cells]
 
 
 def _exchanged(cell: PaperCell, cells: Iterable[PaperCell], path: Path) -> PaperCell:
-    """A swapped cell with the number that it was swapped with."""
+    """A swapped cell with the number of its counterpart."""
     place = (cell.table, cell.row, cell.column, cell.erratum)
     others = [c for c in cells if (c.table, c.row, c.column, c.erratum) == place and c != cell]
     if len(others) != 1:
-        raise ColdbenchError(f"{path}: cell {cell.cell} is swapped with {len(others)} others, not with one")
+        raise ColdbenchError(f"{path}: cell {cell.cell} is swapped with {len(others)} cells, not with one")
     return replace(cell, meant=others[0].value)

@@ -1,4 +1,4 @@
-"""Small plots as SVG files that are light or dark as their reader's screen is."""
+"""Small plots as SVG files with a light and a dark colour scheme."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from coldbench.report.chart_data import Axes, Chart, Series
 
 SIZE = (3.6, 2.7)
 INK, PALE, RULE = "#1c2126", "#5d6670", "#d9dcdf"
-COLOURS = {  # light and dark, told apart by most colour-blind readers, and by their markers by all
+COLOURS = {  # light, dark and marker; most colour-blind readers can distinguish the colours
     "": ("#0072b2", "#6cb8e6", ""),
     "tacos": ("#0072b2", "#6cb8e6", "o"),
     "direct": ("#d55e00", "#f0935a", "s"),
@@ -70,7 +70,7 @@ def _dots(plot: Any, line: Series, style: str) -> None:
 
 
 def _dress(figure: Figure, plot: Any, chart: Chart, axes: Axes, watermark: str) -> None:
-    """Axes, names and the legend: as little ink as tells everything."""
+    """Set the axes, their labels and the legend."""
     across, along = (axes.axis, "") if chart.style == "dots" else (chart.x_label, axes.axis)
     plot.set_xlabel(across, color=INK)
     plot.set_ylabel(along, color=INK)
@@ -94,7 +94,7 @@ def _dress(figure: Figure, plot: Any, chart: Chart, axes: Axes, watermark: str) 
 
 
 def _logarithmic(plot: Any, chart: Chart, points: list[Any]) -> None:
-    """Logarithmic axes where all values allow it, with plain numbers at plain places."""
+    """Set logarithmic axes if all values are positive, with plain numbers at the ticks."""
     plain = FuncFormatter(lambda value, _: f"{value:,.10g}")
     across = sorted({p.x for p in points})
     if chart.log and across and across[0] > 0 and across[-1] > across[0]:
@@ -114,7 +114,7 @@ def _logarithmic(plot: Any, chart: Chart, points: list[Any]) -> None:
 
 
 def _themed(text: str) -> str:
-    """Colours by name, so that a dark screen gets its own."""
+    """Replace colours by CSS variables, which have other values in the dark colour scheme."""
     light = "".join(f"--{key[1:]}:{key};" for key in DARK)
     dark = "".join(f"--{key[1:]}:{value};" for key, value in DARK.items())
     for key in DARK:

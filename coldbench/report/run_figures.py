@@ -28,7 +28,7 @@ FRACTIONS = (8, 4, 2)
 """The parts of a set, 1/8 and so on, whose distances show the dependence on the number of images; at most SUBSET."""
 SUBSET, DRAWS = 2000, 100
 LINES = 300
-"""Points of a training curve that are kept."""
+"""Points of a stored training curve."""
 
 
 @dataclass(frozen=True)
@@ -164,39 +164,39 @@ class Drawing:
         for name, sampled in self.run.sets.items():
             try:
                 with np.load(self.inputs.manifest.parent / sampled.trajectory) as arrays:
-                    kept = {key: arrays[key] for key in arrays}
+                    frames = {key: arrays[key] for key in arrays}
             except (OSError, ValueError) as error:
                 raise ColdbenchError(f"cannot draw {self.run.experiment.run}: {error}") from error
-            yield self._comparison(name, sampled, kept)
-            yield from self._trajectories(name, kept)
+            yield self._comparison(name, sampled, frames)
+            yield from self._trajectories(name, frames)
             if sampled.start is not None:
-                method = str(kept["method"])
+                method = str(frames["method"])
                 rows = rows_that_fit(SHEET_COLUMNS, self.size, SHEET // SHEET_COLUMNS)
                 tiles = read_images(self.inputs.manifest, name, method, rows * SHEET_COLUMNS)
                 yield Sheet(f"{name}-samples", tiles, "samples", ("",) * min(SHEET_COLUMNS, len(tiles)), name, method)
         yield self._forward()
 
-    def _comparison(self, name: str, sampled: SampledSet, kept: Mapping[str, Images]) -> Sheet:
+    def _comparison(self, name: str, sampled: SampledSet, frames: Mapping[str, Images]) -> Sheet:
         """The input, the result of every method and the original, a row per image."""
         methods = [method for method in METHODS if method in sampled.methods]
-        images: dict[str, Images] = {"degraded": kept["degraded"], "direct": kept["direct"]}
+        images: dict[str, Images] = {"degraded": frames["degraded"], "direct": frames["direct"]}
         if sampled.start is None and "direct" in methods:
             images["degraded"], images["original"] = self._degraded(ROWS, sampled.severity)
-        elif "original" in kept:
-            images["original"] = kept["original"]
+        elif "original" in frames:
+            images["original"] = frames["original"]
         count = min(len(images["degraded"]), sampled.images)
         images |= {method: read_images(self.inputs.manifest, name, method, count) for method in methods}
         columns = tuple(key for key in ("degraded", *METHODS, "original") if key in images)
         rows = rows_that_fit(len(columns), self.size, count)
         return Sheet(f"{name}-methods", _side_by_side(images[key][:rows] for key in columns), "methods", columns, name)
 
-    def _trajectories(self, name: str, kept: Mapping[str, Images]) -> Iterator[Sheet]:
-        """The trajectory of the best method, and that of Algorithm 1, if they are kept: a row per image."""
-        severities = tuple(str(severity) for severity in kept["severities"].tolist())
-        for kind, states, method in (("trajectory", "states", str(kept["method"])), ("naive", "naive", "naive")):
-            if states in kept:
-                rows = rows_that_fit(len(severities), self.size, kept[states].shape[1])
-                yield Sheet(f"{name}-{kind}", _side_by_side(kept[states][:, :rows]), kind, severities, name, method)
+    def _trajectories(self, name: str, frames: Mapping[str, Images]) -> Iterator[Sheet]:
+        """The trajectory of the best method, and that of Algorithm 1, as far as the run keeps them: a row per image."""
+        severities = tuple(str(severity) for severity in frames["severities"].tolist())
+        for kind, states, method in (("trajectory", "states", str(frames["method"])), ("naive", "naive", "naive")):
+            if states in frames:
+                rows = rows_that_fit(len(severities), self.size, frames[states].shape[1])
+                yield Sheet(f"{name}-{kind}", _side_by_side(frames[states][:, :rows]), kind, severities, name, method)
 
     def _forward(self) -> Sheet:
         """Test images at growing severities, each with its own mask, snow, noise or partner."""

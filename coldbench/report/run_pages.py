@@ -176,7 +176,7 @@ def _sample_set(run: RunFigures, name: str, scores: Scores) -> SampleSet:
     )
     columns, rows = figures.comparison(run, name, list(METHODS), every_row)
     experiment, title = run.metadata.name, f"{'Generated' if generated else 'Restored'}, {name.replace('_', ' ')}"
-    kept = [sprite for sprite in (run.find("trajectory", name), run.find("naive", name)) if sprite]
+    sprites = [sprite for sprite in (run.find("trajectory", name), run.find("naive", name)) if sprite]
     samples = figures.samples(run, name)
     metrics, values = _values([score for score in scores if score.set == name])
     return SampleSet(
@@ -185,8 +185,8 @@ def _sample_set(run: RunFigures, name: str, scores: Scores) -> SampleSet:
         text=_sampling_text(run.sets[name], run.T),
         comparison=Panel(f"{run.metadata.title}, {name}", experiment, run, columns, rows),
         sprite=sprite,
-        trajectories=tuple(Trajectory(METHODS[sprite.method], sprite) for sprite in kept),
-        chains=tuple(_all_tiles(run, sprite, METHODS[sprite.method]) for sprite in kept),
+        trajectories=tuple(Trajectory(METHODS[sprite.method], sprite) for sprite in sprites),
+        chains=tuple(_all_tiles(run, sprite, METHODS[sprite.method]) for sprite in sprites),
         samples=Panel(f"Samples, {name}", experiment, run, (), samples) if samples else None,
         metrics=metrics,
         values=values,
