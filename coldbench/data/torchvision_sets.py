@@ -93,11 +93,11 @@ def build(source: Source, folder: Path, size: int, split: str) -> Iterator[NDArr
 
     with _one_line_errors(source, folder, "cannot be read"):
         images = _decoded(source, folder, split)
-    found = hashlib.sha256(images.tobytes()).hexdigest()
-    expected = source.sha256.get(split, found)
-    if found != expected:
+    digest = hashlib.sha256(images.tobytes()).hexdigest()
+    expected = source.sha256.get(split, digest)
+    if digest != expected:
         raise ColdbenchError(
-            f"{folder / source.place} does not hold {source.title}: SHA-256 of its {split} images is {found}, should "
+            f"{folder / source.place} does not hold {source.title}: SHA-256 of its {split} images is {digest}, should "
             f"be {expected}; put {source.requirements}"
         )
     for image in images:
