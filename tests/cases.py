@@ -14,9 +14,10 @@ import torch
 from coldbench import models
 from coldbench.core.config import RunMetadata, Sampling, TableCell
 from coldbench.core.experiment import Experiment
+from coldbench.evaluation.scores import Score, Scores
 from coldbench.models import model_file
 from coldbench.report import sprites
-from coldbench.report.inputs import Score, Scores, load_paper
+from coldbench.report.inputs import load_paper
 from coldbench.report.run_figures import RunFigures
 from coldbench.report.sprites import Sprite
 from coldbench.sampling.shards import SamplingPaths, sample_run

@@ -33,10 +33,10 @@ def merge_scores(
     out: Out, scores: Annotated[list[Path], typer.Argument(help="scores (.parquet)")], log: Log = None
 ) -> None:
     """Merge SCORES into one tidy table, OUT (.parquet), and write the same as CSV beside it."""
-    from coldbench.report import inputs
+    from coldbench.evaluation.scores import merge_scores
 
     logs.log_to(log, "[merge-scores]")
-    inputs.collect(scores, out)
+    merge_scores(scores, out)
 
 
 def draw_figures(
@@ -64,13 +64,13 @@ def render_figures(
     log: Log = None,
 ) -> None:
     """Render the page of figures, OUT, and beside it a page for each run, with their images."""
+    from coldbench.evaluation.scores import read_scores
     from coldbench.report import figures as paper_figures
-    from coldbench.report import inputs as reading
     from coldbench.report import run_figures, run_pages
 
     logs.log_to(log, "[render-figures]")
     files = inputs or []
-    scores = reading.load_scores([path for path in files if path.suffix == ".parquet"])
+    scores = read_scores([path for path in files if path.suffix == ".parquet"])
     runs = run_figures.load([path for path in files if path.suffix == ".json"])
     pages = run_pages.write(paper_figures.load_plan(figures), scores, runs, out)
     logs.log.info("%s, and pages of %d runs", out, len(pages) - 1)
@@ -86,10 +86,11 @@ def render_table(
 ) -> None:
     """Render table NUMBER from SCORES as a page, and beside it as CSV, LaTeX and JSON."""
     from coldbench.core.files import write_text
+    from coldbench.evaluation.scores import read_scores
     from coldbench.report import cells, exports, inputs, pages
 
     logs.log_to(log, f"[render-table {number}]")
-    records, folders = inputs.load_scores(scores or []), inputs.folders_of(scores or [])
+    records, folders = read_scores(scores or []), inputs.folders_of(scores or [])
     frame = cells.table_frame(number, records, inputs.load_paper(paper), cells.load_planned(planned_rows))
     for ending, text in (
         (".csv", exports.table_csv(frame)),
@@ -112,13 +113,14 @@ def render_discrepancies(
 ) -> None:
     """Render what the paper, its README and its code say differently, our choices, and the evidence."""
     from coldbench.core.files import write_text
+    from coldbench.evaluation.scores import read_scores
     from coldbench.report import calibration as calibrated
     from coldbench.report import cells, inputs
     from coldbench.report import discrepancies as view
     from coldbench.report.pages import banner
 
     logs.log_to(log, "[render-discrepancies]")
-    records = inputs.load_scores(scores or [])
+    records = read_scores(scores or [])
     frame = cells.cell_frame(records, inputs.load_paper(paper))
     rows = calibrated.load_table(calibration)
     sources = view.Sources(view.load_grid(grid), view.load_interpretations(interpretations), rows)
@@ -149,11 +151,12 @@ def render_index(
 ) -> None:
     """Render the front page (scorecard, claims, tables, runs, hours), and link it from the pages beside it."""
     from coldbench.core.files import write_text
+    from coldbench.evaluation.scores import read_scores
     from coldbench.report import cells, inputs, pages
     from coldbench.report import claims as judging
 
     logs.log_to(log, "[render-index]")
-    records, printed = inputs.load_scores(scores or []), inputs.load_paper(paper)
+    records, printed = read_scores(scores or []), inputs.load_paper(paper)
     frame = cells.cell_frame(records, printed, cells.load_planned(planned_rows))
     judged = judging.judged(judging.load(claims), records, printed)
     write_text(out, pages.index_page(frame, records, judged, out.parent, inputs.folders_of(scores or [])))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from coldbench.evaluation.scores import Score, Scores
 from coldbench.report.formats import interval, shown
-from coldbench.report.inputs import Score, Scores
 from coldbench.report.provenance import provenance
 
 METHODS = {"degraded": "Degraded", "tacos": "TACoS", "direct": "Direct", "naive": "Naive"}

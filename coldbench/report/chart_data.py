@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from coldbench.core.logs import clock
+from coldbench.evaluation.scores import Score, Scores
 from coldbench.report.cells import in_groups
 from coldbench.report.formats import LABELS, quantity, shown
-from coldbench.report.inputs import Score, Scores
 from coldbench.report.layout import METHODS
 from coldbench.report.run_figures import RunFigures
 

@@ -14,9 +14,10 @@ from pydantic import Field, model_validator
 from coldbench.core.errors import unknown
 from coldbench.core.files import read_yaml
 from coldbench.core.validation import Strict, checked
+from coldbench.evaluation.scores import Score, Scores
 from coldbench.report.cells import in_groups
 from coldbench.report.formats import LABELS, metric_label, quantity, shown, signed
-from coldbench.report.inputs import PaperCell, Score, Scores
+from coldbench.report.inputs import PaperCell
 from coldbench.report.layout import TABLES, budget_rank
 
 STATUSES = ("supported", "contradicted", "undecided", "no data")

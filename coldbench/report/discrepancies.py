@@ -15,8 +15,8 @@ from pydantic import Field
 
 from coldbench.core.files import read_yaml
 from coldbench.core.validation import Strict, checked
+from coldbench.evaluation.scores import Score, Scores
 from coldbench.report.formats import interval, metric_name, shown
-from coldbench.report.inputs import Score, Scores
 from coldbench.report.navigation import DISCREPANCIES, render
 from coldbench.report.pages import Banner
 from coldbench.report.verdict import KINDS

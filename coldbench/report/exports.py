@@ -12,9 +12,10 @@ from typing import Any
 import pandas as pd
 
 from coldbench import __version__
+from coldbench.evaluation.scores import Scores
 from coldbench.report.cells import Cell, cells_of, in_groups, table_rows
 from coldbench.report.formats import interval, shown
-from coldbench.report.inputs import Folders, Scores
+from coldbench.report.inputs import Folders
 from coldbench.report.layout import TABLES, Table
 from coldbench.report.provenance import logs_of, provenance
 from coldbench.report.verdict import KINDS

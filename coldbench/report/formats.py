@@ -6,7 +6,7 @@ import math
 
 from markupsafe import Markup, escape
 
-from coldbench.report.inputs import Score
+from coldbench.evaluation.scores import Score
 
 LABELS = {
     "frechet_gabor": "FD-Gabor",  # its features come from a small fixed filter bank, so the report never calls it FID

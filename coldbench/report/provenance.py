@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from coldbench.core.errors import ColdbenchError
+from coldbench.evaluation.scores import Score, Scores
 from coldbench.report.formats import duration
-from coldbench.report.inputs import Folders, Score, Scores
+from coldbench.report.inputs import Folders
 from coldbench.report.layout import run_page
 
 

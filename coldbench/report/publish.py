@@ -10,7 +10,8 @@ from pathlib import Path
 from coldbench import __version__
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import atomic, read_json, sha256, write_json, write_text
-from coldbench.report import inputs, run_figures
+from coldbench.evaluation.scores import merge_scores
+from coldbench.report import run_figures
 
 RECORD = "published.json"
 """The file that marks a folder of published results: the SHA-256 of every other file."""
@@ -42,7 +43,7 @@ def _write(runs: Sequence[Path], calibration: Path | None, out: Path) -> None:
         _copy_run(run, out / run.parent.name / run.name)
     if calibration is not None:
         _copy(calibration, out / CALIBRATION)
-    inputs.collect([run / "scores.parquet" for run in runs], out / "scores.parquet")
+    merge_scores([run / "scores.parquet" for run in runs], out / "scores.parquet")
     files = sorted(path for path in out.rglob("*") if path.is_file())
     record = {"coldbench": __version__, "files": {str(path.relative_to(out)): sha256(path) for path in files}}
     write_json(out / RECORD, record)

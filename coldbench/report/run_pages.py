@@ -10,10 +10,10 @@ from typing import Any
 
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import write_text
+from coldbench.evaluation.scores import Score, Scores
 from coldbench.report import chart_data, figures, plots
 from coldbench.report.figures import FigurePlan, FigureSpec, ImageRow, Panel, PanelSpec
 from coldbench.report.formats import interval, metric_name, shown
-from coldbench.report.inputs import Score, Scores
 from coldbench.report.layout import METHODS, TABLES, budget_rank, run_page
 from coldbench.report.navigation import FIGURES, render
 from coldbench.report.pages import banner

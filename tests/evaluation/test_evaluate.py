@@ -19,7 +19,7 @@ from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Experiment
 from coldbench.core.images import from_uint8, to_unit_interval
 from coldbench.evaluation import evaluate
-from coldbench.report import inputs
+from coldbench.evaluation.scores import merge_scores, read_scores
 from coldbench.sampling import manifest as manifests
 from coldbench.sampling.manifest import read_images
 
@@ -84,10 +84,10 @@ def test_scores_of_a_run(model, digits, experiment, tmp_path):
     assert few.all()  # 23 images in a space of more dimensions
     assert not frame.singular["direct", "ssim"]
 
-    read = inputs.load_scores([tmp_path / "scores.parquet"])
+    read = read_scores([tmp_path / "scores.parquet"])
     assert {(score.run, score.table, score.seed) for score in read} == {("tiny-test-s3", "2", 3)}
-    inputs.collect([tmp_path / "scores.parquet"], tmp_path / "all.parquet")
-    assert set(inputs.load_scores([tmp_path / "all.parquet"])) == set(read)
+    merge_scores([tmp_path / "scores.parquet"], tmp_path / "all.parquet")
+    assert set(read_scores([tmp_path / "all.parquet"])) == set(read)
     assert len(pd.read_csv(tmp_path / "all.csv")) == len(read)
 
 

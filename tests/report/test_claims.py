@@ -11,9 +11,9 @@ import pytest
 from cases import PAPER, ROOT, score
 
 from coldbench.core.errors import ColdbenchError
+from coldbench.evaluation.scores import Score, Scores
 from coldbench.report.cells import cell_frame
 from coldbench.report.claims import Claim, Statements, difference, judged, load, status_of
-from coldbench.report.inputs import Score, Scores
 from coldbench.report.pages import index_page
 
 FILE = ROOT / "workflow" / "paper" / "claims.yaml"

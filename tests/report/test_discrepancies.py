@@ -12,11 +12,11 @@ import pytest
 from cases import PAPER, ROOT, SCORE
 
 from coldbench.core.errors import ColdbenchError
+from coldbench.evaluation.scores import Scores
 from coldbench.report import discrepancies as view
 from coldbench.report.calibration import load_table
 from coldbench.report.cells import cell_frame
 from coldbench.report.discrepancies import Discrepancy, mentions
-from coldbench.report.inputs import Scores
 from coldbench.report.pages import banner
 
 WORKFLOW = ROOT / "workflow"

@@ -16,8 +16,8 @@ from cases import FIGURES, GENERATED, MARK, PLAIN, ROOT, run_figures, score
 
 from coldbench.core.config import Sampling, TableCell
 from coldbench.core.errors import ColdbenchError
+from coldbench.evaluation.scores import Score
 from coldbench.report import chart_data, figures, plots, run_pages
-from coldbench.report.inputs import Score
 from coldbench.report.run_figures import RunFigures
 
 PLAN = figures.load_plan(FIGURES)

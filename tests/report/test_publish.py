@@ -12,7 +12,7 @@ from checkout import ROOT, Checkout
 
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import sha256
-from coldbench.report.inputs import load_scores
+from coldbench.evaluation.scores import read_scores
 from coldbench.report.publish import RECORD, publish
 
 PUBLISHED = sorted(path.parent for path in (ROOT / "results/published").glob(f"*/{RECORD}"))
@@ -46,7 +46,7 @@ def test_published_results_are_complete_small_and_without_local_paths(folder: Pa
     assert {Path(name).suffix for name in files} <= {".parquet", ".csv", ".json", ".jsonl", ".tsv", ".png"}
     assert sum((folder / name).stat().st_size for name in files) < 4e6
     texts = [(folder / name).read_text() for name in files if not name.endswith((".png", ".parquet"))]
-    texts += [score.provenance for score in load_scores([folder / "scores.parquet"])]
+    texts += [score.provenance for score in read_scores([folder / "scores.parquet"])]
     assert all(texts)
     assert LOCAL_PATH.search('{"data": "/a/b"}')
     assert not [path for text in texts for path in LOCAL_PATH.findall(text)]

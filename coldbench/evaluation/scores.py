@@ -1,0 +1,121 @@
+"""The scores table: its schema, stated once, and how it is read, checked, merged and written."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from coldbench.core.errors import ColdbenchError
+from coldbench.core.files import atomic
+
+
+def _null_is(default: Any) -> BeforeValidator:
+    """Read a null as `default`: tables store an empty text or an unknown bound as null."""
+    return BeforeValidator(lambda value: default if pd.isna(value) else value)
+
+
+Text = Annotated[str, _null_is("")]
+Number = Annotated[float, _null_is(math.nan)]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One value of one metric for one method on one sampled set of one run. The fields are the columns of the table.
+
+    `table` and `row` name the cell that the paper prints, "" if it prints none. `set` is the sampled set. `method` is a
+    sampling method, `degraded`, or a difference of two methods. `reference` is the split that a distance of features
+    compares with, "" for other metrics. `low` and `high` bound the 95 % interval over the `n` images, NaN if unknown.
+    `singular` marks a Fréchet distance from fewer images than features. `provenance` is JSON text.
+    """
+
+    run: Text
+    experiment: Text
+    title: Text
+    table: Text
+    row: Text
+    protocol: Text
+    default: bool
+    rationale: Text
+    budget: Text
+    dataset: Text
+    dataset_title: Text
+    embedded: bool
+    set: Text
+    method: Text
+    metric: Text
+    reference: Text
+    value: Number
+    low: Number
+    high: Number
+    n: int
+    singular: bool
+    seed: int
+    provenance: Text
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.value)
+
+
+Scores = tuple[Score, ...]
+COLUMNS = [field.name for field in dataclasses.fields(Score)]
+SORT_KEYS = ["experiment", "run", "budget", "set", "method", "metric", "reference"]
+
+
+def validate_scores(rows: Sequence[Mapping[str, Any]]) -> Scores:
+    """The scores in `rows`; ColdbenchError for a missing column, a value of another type, or a repeated score."""
+    try:
+        scores = TypeAdapter(list[Score]).validate_python(rows)
+    except ValidationError as error:
+        absent = dict.fromkeys(str(each["loc"][-1]) for each in error.errors() if each["type"] == "missing")
+        if absent:
+            raise ColdbenchError(f"scores lack the column{'s' * (len(absent) > 1)} {', '.join(absent)}") from None
+        first = error.errors()[0]
+        raise ColdbenchError(f"scores hold a {first['loc'][1]} of the wrong type: {first['input']!r}") from None
+    keys = Counter((s.run, s.budget, s.set, s.method, s.metric, s.reference) for s in scores)
+    for (run, budget, part, method, metric, _), count in keys.items():
+        if count > 1:
+            raise ColdbenchError(
+                f"{run}: {count} values for {part} {method} {metric} at the {budget} budget; give each file once"
+            )
+    return tuple(scores)
+
+
+def read_scores(paths: Iterable[Path]) -> Scores:
+    """The scores of the parquet files at `paths`; ColdbenchError if a file is missing, damaged or has a wrong value."""
+    rows: list[dict[str, Any]] = []
+    for path in paths:
+        try:
+            rows += pd.read_parquet(path).to_dict("records")  # type: ignore[arg-type]
+        except FileNotFoundError as error:
+            raise ColdbenchError(f"{path} does not exist") from error
+        except (OSError, ValueError) as error:  # pyarrow raises subclasses of ValueError
+            raise ColdbenchError(f"{path} is not a readable scores file: {error}") from error
+    return validate_scores(rows)
+
+
+def write_scores(scores: Iterable[Score], out: Path) -> None:
+    """Write the scores to `out` (parquet), in their order."""
+    with atomic(out) as temporary:
+        _frame(scores).to_parquet(temporary, index=False)
+
+
+def merge_scores(paths: Iterable[Path], out: Path) -> None:
+    """Write the scores of all files, sorted, to `out` (parquet), and beside it as CSV without the provenance."""
+    frame = _frame(read_scores(paths)).sort_values(SORT_KEYS)
+    with atomic(out.with_suffix(".csv")) as temporary:
+        frame.drop(columns="provenance").to_csv(temporary, index=False)
+    with atomic(out) as temporary:
+        frame.to_parquet(temporary, index=False)
+
+
+def _frame(scores: Iterable[Score]) -> pd.DataFrame:
+    return pd.DataFrame([vars(score) for score in scores], columns=COLUMNS)

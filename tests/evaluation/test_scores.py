@@ -1,0 +1,68 @@
+"""The scores table: round trips, merging, and refusals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from cases import ROOT, synthetic
+
+from coldbench.core.errors import ColdbenchError
+from coldbench.evaluation.scores import merge_scores, read_scores, validate_scores, write_scores
+
+PUBLISHED = ROOT / "results/published/laptop-cpu/scores.parquet"
+
+
+def test_scores_round_trip_through_parquet(tmp_path: Path) -> None:
+    """Null bounds are read as NaN, and null texts as empty ones."""
+    scores = synthetic()
+    write_scores(scores, tmp_path / "a.parquet")
+    assert read_scores([tmp_path / "a.parquet"]) == scores
+    pd.read_parquet(tmp_path / "a.parquet").assign(low=None, row=None).to_parquet(tmp_path / "b.parquet")
+    for score in read_scores([tmp_path / "b.parquet"]):
+        assert math.isnan(score.low)
+        assert score.row == ""
+    assert read_scores([]) == ()
+
+
+def test_merged_scores_do_not_depend_on_the_order_of_files(tmp_path: Path) -> None:
+    scores = synthetic()
+    write_scores(scores[:5], tmp_path / "a.parquet")
+    write_scores(scores[5:], tmp_path / "b.parquet")
+    for out, order in (("one", "ab"), ("two", "ba")):
+        merge_scores([tmp_path / f"{name}.parquet" for name in order], tmp_path / f"{out}.parquet")
+    assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
+    assert sorted(map(repr, read_scores([tmp_path / "one.parquet"]))) == sorted(map(repr, scores))
+    assert len(pd.read_csv(tmp_path / "one.csv")) == len(scores)
+
+
+def test_merging_published_scores_changes_no_byte_of_their_csv(tmp_path: Path) -> None:
+    merge_scores([PUBLISHED], tmp_path / "scores.parquet")
+    assert (tmp_path / "scores.csv").read_bytes() == PUBLISHED.with_suffix(".csv").read_bytes()
+
+
+REFUSALS: list[tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = [  # change, offending key
+    (lambda frame: frame.drop(columns="value"), "lack the column value"),
+    (lambda frame: frame.drop(columns=["set", "singular"]), "lack the columns set, singular"),
+    (lambda frame: pd.concat([frame, frame[:1]]), "2 values for test degraded"),
+    (lambda frame: frame.assign(n="many"), "n of the wrong type: 'many'"),
+    (lambda frame: frame.assign(seed=None), "seed of the wrong type"),
+]
+
+
+@pytest.mark.parametrize(("change", "names"), REFUSALS)
+def test_wrong_scores_are_refused(change: Callable[[pd.DataFrame], pd.DataFrame], names: str) -> None:
+    frame = change(pd.DataFrame([vars(score) for score in synthetic()]))
+    with pytest.raises(ColdbenchError, match=names):
+        validate_scores(frame.to_dict("records"))
+
+
+@pytest.mark.parametrize(("content", "names"), [(b"PAR1", "not a readable scores file"), (None, "does not exist")])
+def test_unreadable_scores_are_refused(tmp_path: Path, content: bytes | None, names: str) -> None:
+    if content is not None:
+        (tmp_path / "scores.parquet").write_bytes(content)
+    with pytest.raises(ColdbenchError, match=names):
+        read_scores([tmp_path / "scores.parquet"])
