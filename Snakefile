@@ -2,7 +2,7 @@
 #
 #   snakemake                          the report at this machine's budget (profiles/default)
 #   snakemake reports/table1.html      one table, running only what is missing
-#   snakemake --profile slurm all      DeviceCopies and figures at the paper's budget, on a cluster
+#   snakemake --profile slurm all      tables and figures at the paper's budget, on a cluster
 #   snakemake -n                       the plan
 
 from snakemake.utils import min_version
@@ -16,12 +16,12 @@ configfile: "workflow/config/paper.yaml"
 include: "workflow/rules/common.smk"
 
 
-if GRID.config.container:  # heard with --sdm apptainer alone
+if GRID.config.container:  # used with --sdm apptainer
 
     container: GRID.config.container
 
 
-if not PUBLISHED:  # published results have no models and images: they are only looked at
+if not PUBLISHED:  # published results have no models and images, so they are only rendered
 
     include: "workflow/rules/data.smk"
     include: "workflow/rules/train.smk"

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from coldbench import models
-from coldbench.core.config import RunMetadata, Sampling, TableCell
+from coldbench.core.config import Run, RunMetadata, Sampling, TableCell
 from coldbench.core.experiment import Experiment
 from coldbench.evaluation.scores import Score, Scores
 from coldbench.models import model_file
@@ -62,7 +62,7 @@ PLAIN: dict[str, Any] = {
     "start": None, "severity": None, "assumed_severity": None, "known": "drawn", "stride": 1, "released_shift": False,
     "images": 20, "methods": ["direct", "naive", "tacos"],
 }  # fmt: skip
-ABOUT = RunMetadata(
+METADATA = RunMetadata(
     name="tiny", protocol="test", budget="smoke", run="tiny-test-s3", title="Tiny", cell=TableCell(table=2, row=""),
     default=True, rationale="a test",
 )  # fmt: skip
@@ -106,6 +106,15 @@ def generated() -> Scores:
             found.append(score(**where, metric="fid_clean", reference="train", value=cell.value + 7))
             found.append(score(**where, metric="kid_clean", reference="train", value=0.01))
     return tuple(found)
+
+
+def run_file(folder: Path, experiment: Experiment, sampling: Sampling | None = None) -> Path:
+    """A run file in `folder`, as the workflow writes it."""
+    run = Run(experiment=experiment, metadata=METADATA, sampling=sampling or Sampling(), model=experiment.run)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "run.json"
+    path.write_text(run.model_dump_json())
+    return path
 
 
 def untrained(path: Path, experiment: Experiment, channels: int = 1, seed: int = 0) -> Path:

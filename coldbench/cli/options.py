@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coldbench.core import logs
+from coldbench.core.config import Run
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.experiment import Experiment
 from coldbench.core.validation import from_json
 
 if TYPE_CHECKING:
@@ -18,11 +18,9 @@ if TYPE_CHECKING:
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 Log = Annotated[Path | None, typer.Option(help="write the progress lines to this file as well")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads")]
-Science = Annotated[str, typer.Option("--experiment", help="the resolved experiment: JSON, or a file that holds it")]
-Metadata = Annotated[str, typer.Option("--metadata", help="title, cell, default and rationale, as JSON")]
+RunFile = Annotated[Path, typer.Argument(help="the facts of the run (JSON), written by the workflow")]
 Prepared = Annotated[Path, typer.Option("--data", help="folder written by `coldbench prepare`")]
 Partner = Annotated[Path | None, typer.Option(help="prepared data set whose images a degradation mixes in")]
-Work = Annotated[Path, typer.Option(help="folder for checkpoints or shards, which survive a stopped job")]
 Out = Annotated[Path, typer.Option(help="file to write")]
 FeatureCache = Annotated[Path, typer.Option(help="folder for the features of reference sets, computed once")]
 Fid = Annotated[
@@ -61,7 +59,6 @@ def text_of(path: Path, what: str) -> str:
         raise ColdbenchError(f"{what} {path} is no text in UTF-8 (byte {error.start})") from error
 
 
-def experiment_of(text: str) -> Experiment:
-    """The experiment in `text`, JSON or the name of a file; ColdbenchError if it is neither."""
-    content = text if text.lstrip().startswith("{") else text_of(Path(text), "experiment")
-    return from_json(Experiment, content, "experiment")
+def read_run(path: Path) -> Run:
+    """The run in a run file; ColdbenchError if the file cannot be read or holds something else."""
+    return from_json(Run, text_of(path, "run file"), str(path))

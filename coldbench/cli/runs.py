@@ -17,20 +17,16 @@ from coldbench.cli.options import (
     Fid,
     Inception,
     Log,
-    Metadata,
     Out,
     Partner,
     Prepared,
-    Science,
+    RunFile,
     Threads,
-    Work,
-    experiment_of,
+    read_run,
     setup,
 )
 from coldbench.core import logs
-from coldbench.core.config import RunMetadata, Sampling
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.validation import from_json
 from coldbench.training import slurm
 
 
@@ -71,10 +67,10 @@ def status(
 
 
 def train(
-    experiment: Science,
+    run_file: RunFile,
     data: Prepared,
     out: Out,
-    work: Work,
+    checkpoint_dir: Annotated[Path, typer.Option(help="folder for checkpoints, which survive a stopped job")],
     partner: Partner = None,
     compile: Annotated[bool, typer.Option("--compile", help="compile the network (torch.compile)")] = False,
     channels_last: Annotated[bool, typer.Option("--channels-last", help="channels-last memory format")] = False,
@@ -91,29 +87,34 @@ def train(
     threads: Threads = None,
     log: Log = None,
 ) -> None:
-    """Train one model; WORK keeps the checkpoints, from which a stopped training goes on."""
-    resolved = experiment_of(experiment)
-    target = setup(log, f"{resolved.run} train", device, threads)
-    with contextlib.suppress(ColdbenchError):  # Snakemake removes LOG when a job runs again: this keeps it all
-        logs.add_file(work / "train.log")
+    """Train the model of a run. A stopped training resumes from CHECKPOINT_DIR."""
+    experiment = read_run(run_file).experiment
+    target = setup(log, f"{experiment.run} train", device, threads)
+    with contextlib.suppress(ColdbenchError):  # Snakemake removes LOG when a job runs again
+        logs.add_file(checkpoint_dir / "train.log")
     from coldbench.planning.grid import refuse_on_cpu
     from coldbench.training import loop
     from coldbench.training.distributed import DeviceOptions
 
     if target.type == "cpu" and max_cpu_hours is not None:
-        refuse_on_cpu(resolved, max_cpu_hours, devices)
-    paths = loop.TrainingPaths(data, out, work, partner)
+        refuse_on_cpu(experiment, max_cpu_hours, devices)
+    paths = loop.TrainingPaths(data, out, checkpoint_dir, partner)
     options = loop.LoopOptions(checkpoint_every, slurm.usable_runtime(time_limit))
-    loop.train(resolved, paths, target, options, DeviceOptions(compile, channels_last))
+    loop.train(experiment, paths, target, options, DeviceOptions(compile, channels_last))
 
 
-def import_model(source: Path, experiment: Science, out: Out, log: Log = None) -> None:
+def import_model(
+    source: Path,
+    run: Annotated[Path, typer.Option(help="the facts of the run (JSON), written by the workflow")],
+    out: Out,
+    log: Log = None,
+) -> None:
     """Turn a checkpoint of the released code (.pt) into a model, checking every key, shape and schedule."""
-    resolved = experiment_of(experiment)
-    logs.log_to(log, f"[{resolved.run} import]")
+    experiment = read_run(run).experiment
+    logs.log_to(log, f"[{experiment.run} import]")
     from coldbench.models import released
 
-    released.import_model(source, out, resolved)
+    released.import_model(source, out, experiment)
 
 
 def export(model: Path, out: Out) -> None:
@@ -124,11 +125,11 @@ def export(model: Path, out: Out) -> None:
 
 
 def sample(
+    run_file: RunFile,
     model: Path,
     data: Prepared,
-    work: Work,
+    shard_dir: Annotated[Path, typer.Option(help="folder for shards, which survive a stopped job")],
     out: Annotated[Path | None, typer.Option(help="manifest to write; none only makes shards")] = None,
-    sampling: Annotated[str, typer.Option(help="sets, methods, images and more, as JSON")] = "{}",
     part: Annotated[
         str, typer.Option(help="k/n: without OUT, of every n-th shard from the k-th on what is missing")
     ] = "1/1",
@@ -137,24 +138,24 @@ def sample(
     threads: Threads = None,
     log: Log = None,
 ) -> None:
-    """Sample MODEL: restore test images or generate new ones by every method; WORK keeps the finished shards."""
+    """Sample MODEL: restore test images or generate new ones by every method; SHARD_DIR keeps the finished shards."""
     target = setup(log, f"{model.parent.name} sample", device, threads)
     from coldbench.sampling.shards import SamplingPaths, sample_part, sample_run
 
     k, slash, n = part.partition("/")
     if not (slash and k.isdecimal() and n.isdecimal() and 1 <= int(k) <= int(n)):
         raise ColdbenchError(f"part must be k/n with 1 ≤ k ≤ n, not '{part}'")
-    resolved = from_json(Sampling, sampling, "sampling")
-    paths = SamplingPaths(model, data, work, partner)
+    sampling = read_run(run_file).sampling
+    paths = SamplingPaths(model, data, shard_dir, partner)
     if out is None:
-        sample_part(paths, resolved, target, int(k), int(n))
+        sample_part(paths, sampling, target, int(k), int(n))
     else:
-        sample_run(paths, resolved, target, out)
+        sample_run(paths, sampling, target, out)
 
 
 def evaluate(
+    run_file: RunFile,
     manifest: Path,
-    metadata: Metadata,
     data: Prepared,
     out: Out,
     feature_cache: FeatureCache,
@@ -173,4 +174,4 @@ def evaluate(
     science = read_manifest(manifest).experiment
     found = evaluation.extractors(fid or [], inception, target)
     scorer = evaluation.Scorer(science, data, feature_cache, found, target)
-    evaluation.evaluate(scorer, manifest, from_json(RunMetadata, metadata, "metadata"), out, partner)
+    evaluation.evaluate(scorer, manifest, read_run(run_file).metadata, out, partner)

@@ -12,15 +12,14 @@ from coldbench.cli.options import (
     PAPER,
     FeatureCache,
     Log,
-    Metadata,
     Out,
     Partner,
     Prepared,
+    RunFile,
+    read_run,
     setup,
 )
 from coldbench.core import logs
-from coldbench.core.config import RunMetadata
-from coldbench.core.validation import from_json
 
 Paper = Annotated[Path, typer.Option(help="the paper's printed numbers (CSV)")]
 ScoreFiles = Annotated[
@@ -40,8 +39,8 @@ def merge_scores(
 
 
 def draw_figures(
+    run_file: RunFile,
     manifest: Path,
-    metadata: Metadata,
     training_log: Path,
     data: Prepared,
     out: Out,
@@ -54,7 +53,7 @@ def draw_figures(
     from coldbench.report import run_figures
 
     inputs = run_figures.Inputs(manifest, training_log, data, partner, feature_cache)
-    run_figures.draw(inputs, from_json(RunMetadata, metadata, "metadata"), out)
+    run_figures.draw(inputs, read_run(run_file).metadata, out)
 
 
 def render_figures(

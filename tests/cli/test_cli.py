@@ -1,4 +1,4 @@
-"""What the command line is given and cannot read ends in one line that names it, and in status 1."""
+"""Arguments that cannot be read end the command line with one line that names them, and status 1."""
 
 from __future__ import annotations
 
@@ -6,62 +6,72 @@ import sys
 from pathlib import Path
 
 import pytest
+from cases import run_file
 
 from coldbench import cli
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import read_json
 
 UTF_16 = "größer".encode("utf-16")
-EVALUATE = ("--metadata", "{}", "--data", "d", "--out", "o.json", "--feature-cache", "s")
-IMPORT = ("import", "model.pt", "--out", "o.safetensors", "--experiment")
-TRAIN = ("train", "--data", "d", "--out", "o.safetensors", "--work", "w", "--experiment")
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        ((*IMPORT, "binary"), "experiment binary is no text in UTF-8 (byte 0)"),
-        ((*TRAIN, "binary"), "experiment binary is no text in UTF-8 (byte 0)"),
-        ((*IMPORT, "folder"), "cannot read experiment folder: Is a directory"),
-        ((*IMPORT, "none"), "cannot read experiment none: No such file or directory"),
-        (("calibrate", "binary"), "interpretations binary is no text in UTF-8 (byte 0)"),
-        (("calibrate", "none"), "cannot read interpretations none: No such file or directory"),
-        (("fetch", "digits", "data", "--log", "file/x.log"), "cannot write log file/x.log: File exists"),
-        (("fetch", "digits", "data", "--log", "file/x/y.log"), "cannot write log file/x/y.log: Not a directory"),
-        (("fetch", "digits", "data", "--log", "folder"), "cannot write log folder: Is a directory"),
-        (("evaluate", "folder", *EVALUATE), "cannot read folder: Is a directory"),
-        (("evaluate", "file/m.json", *EVALUATE), "cannot read file/m.json: Not a directory"),
-        (("evaluate", "none", *EVALUATE), "none does not exist"),
-        (("evaluate", "binary", *EVALUATE), "binary is damaged: 'utf-8' codec can't decode byte"),
-    ],
+EVALUATE = ("--data", "d", "--out", "o.json", "--feature-cache", "s")
+IMPORT = ("import", "model.pt", "--out", "o.safetensors", "--run")
+TRAIN = ("train", "--data", "d", "--out", "o.safetensors", "--checkpoint-dir", "c")
+REFUSALS = (
+    ((*IMPORT, "binary"), "binary", "UTF-8"),
+    ((*TRAIN, "binary"), "binary", "UTF-8"),
+    ((*IMPORT, "folder"), "folder", "Is a directory"),
+    ((*IMPORT, "none"), "none", "No such file"),
+    ((*TRAIN, "file"), "file", "JSON"),
+    (("calibrate", "binary"), "binary", "UTF-8"),
+    (("calibrate", "none"), "none", "No such file"),
+    (("fetch", "digits", "data", "--log", "file/x.log"), "file/x.log", "File exists"),
+    (("fetch", "digits", "data", "--log", "file/x/y.log"), "file/x/y.log", "Not a directory"),
+    (("fetch", "digits", "data", "--log", "folder"), "folder", "Is a directory"),
+    (("evaluate", "run/run.json", "folder", *EVALUATE), "folder", "Is a directory"),
+    (("evaluate", "run/run.json", "file/m.json", *EVALUATE), "file/m.json", "Not a directory"),
+    (("evaluate", "run/run.json", "none", *EVALUATE), "none", "does not exist"),
+    (("evaluate", "run/run.json", "binary", *EVALUATE), "binary", "damaged"),
+    (("sample", "run/run.json", "m", "--data", "d", "--shard-dir", "s", "--part", "3/2"), "3/2", "k/n"),
 )
-def test_what_cannot_be_read_is_told_in_one_line(tmp_path, monkeypatch, capsys, words, told) -> None:
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "file").write_text("")
-    (tmp_path / "binary").write_bytes(UTF_16)
-    monkeypatch.chdir(tmp_path)
+
+
+def end_of(monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
+    """The message that ends the command; Python writes it to stderr and ends with status 1."""
     monkeypatch.setattr(sys, "argv", ["coldbench", *words])
     with pytest.raises(SystemExit) as end:
         cli.main()
-    assert isinstance(end.value.code, str), "Python writes it to stderr and ends with status 1"
-    assert end.value.code.startswith(f"coldbench: error: {told}")
-    assert "\n" not in end.value.code
+    assert isinstance(end.value.code, str)
+    return end.value.code
+
+
+@pytest.mark.parametrize(("words", "culprit", "reason"), REFUSALS)
+def test_unreadable_argument_is_refused_in_one_line(
+    experiment, tmp_path, monkeypatch, capsys, words, culprit, reason
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "binary").write_bytes(UTF_16)
+    run_file(tmp_path / "run", experiment)
+    monkeypatch.chdir(tmp_path)
+    message = end_of(monkeypatch, *words)
+    assert message.startswith("coldbench: error: ")
+    assert culprit in message
+    assert reason in message
+    assert "\n" not in message
     assert capsys.readouterr().err == ""
 
 
-def test_a_log_in_a_work_folder_that_cannot_be_is_no_reason_to_stop(experiment, tmp_path, monkeypatch) -> None:
-    """The training says itself that its work folder cannot be written, or that its data are not there."""
+def test_log_that_cannot_be_written_into_the_checkpoints_is_ignored(experiment, tmp_path, monkeypatch) -> None:
+    """The training itself says that its folder cannot be written, or that its data are missing."""
     (tmp_path / "file").write_text("")
-    words = ("--data", "d", "--out", "o.safetensors", "--work", "file", "--experiment", experiment.model_dump_json())
+    run_file(tmp_path, experiment)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["coldbench", "train", *words])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert "log" not in str(end.value.code)
+    words = ("train", "run.json", "--data", "d", "--out", "o.safetensors", "--checkpoint-dir", "file")
+    assert "log" not in end_of(monkeypatch, *words)
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"", b"[" * 100_000], ids=["cut", "binary", "empty", "deep"])
-def test_damaged_json_is_told(tmp_path: Path, content: bytes) -> None:
+def test_damaged_json_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.json").write_bytes(content)
-    with pytest.raises(ColdbenchError, match=r"x\.json is damaged: .*; delete it and run again"):
+    with pytest.raises(ColdbenchError, match=r"x\.json is damaged: "):
         read_json(tmp_path / "x.json")

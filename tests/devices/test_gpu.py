@@ -35,7 +35,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 CONVNEXT = Network(dim=16, dim_mults=[1, 2])
 DDPM = Network(name="unet_ddpm", dim=16, dim_mults=[1, 2], dropout=0.2, attention=8)
 NETWORKS = pytest.mark.parametrize("network", [CONVNEXT, DDPM], ids=lambda network: network.name)
-ABOUT = RunMetadata(
+METADATA = RunMetadata(
     name="tiny", protocol="test", budget="smoke", run="tiny-test", title="Tiny", cell=TableCell(),
     default=True, rationale="",
 )  # fmt: skip
@@ -172,7 +172,7 @@ def test_samples_and_scores_are_those_of_a_cpu(model: Path, larger: Path, tmp_pa
     for device in (CPU, GPU):
         folder = tmp_path / device.type
         scorer = evaluate.Scorer(science, larger, folder / "statistics", evaluate.extractors([], None, device), device)
-        evaluate.evaluate(scorer, folder / "samples.json", ABOUT, folder / "scores.parquet")
+        evaluate.evaluate(scorer, folder / "samples.json", METADATA, folder / "scores.parquet")
         tables[device.type] = pd.read_parquet(folder / "scores.parquet")
     keys = ["set", "method", "metric", "reference"]
     a, b = (tables[name].set_index(keys)[["value", "low", "high", "n"]] for name in ("cpu", "cuda"))

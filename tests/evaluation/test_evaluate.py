@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from cases import ABOUT, sampled, untrained
+from cases import METADATA, sampled, untrained
 from pytorch_msssim import ssim
 
 from coldbench import data, degradations
@@ -55,7 +55,7 @@ def test_scores_of_a_run(model, digits, experiment, tmp_path):
     """Every method and metric once, values those of the definition, provenance complete."""
     samples = run(model, digits, tmp_path)
     evaluate.evaluate(
-        scorer(experiment, digits, tmp_path), tmp_path / "samples.json", ABOUT, tmp_path / "scores.parquet"
+        scorer(experiment, digits, tmp_path), tmp_path / "samples.json", METADATA, tmp_path / "scores.parquet"
     )
     table = pd.read_parquet(tmp_path / "scores.parquet")
     assert set(table.set) == {"test"}
@@ -97,7 +97,7 @@ def test_metrics_in_the_range_of_the_network(model, digits, experiment, tmp_path
     signed = run(model, digits, tmp_path / "b", signed_metrics=True)
     found = {}
     for folder in "ab":
-        where = tmp_path / folder / "samples.json", ABOUT, tmp_path / f"{folder}.parquet"
+        where = tmp_path / folder / "samples.json", METADATA, tmp_path / f"{folder}.parquet"
         evaluate.evaluate(scorer(experiment, digits, tmp_path), *where)
         found[folder] = pd.read_parquet(tmp_path / f"{folder}.parquet").set_index(["method", "metric"]).value
     added = found["b"].index.difference(found["a"].index)
@@ -122,7 +122,7 @@ def test_degraded_cells_are_those_of_the_definition(model, digits, experiment, t
     }
     sampled(tmp_path, model, digits, images=5, sets=sets)
     evaluate.evaluate(
-        scorer(experiment, digits, tmp_path), tmp_path / "samples.json", ABOUT, tmp_path / "scores.parquet"
+        scorer(experiment, digits, tmp_path), tmp_path / "samples.json", METADATA, tmp_path / "scores.parquet"
     )
     frame = pd.read_parquet(tmp_path / "scores.parquet")
     given = frame[frame.method == "degraded"].set_index(["set", "metric"]).value
@@ -144,7 +144,7 @@ def test_generated_images_are_compared_with_both_splits(experiment, photos, tmp_
     science = experiment.model_copy(update={"degradation": BLUR, "dataset": "photos"})
     model = untrained(tmp_path / "model.safetensors", science, channels=3)
     manifest = sampled(tmp_path, model, photos, images=9, sets=sets)
-    evaluate.evaluate(scorer(science, photos, tmp_path), manifest, ABOUT, tmp_path / "scores.parquet")
+    evaluate.evaluate(scorer(science, photos, tmp_path), manifest, METADATA, tmp_path / "scores.parquet")
     frame = pd.read_parquet(tmp_path / "scores.parquet").set_index(["set", "method", "reference"])
     ways = {("perfect", "tacos"), *(("broken", method) for method in (*METHODS, "tacos-direct"))}
     assert set(frame.index) == {(*way, split) for way in ways for split in ("train", "test")}
@@ -160,7 +160,7 @@ def test_generated_images_are_compared_with_both_splits(experiment, photos, tmp_
 def test_a_method_that_diverged_has_no_distance(model, digits, experiment, tmp_path, monkeypatch):
     """And everything else of the run keeps its numbers."""
     run(model, digits, tmp_path)
-    where = scorer(experiment, digits, tmp_path), tmp_path / "samples.json", ABOUT
+    where = scorer(experiment, digits, tmp_path), tmp_path / "samples.json", METADATA
     evaluate.evaluate(*where, tmp_path / "sound.parquet")
     read = manifests.read_images
     monkeypatch.setattr(
@@ -180,5 +180,5 @@ def test_shards_of_other_images_are_not_scored(model, digits, photos, experiment
     run(model, digits, tmp_path, images=4)
     with pytest.raises(ColdbenchError, match=r"was sampled from other test images than .* holds; sample again"):
         evaluate.evaluate(
-            scorer(experiment, photos, tmp_path), tmp_path / "samples.json", ABOUT, tmp_path / "s.parquet"
+            scorer(experiment, photos, tmp_path), tmp_path / "samples.json", METADATA, tmp_path / "s.parquet"
         )

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from cases import GOLDEN, sampled
+from cases import GOLDEN, run_file, sampled
 from torch import Tensor
 
 from coldbench import cli, data, degradations, models
@@ -505,19 +505,16 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *wo
 
 def test_import_and_export_end_with_files_or_with_one_line(experiment, weights, tmp_path, monkeypatch, capsys) -> None:
     source = released_file(tmp_path / "theirs.pt", weights)
-    text, model, again = experiment.model_dump_json(), tmp_path / "model.safetensors", tmp_path / "again.safetensors"
-    (tmp_path / "experiment.json").write_text(text)
-    for described, out in ((text, model), (tmp_path / "experiment.json", again)):
-        assert run(monkeypatch, capsys, "import", source, "--experiment", described, "--out", out)[0] == 0
+    description, model = run_file(tmp_path, experiment), tmp_path / "model.safetensors"
+    assert run(monkeypatch, capsys, "import", source, "--run", description, "--out", model)[0] == 0
     assert equal(safetensors.torch.load_file(model), weights)
-    assert again.read_bytes() == model.read_bytes()
     assert run(monkeypatch, capsys, "export", model, "--out", tmp_path / "out.pt")[0] == 0
     exported = torch.load(tmp_path / "out.pt", weights_only=True)["ema"]
     assert equal(exported, {f"module.defade_fn.{key}": value for key, value in weights.items()})
     source.write_bytes(source.read_bytes()[:5000])
     before = set(tmp_path.iterdir())
     for words in (
-        ("import", source, "--experiment", text, "--out", tmp_path / "none.safetensors"),
+        ("import", source, "--run", description, "--out", tmp_path / "none.safetensors"),
         ("export", model, "--out", tmp_path / "out.zip"),
     ):
         status, stderr = run(monkeypatch, capsys, *words)
@@ -527,7 +524,7 @@ def test_import_and_export_end_with_files_or_with_one_line(experiment, weights, 
 
 def test_the_command_in_its_own_process_ends_with_one_line(experiment, tmp_path) -> None:
     (tmp_path / "model.pt").write_bytes(b"no checkpoint")
-    words = ["import", "model.pt", "--experiment", experiment.model_dump_json(), "--out", "out.safetensors"]
+    words = ["import", "model.pt", "--run", str(run_file(tmp_path, experiment)), "--out", "out.safetensors"]
     command = [sys.executable, "-c", "from coldbench.cli import main; main()", *words]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cases import ABOUT, MARK, sampled, untrained
+from cases import MARK, METADATA, sampled, untrained
 from PIL import Image
 
 from coldbench import data
@@ -87,7 +87,7 @@ def test_size_of_a_sprite_is_bounded() -> None:
 
 def draw(folder: Path, prepared: Path, feature_cache: Path | None = None) -> RunFigures:
     inputs = Inputs(folder / "samples.json", folder / "model.jsonl", prepared, None, feature_cache)
-    run_figures.draw(inputs, ABOUT, folder / "figures.json")
+    run_figures.draw(inputs, METADATA, folder / "figures.json")
     (run,) = run_figures.load([folder / "figures.json"])
     return run
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from cases import run_file
 
 from coldbench.core.experiment import Experiment
 from coldbench.training import checkpoints, loop, slurm
@@ -40,8 +41,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def words(experiment: Experiment, prepared: Path, folder: Path, *more: str) -> list[str]:
     """The arguments of the same training by `coldbench train`."""
     files = paths(prepared, folder)
-    command = ["train", "--experiment", experiment.model_dump_json(), "--data", str(prepared), "--device", "cpu"]
-    return [*command, "--threads", "1", "--out", str(files.model), "--work", str(files.checkpoints), *more]
+    command = ["train", str(run_file(folder, experiment)), "--data", str(prepared), "--device", "cpu"]
+    return [*command, "--threads", "1", "--out", str(files.model), "--checkpoint-dir", str(files.checkpoints), *more]
 
 
 def without_clocks(lines: list[str]) -> list[dict[str, float]]:

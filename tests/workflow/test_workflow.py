@@ -331,7 +331,7 @@ def test_two_jobs_make_the_shards_of_one(finished: Checkout, tmp_path: Path) -> 
     made = checkout.tiny(f"{RUN}/samples.json", budgets=sampling)
     assert made.status == 0, made.end
     assert made.plan == {"sample_part": 2, "sample": 1}
-    assert "45 of 45 shards are there already" in made.output
+    assert "45 of 45 shards are finished already" in made.output
     assert shards(run) == shards(finished.folder / RUN)
 
     paths = sorted(run.glob("shards/*/*.npy"))
@@ -344,7 +344,7 @@ def test_two_jobs_make_the_shards_of_one(finished: Checkout, tmp_path: Path) -> 
     again = checkout.tiny(f"{RUN}/samples.json", budgets=sampling)
     assert again.status == 0, again.end
     assert again.plan == {"sample": 1}
-    assert "43 of 45 shards are there already" in again.output
+    assert "43 of 45 shards are finished already" in again.output
     assert shards(run) == shards(finished.folder / RUN)
 
 
@@ -379,7 +379,7 @@ def test_ctrl_c_loses_nothing_and_changes_nothing(finished: Checkout, tmp_path: 
 
     last = checkout.snakemake(*command)
     assert last.status == 0, last.end
-    assert f"{len(kept)} of 45 shards are there already" in last.output
+    assert f"{len(kept)} of 45 shards are finished already" in last.output
     assert "train]" not in last.output
     assert all(path.stat().st_mtime_ns == then for path, then in kept.items())
     assert_same_weights(run, finished.folder / RUN)
@@ -390,19 +390,17 @@ def test_ctrl_c_loses_nothing_and_changes_nothing(finished: Checkout, tmp_path: 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_training_goes_on_to_the_same_weights(finished: Checkout, tmp_path: Path, number: int) -> None:
     """A cluster ends a job with SIGTERM, which saves the state, or SIGKILL, which loses at most one interval."""
-    science = json.loads((finished.folder / RUN / "samples.json").read_text())["experiment"]
-    command = [
-        str(BIN / "coldbench"),
-        "train",
-        "--experiment",
-        json.dumps(science),
-        "--device",
-        "cpu",
-        "--threads",
-        "1",
-    ]
+    (description,) = (finished.folder / "results" / "runs").glob("tiny-X1-a-*.json")
+    command = [str(BIN / "coldbench"), "train", str(description), "--device", "cpu", "--threads", "1"]
     command += ["--data", str(finished.folder / "results" / "data" / "digits-16")]
-    command += ["--out", str(tmp_path / "model.safetensors"), "--work", str(tmp_path), "--log", str(tmp_path / "log")]
+    command += [
+        "--out",
+        str(tmp_path / "model.safetensors"),
+        "--checkpoint-dir",
+        str(tmp_path),
+        "--log",
+        str(tmp_path / "log"),
+    ]
 
     def start() -> subprocess.Popen[str]:
         return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -438,19 +436,10 @@ def test_a_damaged_shard_is_made_again(finished: Checkout, tmp_path: Path) -> No
         return Ended(done.returncode, done.stderr)
 
     data = folder / "data" / "digits-16"
-    about = {
-        "name": "X1",
-        "protocol": "a",
-        "budget": "tiny",
-        "run": "X1-a",
-        "title": "x",
-        "default": True,
-        "rationale": "",
-    }
-    metadata = json.dumps({**about, "cell": {"table": 1, "row": ""}})
-    words = ("--metadata", metadata, "--feature-cache", tmp_path / "statistics")
+    (description,) = (folder / "runs").glob("tiny-X1-a-*.json")
+    words = ("--feature-cache", tmp_path / "features")
     scores = tmp_path / "scores.parquet"
-    ended = coldbench("evaluate", manifest, *words, "--data", data, "--out", scores, "--device", "cpu")
+    ended = coldbench("evaluate", description, manifest, *words, "--data", data, "--out", scores, "--device", "cpu")
     assert ended.status == 1
     assert len(ended.told) == 1
     assert str(shard) in ended.told[0]
@@ -458,16 +447,25 @@ def test_a_damaged_shard_is_made_again(finished: Checkout, tmp_path: Path) -> No
 
     assert f"delete {manifest}, then run again" in ended.told[0]
     manifest.unlink()
-    sampling = json.dumps(TINY["budgets"]["tiny"]["sampling"])
     model = manifest.with_name("model.safetensors")
-    work = manifest.with_name("shards")
-    where = ("--data", data, "--out", manifest, "--work", work, "--device", "cpu", "--threads", "1")
-    mended = coldbench("sample", model, "--sampling", sampling, *where)
+    where = (
+        "--data",
+        data,
+        "--out",
+        manifest,
+        "--shard-dir",
+        manifest.with_name("shards"),
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+    )
+    mended = coldbench("sample", description, model, *where)
     assert mended.status == 0, mended.output
-    assert f"{shard} is damaged; it is made again" in mended.output
+    assert f"{shard} is damaged and will be made again" in mended.output
     assert sha256(shard) == facts["shards"][0]["sha256"]
     assert json.loads(manifest.read_text())["shards"] == facts["shards"]
-    ended = coldbench("evaluate", manifest, *words, "--data", data, "--out", scores, "--device", "cpu")
+    ended = coldbench("evaluate", description, manifest, *words, "--data", data, "--out", scores, "--device", "cpu")
     assert ended.status == 0, ended.output
     assert scores.exists()
 

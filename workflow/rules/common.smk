@@ -1,18 +1,17 @@
-# The resolved grid, where things lie, and wildcards that only match what exists. No science here.
-import csv
-import json
-import re
+# The resolved grid, the places of files, and wildcards that match only what the grid holds. The checks are the package's.
 import os
+import re
 import shlex
 import sys
-from difflib import get_close_matches
 from pathlib import Path
 
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
-from coldbench.data import dataset
-from coldbench.core.errors import ColdbenchError, unknown
+from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import write_json
+from coldbench.core.validation import fingerprint
+from coldbench.data import dataset
+from coldbench.planning import workflow as planning
 from coldbench.planning.grid import build, refuse_on_cpu, was_imported
 from coldbench.report.layout import TABLES
 
@@ -21,40 +20,32 @@ INTERPRETATIONS = "workflow/config/calibration.yaml"
 DEVICES = "workflow/config/devices.yaml"
 
 
-def stop(message):
-    """End before any work with one line."""
-    sys.exit(f"coldbench: error: {message}")
+def checked(function, *arguments, **options):
+    """The function's result; a ColdbenchError ends everything with one line."""
+    try:
+        return function(*arguments, **options)
+    except ColdbenchError as error:
+        sys.exit(f"coldbench: error: {error}")
 
 
 def finished(budget, run):
     return Path(config["results"], budget, run, "scores.parquet").exists()
 
 
-try:
-    GRID = build(config, finished, check_operators=workflow.is_main_process)
-except ColdbenchError as error:
-    stop(error)
+GRID = checked(build, config, finished, check_operators=workflow.is_main_process)
+checked(planning.check_paper_rows, GRID, Path(PAPER))
 
 
-with open(PAPER, encoding="utf-8", newline="") as stream:
-    PRINTED = {(line["table"], line["row"]) for line in csv.DictReader(stream)}
-for name, entry in GRID.config.grid.items():
-    if entry.cell.row and (entry.cell.table, entry.cell.row) not in PRINTED:
-        rows = [row for table, row in PRINTED if table == entry.cell.table]
-        stop(unknown(f"row of table {entry.cell.table} in grid.{name}.cell", entry.cell.row, rows))
-
-
-# Jobs run the code of this checkout, the same that plans them, by workflow/bin/coldbench: with the Python that runs
-# Snakemake, also where its environment is not activated, or with that of a conda environment or an image (--sdm).
+# Jobs run the code of this checkout by workflow/bin/coldbench. Their Python is that of Snakemake, or that of a conda
+# environment or an image (--sdm).
 DEPLOYED = {DeploymentMethod.CONDA, DeploymentMethod.APPTAINER} & set(workflow.deployment_settings.deployment_method)
 COMMANDS = [f"{workflow.basedir}/workflow/bin", *([] if DEPLOYED else [str(Path(sys.executable).parent)])]
 if DeploymentMethod.APPTAINER in DEPLOYED and not GRID.config.container:
-    stop("--sdm apptainer needs an image: --config container=build/coldbench.sif (made by `make sif`)")
+    sys.exit("coldbench: error: --sdm apptainer needs an image: --config container=build/coldbench.sif (`make sif`)")
 
-# `on GPUS THREADS COMMAND`: in a Slurm job the command gets a step of its own, with a process for each GPU. Where Slurm
-# tracks processes by cgroups, only those at the head of a step are told that their time is over; and `exec` leaves no
-# shell that would die of that signal before the work is saved. In an image there is no srun: there a training that is
-# killed loses what it did since its last checkpoint.
+# `on GPUS THREADS COMMAND`: in a Slurm job the command gets its own step, with one process for each GPU. Under cgroups
+# Slurm signals only the first processes of a step before it ends a job. `exec` leaves no shell that would die of the
+# signal before the work is saved. An image has no srun: a killed training there loses the work since its last checkpoint.
 ON = '"${{@:3}}"'
 if not workflow.is_main_process and "SLURM_JOB_ID" in os.environ and DeploymentMethod.APPTAINER not in DEPLOYED:
     ON = f'exec srun --overlap --ntasks=$(($1 > 1 ? $1 : 1)) --cpus-per-task="$2" --cpu-bind=none {ON}'
@@ -71,17 +62,20 @@ def on_gpu():
 
 
 GPUS = int(on_gpu())
-DATA, DEVICE = GRID.config.data, GRID.config.device  # resources, not params: where things run reruns nothing
+DATA, DEVICE = GRID.config.data, GRID.config.device  # resources and not params, so that another place reruns nothing
 RESULTS, REPORTS = GRID.config.results, GRID.config.reports
 RUNS = {(run.metadata.budget, name): run for name, run in GRID.all_runs.items()}
-MADE = {(run.metadata.budget, name): run for name, run in GRID.report_runs.items()}
-PUBLISHED = Path(RESULTS, "published.json").exists()  # by `coldbench publish`: nothing is made there, but shown
-SHOWN = [path.parts[-3:-1] for path in sorted(Path(RESULTS).glob("*/*/scores.parquet"))] if PUBLISHED else list(MADE)
+REPORT_RUNS = [(run.metadata.budget, name) for name, run in GRID.report_runs.items()]
+PUBLISHED = Path(RESULTS, "published.json").exists()  # results of `coldbench publish` are shown, and nothing is run
+if PUBLISHED:
+    REPORT_RUNS = [path.parts[-3:-1] for path in sorted(Path(RESULTS).glob("*/*/scores.parquet"))]
 RUN = f"{RESULTS}/{{budget}}/{{run}}"
 
-for name, why in GRID.skipped.items():
-    if workflow.is_main_process and not PUBLISHED:
+if workflow.is_main_process and not PUBLISHED:
+    for name, why in GRID.skipped.items():
         print(f"coldbench: {name} is left out: {why}", file=sys.stderr)
+    if not workflow.dryrun:
+        planning.write_run_files(RUNS.values(), Path(RESULTS))
 
 
 def one_of(names):
@@ -113,7 +107,7 @@ TRAINING_OPTIONS = " ".join(
 
 
 wildcard_constraints:
-    budget="|".join({re.escape(budget) for budget, _ in RUNS}),
+    budget=one_of(budget for budget, _ in RUNS),
     run=one_of(NAMES),
     part=r"\d+",
     dataset="|".join(GRID.datasets),
@@ -126,8 +120,13 @@ def of(wildcards):
     return RUNS[wildcards.budget, wildcards.run]
 
 
+def run_file(wildcards):
+    """The file with the facts of a run. It is a resource, because other words in it must not retrain a model."""
+    return str(planning.run_file(of(wildcards), Path(RESULTS)))
+
+
 def model(wildcards):
-    """The model that a run samples: its own, or another experiment's."""
+    """The model that a run samples: its own, or that of another experiment."""
     return f"{RESULTS}/{wildcards.budget}/{of(wildcards).model}/model.safetensors"
 
 
@@ -138,7 +137,7 @@ def prepared(wildcards):
 
 
 def partner(wildcards):
-    """The prepared data set that a run's degradation mixes in, if it does."""
+    """The prepared data set of a degradation that mixes in other images."""
     experiment = of(wildcards).experiment
     return [f"{RESULTS}/data/{experiment.partner}-{experiment.prepared_size}/info.json"] if experiment.partner else []
 
@@ -148,7 +147,7 @@ def partner_option(wildcards, input):
 
 
 def weights(wildcards):
-    """What FID's features need, fetched once on the submitting machine; nothing where the folder is configured."""
+    """The fetched Inception weights; nothing if the configuration names their folder."""
     return [f"{RESULTS}/inception/fetched"] if FID and not GRID.config.inception else []
 
 
@@ -157,13 +156,27 @@ FID_OPTIONS = (
 )
 
 
-def sampling(wildcards):
-    """How a run is sampled, as JSON; how many jobs share the work changes nothing."""
-    return of(wildcards).sampling.model_copy(update={"jobs": 1}).model_dump_json()
+def experiment_hash(wildcards):
+    """A model is trained again when this hash changes. A training that is too long for this CPU is refused."""
+    experiment = of(wildcards).experiment
+    local = workflow.is_main_process and workflow.local_exec and not workflow.dryrun
+    if local and not GPUS and not Path(RESULTS, wildcards.budget, wildcards.run, "model.safetensors").exists():
+        checked(refuse_on_cpu, experiment, GRID.config.max_cpu_hours, Path(DEVICES))
+    return experiment.fingerprint
+
+
+def sampling_hash(wildcards):
+    """A run is sampled again when this hash changes. The number of jobs changes no image."""
+    return fingerprint(of(wildcards).sampling.model_copy(update={"jobs": 1}).model_dump())
+
+
+def metadata_hash(wildcards):
+    """A run is scored and drawn again when this hash changes."""
+    return fingerprint(of(wildcards).metadata.model_dump())
 
 
 def parts(wildcards):
-    """The parts into which sampling is divided, one job each."""
+    """The parts of a run's sampling, one job each."""
     jobs = of(wildcards).sampling.jobs
     return [f"{RUN}/parts/{k}-of-{jobs}.done" for k in range(1, jobs + 1)] if jobs > 1 else []
 
@@ -177,75 +190,34 @@ def threads_for(stage):
     return GRID.config.threads.get(stage, 1)
 
 
-def science(wildcards):
-    """The experiment as JSON: a model is trained again when this changes, and for no other reason."""
-    experiment = of(wildcards).experiment
-    model = Path(RESULTS, wildcards.budget, wildcards.run, "model.safetensors")
-    here = workflow.is_main_process and workflow.local_exec and not workflow.dryrun
-    if here and not GPUS and not model.exists():
-        try:
-            refuse_on_cpu(experiment, GRID.config.max_cpu_hours, Path(DEVICES))
-        except ColdbenchError as error:
-            stop(error)
-    return experiment.model_dump_json()
-
-
 def scores(wildcards):
-    """The scores that a page shows: of one table if it is a table's, else all."""
+    """The scores of a page: those of one table, or all."""
     number = getattr(wildcards, "number", None)
-    if number is None or PUBLISHED:  # a table passes over what is not its own
-        return each(SHOWN, "scores.parquet")
-    wanted = [key for key, run in MADE.items() if run.metadata.cell.table in TABLES[number].sources]
-    return each(wanted, "scores.parquet")
+    if number is None or PUBLISHED:  # a table ignores the scores of others
+        return each(REPORT_RUNS, "scores.parquet")
+    sources = TABLES[number].sources
+    return each([key for key in REPORT_RUNS if RUNS[key].metadata.cell.table in sources], "scores.parquet")
 
 
-def planned_rows(wildcards):
-    """Of every row of the paper in the grid its experiment, and why that is skipped."""
-    shown = {run.metadata.name for run in GRID.report_runs.values()}
-    rows = []
-    for name, entry in GRID.config.grid.items():
-        if entry.cell.row:
-            other = "it is not among the chosen experiments and data sets"
-            skipped = "" if name in shown else GRID.skipped.get(name, other)
-            rows.append({"experiment": name, "table": entry.cell.table, "row": entry.cell.row, "skipped": skipped})
-    return rows
-
-
-def each_fetched(wildcards):
-    """The sources of the grid; what else lies in the data folder is calibrated as well."""
+def fetched(wildcards):
+    """The data sets of the grid. Calibration also scores other data sets in the data folder."""
     return [f"{RESULTS}/data/{name}.fetched" for name in GRID.datasets]
 
 
-def made_from_data():
-    """What can be asked for beside the pages of the report."""
+def targets():
+    """Every file that can be asked for."""
+    pages = [f"{REPORTS}/{page}.html" for page in ("index", "discrepancies", "calibration", "figures")]
+    pages += [f"{REPORTS}/table{number}.{end}" for number in TABLES for end in ("html", "csv", "tex", "json")]
+    if PUBLISHED:
+        return pages
     sets = [f"{RESULTS}/data/{name}-{size}" for name, sizes in GRID.datasets.items() for size in sizes]
     files = [f"{folder}/{file}" for folder in sets for file in ("info.json", "train.npy", "test.npy")]
-    own = [key for key, run in RUNS.items() if run.trains]
-    files += [f"{RESULTS}/scores.parquet", f"{RESULTS}/scores.csv", *each(own, "model.safetensors", "model.jsonl")]
-    return files + each(RUNS, "samples.json", "scores.parquet", "figures.json", "figures")
-
-
-def check_targets():
-    """A mistyped target ends here, with the nearest valid one."""
-    valid = [f"{REPORTS}/{page}.html" for page in ("index", "discrepancies", "calibration", "figures")]
-    valid += [f"{REPORTS}/table{number}.{end}" for number in TABLES for end in ("html", "csv", "tex", "json")]
-    valid += [] if PUBLISHED else made_from_data()
-    for option, target in zip(sys.argv, sys.argv[1:]):  # Snakemake reads its targets only after the rules
-        target = os.path.relpath(target) if target.startswith("./") else target
-        ours = option != "--report" and target.startswith((f"{RESULTS}/", f"{REPORTS}/", "results/", "reports/"))
-        if ours and target not in valid and not Path(target).exists():
-            close = get_close_matches(target, valid, n=1, cutoff=0.3)
-            stop(f"unknown target '{target}'" + (f": did you mean '{close[0]}'?" if close else ""))
-
-
-def check_writable(key, folder):
-    """A folder that cannot be written into ends here, before Snakemake removes or makes anything."""
-    there = next(path for path in (Path(folder), *Path(folder).absolute().parents) if path.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK)):
-        stop(f"{key} folder '{folder}': cannot write into {there}")
+    files += [f"{RESULTS}/scores.parquet", f"{RESULTS}/scores.csv"]
+    files += each([key for key, run in RUNS.items() if run.trains], "model.safetensors", "model.jsonl")
+    return pages + files + each(RUNS, "samples.json", "scores.parquet", "figures.json", "figures")
 
 
 if workflow.is_main_process:
-    check_writable("results", RESULTS)
-    check_writable("reports", REPORTS)
-    check_targets()
+    checked(planning.check_writable, "results", RESULTS)
+    checked(planning.check_writable, "reports", REPORTS)
+    checked(planning.refuse_unknown_targets, targets(), (RESULTS, REPORTS, "results", "reports"))

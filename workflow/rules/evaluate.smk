@@ -1,5 +1,5 @@
 # Scores of every set and method, also of the degraded images themselves, and the images of the report.
-CACHE = f"{RESULTS}/statistics"
+CACHE = f"{RESULTS}/features"
 
 
 rule evaluate:
@@ -18,16 +18,17 @@ rule evaluate:
     resources:
         device=DEVICE,
         partner=partner_option,
+        run_file=run_file,
         gpu=GPUS * bool(FID),
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         fid=FID_OPTIONS,
         cache=CACHE,
-        metadata=lambda w: of(w).metadata.model_dump_json(),
+        metadata=metadata_hash,
         data=subpath(input.data, parent=True),
     shell:
-        "coldbench evaluate {input.samples:q} --metadata {params.metadata:q} --data {params.data:q} --out {output:q}"
+        "coldbench evaluate {resources.run_file:q} {input.samples:q} --data {params.data:q} --out {output:q}"
         " --feature-cache {params.cache:q} {params.fid} {resources.partner} --device {resources.device} --threads {threads} --log {log:q}"
 
 
@@ -49,12 +50,13 @@ rule draw_figures:
         "../../environment.yml"
     resources:
         partner=partner_option,
+        run_file=run_file,
     params:
         cache=CACHE,
-        metadata=lambda w: of(w).metadata.model_dump_json(),
+        metadata=metadata_hash,
         data=subpath(input.data, parent=True),
     shell:
-        "coldbench draw-figures {input.samples:q} {input.log:q} --metadata {params.metadata:q} --data {params.data:q}"
+        "coldbench draw-figures {resources.run_file:q} {input.samples:q} {input.log:q} --data {params.data:q}"
         " --feature-cache {params.cache:q} {resources.partner} --out {output.list:q} --log {log:q}"
 
 
@@ -77,7 +79,7 @@ rule merge_scores:
 # Every interpretation of the printed Degraded cells, on the available data sets; no model is needed.
 rule calibrate:
     input:
-        each_fetched,
+        fetched,
         interpretations=INTERPRETATIONS,
         paper=PAPER,
     output:

@@ -11,7 +11,7 @@ rule plan_rows:
         f"{REPORTS}/logs/rows.log",
     localrule: True
     params:
-        rows=planned_rows,
+        rows=planning.planned_rows(GRID),
     run:
         write_json(Path(output[0]), params.rows)
 
@@ -21,7 +21,7 @@ rule render_figures:
     input:
         plan="workflow/paper/figures.yaml",
         scores=scores,
-        figures=each(SHOWN, "figures.json"),
+        figures=each(REPORT_RUNS, "figures.json"),
     output:
         page=f"{REPORTS}/figures.html",
         runs=directory(f"{REPORTS}/runs"),

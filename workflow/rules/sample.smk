@@ -19,16 +19,17 @@ rule sample_part:
     resources:
         device=DEVICE,
         partner=partner_option,
+        run_file=run_file,
         gpu=GPUS,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        sampling=sampling,
+        sampling=sampling_hash,
         data=subpath(input.data, parent=True),
-        work=f"{RUN}/shards",
+        shards=f"{RUN}/shards",
     shell:
-        "on 1 {threads} coldbench sample {input.model:q} --sampling {params.sampling:q}"
-        " --data {params.data:q} --work {params.work:q}"
+        "on 1 {threads} coldbench sample {resources.run_file:q} {input.model:q}"
+        " --data {params.data:q} --shard-dir {params.shards:q}"
         " {resources.partner} --device {resources.device} --threads {threads} --log {log:q}"
         " --part {wildcards.part}/{wildcards.jobs}"
 
@@ -51,15 +52,16 @@ rule sample:
     resources:
         device=DEVICE,
         partner=partner_option,
+        run_file=run_file,
         gpu=GPUS,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        sampling=sampling,
+        sampling=sampling_hash,
         data=subpath(input.data, parent=True),
-        work=f"{RUN}/shards",
+        shards=f"{RUN}/shards",
     shell:
-        "on 1 {threads} coldbench sample {input.model:q} --sampling {params.sampling:q}"
-        " --data {params.data:q} --work {params.work:q}"
+        "on 1 {threads} coldbench sample {resources.run_file:q} {input.model:q}"
+        " --data {params.data:q} --shard-dir {params.shards:q}"
         " {resources.partner} --device {resources.device} --threads {threads} --log {log:q}"
         " --out {output:q}"

@@ -22,16 +22,16 @@ rule train:
         partner=partner_option,
         gpu=GPUS,
         options=TRAINING_OPTIONS,
+        run_file=run_file,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=1440,  # no more in a second attempt: it goes on where the first one stopped
     params:
-        experiment=science,
+        experiment=experiment_hash,
         data=subpath(input.data, parent=True),
-        work=lambda w: f"{RESULTS}/{w.budget}/{w.run}/checkpoints/{of(w).experiment.fingerprint}",
+        checkpoints=lambda w: f"{RESULTS}/{w.budget}/{w.run}/checkpoints/{of(w).experiment.fingerprint}",
     shell:
-        "on {resources.gpu} {threads} coldbench train --experiment {params.experiment:q} --data {params.data:q}"
-        " --out {output.model:q}"
-        " --work {params.work:q} {resources.partner} {resources.options} --device {resources.device} --threads {threads} --log {log:q}"
+        "on {resources.gpu} {threads} coldbench train {resources.run_file:q} --data {params.data:q} --out {output.model:q}"
+        " --checkpoint-dir {params.checkpoints:q} {resources.partner} {resources.options} --device {resources.device} --threads {threads} --log {log:q}"
         " --time-limit {resources.runtime}"
 
 
@@ -49,8 +49,9 @@ rule import_model:
         "../../environment.yml"
     resources:
         source=lambda w: GRID.config.imports.get(w.run, ""),
+        run_file=run_file,
     params:
-        experiment=lambda w: of(w).experiment.model_dump_json(),
+        experiment=lambda w: of(w).experiment.fingerprint,
     shell:
-        "coldbench import {resources.source:q} --experiment {params.experiment:q} --out {output.model:q} --log {log:q}"
+        "coldbench import {resources.source:q} --run {resources.run_file:q} --out {output.model:q} --log {log:q}"
         " && touch {output.log:q}"
