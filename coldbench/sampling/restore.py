@@ -29,10 +29,10 @@ from coldbench.data.image_io import read
 from coldbench.degradations import Degradation, Drawn
 from coldbench.models import model_file
 from coldbench.sampling.restored_files import (
-    RESULT,
     Item,
     is_up_to_date,
     list_items,
+    prepare_folder,
     refuse_foreign,
     to_pixels,
     write_png,
@@ -155,7 +155,7 @@ def restore(
         if len(missing) < len(items):
             log.info("%d of %d images are restored already", len(items) - len(missing), len(items))
         restoration.warn()
-        (out / RESULT).unlink(missing_ok=True)  # it would be wrong until all images are restored
+        prepare_folder(out)
         batches = batches_of(items, missing, settings.batch_size, inference_batch)
         ticker, done = Ticker(max(1, restoration.nfe * sum(map(len, batches))), "image·step", 1), 0
         for batch in batches:

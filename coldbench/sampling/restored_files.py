@@ -1,7 +1,7 @@
 """The files of `coldbench restore`: which image becomes which PNG file, and what a PNG file says of itself.
 
-Text chunks in a PNG file state what it was made from. So a file that is missing, outdated or damaged is known from
-itself, and one without that text is never overwritten, because restore did not write it.
+Text chunks in a PNG file state what it was made from, so that each file itself shows whether it is up to date. A file
+without that text is never overwritten, because restore did not write it.
 """
 
 from __future__ import annotations
@@ -86,6 +86,20 @@ def refuse_foreign(out: Path, items: Sequence[Item]) -> None:
         for folder in path.relative_to(out).parents:
             if os.path.lexists(out / folder) and not (out / folder).is_dir():
                 raise ColdbenchError(f"{out / folder} is no folder, but {path} needs one: {advice}")
+
+
+def prepare_folder(out: Path) -> None:
+    """Make the folder and remove its result file, because that would be wrong until all images are restored.
+
+    ColdbenchError if the folder cannot be written to.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / RESULT).unlink(missing_ok=True)
+    except OSError as error:
+        raise ColdbenchError(f"cannot write {out}: {error.strerror or error}") from error
+    if not os.access(out, os.W_OK):
+        raise ColdbenchError(f"cannot write {out}: Permission denied")
 
 
 def to_pixels(x: Tensor, culprit: str) -> npt.NDArray[np.uint8]:

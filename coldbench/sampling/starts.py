@@ -91,7 +91,7 @@ class SamplingTask(abc.ABC):
 
 
 @dataclass(frozen=True)
-class Restoration(SamplingTask):
+class RestorationTask(SamplingTask):
     """Degraded test images, uint8 (N, C, H, W), are restored."""
 
     tests: npt.NDArray[np.uint8]
@@ -106,7 +106,7 @@ class Restoration(SamplingTask):
 
 
 @dataclass(frozen=True)
-class Generation(SamplingTask):
+class GenerationTask(SamplingTask):
     """Images of `channels` channels are generated; a fitted start draws from `mixture`."""
 
     start: Start
@@ -143,12 +143,12 @@ def sampling_task(
             raise ColdbenchError(
                 f"sampling.images is {count}, but the test set of {info['name']} has {len(tests)} images"
             )
-        return Restoration(settings, methods, degradation, count, seed, device, tests)
+        return RestorationTask(settings, methods, degradation, count, seed, device, tests)
     mixture = None
     if start.kind in priors.FITTED:
         features = priors.features(start.kind, degradation, training_batches(prepared, degradation.size, device))
         mixture = priors.fit(features, start.components, seed)
-    return Generation(settings, methods, degradation, count or 0, seed, device, start, info["channels"], mixture)
+    return GenerationTask(settings, methods, degradation, count or 0, seed, device, start, info["channels"], mixture)
 
 
 def degraded(

@@ -50,8 +50,8 @@ def test_sixteen_bits_become_the_nearest_eight(tmp_path):
 
 @pytest.mark.filterwarnings("error")
 def test_palettes_are_looked_up_and_transparency_is_dropped(tmp_path):
-    picture = Image.fromarray(COLOUR)
-    indexed = picture.quantize(16)
+    image = Image.fromarray(COLOUR)
+    indexed = image.quantize(16)
     indexed.save(tmp_path / "palette.png", transparency=bytes(range(16)))
     expected = np.asarray(indexed.convert("RGB")).transpose(2, 0, 1)
     np.testing.assert_array_equal(seen(tmp_path / "palette.png", 3), expected)
@@ -62,7 +62,7 @@ def test_palettes_are_looked_up_and_transparency_is_dropped(tmp_path):
     np.testing.assert_array_equal(seen(write(tmp_path / "la.png", np.dstack([EVEN, EVEN.T])), 1)[0], EVEN)
     Image.fromarray(EVEN > 99).save(tmp_path / "bits.png")
     np.testing.assert_array_equal(seen(tmp_path / "bits.png", 1)[0], 255 * (EVEN > 99))
-    picture.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=100)
+    image.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=100)
     assert np.abs(seen(tmp_path / "cmyk.jpg", 3) - COLOUR.transpose(2, 0, 1)).mean() < 8
     assert np.abs(seen(tmp_path / "cmyk.jpg", 1)[0] - LUMA).mean() < 8
 

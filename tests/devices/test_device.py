@@ -80,7 +80,7 @@ def test_degradations_and_samplers(
     """From test images to x_0, by every method that the degradation has."""
     degradation = built(spec, pretend, monkeypatch)
     with pretend:
-        begin = starts.Restoration(SampleSet(), [], degradation, 4, 0, GPU, IMAGES).initial_state(range(4))
+        begin = starts.RestorationTask(SampleSet(), [], degradation, 4, 0, GPU, IMAGES).initial_state(range(4))
         assert begin.x0 is not None
         assert on_gpu(begin.x, begin.x0, *begin.drawn.values())
         t = torch.ones(4, dtype=torch.int64, device=GPU)

@@ -421,6 +421,7 @@ def test_folders_that_cannot_be_used_are_refused(model, source, out, tmp_path, m
         (source, Path("x"), nested),
         (source, source / ".hidden", nested),
         (source, model, r"model\.safetensors is not a folder"),
+        (source, model / "out", r"cannot write .*model\.safetensors/out"),
         (tmp_path / "none", out, "none does not exist: give an image or a folder"),
         (tmp_path / "empty", out, r"empty holds no images \(\.jpg, \.jpeg, \.png\)"),
         (tmp_path / "empty" / "notes.txt", out, r"notes\.txt cannot be decoded"),
