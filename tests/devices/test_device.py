@@ -43,7 +43,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
     """Enter it and make tensors on GPU; what is kept of them by caches is forgotten afterwards."""
     monkeypatch.setattr(base, "check_input", lambda degradation, x0, t, drawn: None)
     monkeypatch.setattr(rng, "derive", lambda seed, purpose: seed)
-    monkeypatch.setattr(preprocessing, "chosen", lambda seed, position, count: np.arange(len(position)) % count)
+    monkeypatch.setattr(preprocessing, "image_indices", lambda seed, position, count: np.arange(len(position)) % count)
     monkeypatch.setattr(torch, "unique", lambda x, return_inverse: (x, torch.arange(len(x), device=x.device)))
     partner = lambda self, indices, seed: {"z": torch.zeros(len(indices), 3, 16, 16, device=indices.device)}  # noqa: E731
     monkeypatch.setattr(Animorphosis, "draw", partner)
