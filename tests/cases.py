@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,7 @@ SCORE = Score(
     provenance=json.dumps({"commit": "0123456789abcdef", "device": "cpu"}),
 )
 FIGURES = ROOT / "workflow" / "paper" / "figures.yaml"
+EVIL = "<b>50 % & $x_1^2$ #~{\\\"'`[] é − ∮"
 MARK = "smoke budget: not a replication"
 PLAIN: dict[str, Any] = {
     "start": None, "severity": None, "assumed_severity": None, "known": "drawn", "stride": 1, "released_shift": False,
@@ -115,6 +117,22 @@ def run_file(folder: Path, experiment: Experiment, sampling: Sampling | None = N
     path = folder / "run.json"
     path.write_text(run.model_dump_json())
     return path
+
+
+def hostile() -> Scores:
+    """Every verdict, an erratum, a huge value, NaN, infinity, and a name that every format must escape."""
+    names = {"run": EVIL, "rationale": EVIL, "title": EVIL, "protocol": EVIL, "dataset_title": EVIL}
+    cifar = {"run": "E02", "row": "CIFAR-10"}
+    return (
+        score(**names),
+        score(**names, metric="ssim", value=0.0145, low=0.01, high=0.02),
+        score(**names, method="tacos", value=1e300, low=-1e300, high=1e301),
+        score(**names, method="tacos", metric="ssim", value=math.nan, low=math.nan, high=math.nan),
+        score(**names, method="direct", metric="frechet_gabor", reference="test", value=math.inf, low=0.1),
+        score(**cifar, value=0.5),
+        score(**cifar, method="naive", value=0.2, provenance=json.dumps({"loss": math.nan, "list": [math.inf, 1]})),
+        score(run="extra", row="", dataset="digits", dataset_title=EVIL, embedded=True),
+    )
 
 
 def untrained(path: Path, experiment: Experiment, channels: int = 1, seed: int = 0) -> Path:

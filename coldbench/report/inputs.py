@@ -13,8 +13,8 @@ import pandas as pd
 
 from coldbench.core.errors import ColdbenchError, unknown
 
-WORDS = ("cell", "table", "row", "task", "column", "metric", "erratum", "note")
-"""What a line of the paper's numbers holds beside numbers."""
+TEXTS = ("cell", "table", "row", "task", "column", "metric", "erratum", "note")
+"""The text columns of the paper's numbers."""
 ERRATA = ("misprint", "swapped", "unresolved")
 
 
@@ -67,9 +67,9 @@ def _cells(path: Path, lines: Sequence[dict[str, str]]) -> list[PaperCell]:
     cells: list[PaperCell] = []
     for number, line in enumerate(lines, start=2):
         try:
-            words: dict[str, Any] = {key: line[key] for key in WORDS}
+            texts: dict[str, Any] = {key: line[key] for key in TEXTS}
             numbers: dict[str, Any] = {key: float(line[key]) for key in ("value", "tolerance")}
-            cell = PaperCell(**words, **numbers, printed=line["value"])
+            cell = PaperCell(**texts, **numbers, printed=line["value"])
         except (KeyError, TypeError, ValueError) as error:
             raise ColdbenchError(f"{path}, line {number}: {error}") from error
         if cell.erratum and cell.erratum not in ERRATA:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from cases import PAPER, generated, score, synthetic
+from cases import EVIL, PAPER, generated, hostile, score, synthetic
 
 from coldbench.core.errors import ColdbenchError
 from coldbench.evaluation.scores import Scores
@@ -26,31 +26,11 @@ from coldbench.report.pages import TableView, scorecard
 from coldbench.report.provenance import provenance
 from coldbench.report.verdict import KINDS
 
-EVIL = "<b>50 % & $x_1^2$ #~{\\\"'`[] é − ∮"
 PLANNED = (PlannedRow("E01", "1", "MNIST", ""), PlannedRow("E03", "1", "CelebA", "celeba needs 30,000 images"))
 
 
-def hostile() -> Scores:
-    """Every verdict, an erratum, a huge value, NaN, infinity, and a name that every format must escape."""
-    names = {"run": EVIL, "rationale": EVIL, "title": EVIL, "protocol": EVIL, "dataset_title": EVIL}
-    cifar = {"run": "E02", "row": "CIFAR-10"}
-    return (
-        score(**names),
-        score(**names, metric="ssim", value=0.0145, low=0.01, high=0.02),
-        score(**names, method="tacos", value=1e300, low=-1e300, high=1e301),
-        score(**names, method="tacos", metric="ssim", value=math.nan, low=math.nan, high=math.nan),
-        score(**names, method="direct", metric="frechet_gabor", reference="test", value=math.inf, low=0.1),
-        score(**cifar, value=0.5),
-        score(**cifar, method="naive", value=0.2, provenance=json.dumps({"loss": math.nan, "list": [math.inf, 1]})),
-        score(run="extra", row="", dataset="digits", dataset_title=EVIL, embedded=True),
-    )
-
-
-EVERYTHING = ((), hostile(), synthetic() + generated())
-
-
 def tables() -> Iterator[tuple[str, pd.DataFrame, Scores]]:
-    for scores in EVERYTHING:
+    for scores in ((), hostile(), synthetic() + generated()):
         for number, frame in cell_frame(scores, PAPER, PLANNED).groupby("table", sort=False):
             yield str(number), frame, scores
 

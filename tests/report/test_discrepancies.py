@@ -25,15 +25,15 @@ GRID = view.load_grid(WORKFLOW / "config" / "paper.yaml")
 INTERPRETATIONS = view.load_interpretations(WORKFLOW / "config" / "calibration.yaml")
 
 
-def entries(lines: list[dict[str, Any]] | None = None, scores: Scores = ()) -> dict[str, Discrepancy]:
-    sources = view.Sources(GRID, INTERPRETATIONS, lines or [])
+def entries(records: list[dict[str, Any]] | None = None, scores: Scores = ()) -> dict[str, Discrepancy]:
+    sources = view.Sources(GRID, INTERPRETATIONS, records or [])
     return {d.key: d for d in view.discrepancies(QUESTIONS, sources, scores, cell_frame(scores, PAPER))}
 
 
-def line(cell: str, reading: str, metric: str, value: float, **changes: Any) -> dict[str, Any]:
+def record(cell: str, interpretation: str, metric: str, value: float, **changes: Any) -> dict[str, Any]:
     common = {
         "cell": cell,
-        "interpretation": reading,
+        "interpretation": interpretation,
         "metric": metric,
         "value": value,
         "printed": "0.287",
@@ -82,13 +82,13 @@ def test_choices_are_read_from_the_protocols() -> None:
 
 
 def test_evidence_is_read_from_the_calibration() -> None:
-    lines = [
-        line("T1-MNIST", "paper", "ssim", 0.0130, verdict="not reproduced"),
-        line("T1-MNIST", "paper", "rmse", 0.28846, verdict="not reproduced"),
-        line("T1-MNIST", "fitted", "ssim", 0.0145, verdict=""),  # a copy of the data: not the best source
+    records = [
+        record("T1-MNIST", "paper", "ssim", 0.0130, verdict="not reproduced"),
+        record("T1-MNIST", "paper", "rmse", 0.28846, verdict="not reproduced"),
+        record("T1-MNIST", "fitted", "ssim", 0.0145, verdict=""),  # a copy of the data: not the best source
         {"cell": "T1-CelebA", "interpretation": None, "missing": "30,000 images", "verdict": ""},
     ]
-    d = entries(lines)
+    d = entries(records)
     by_name = {e.interpretation: e for e in d["D1"].evidence}
     assert (by_name["paper"].ours, by_name["paper"].printed) == ("0.0130 / 0.2885", "0.287 / 0.287")
     assert by_name["fitted"].missing == view.NOT_CALIBRATED
@@ -127,9 +127,9 @@ def test_page_escapes_names_and_has_every_question(tmp_path: Path) -> None:
     assert all(f'id="D{k}"' in html for k in range(1, 29))
 
 
-def test_damaged_files_are_refused_in_one_line(tmp_path: Path) -> None:
+def test_damaged_files_are_refused_in_one_record(tmp_path: Path) -> None:
     assert load_table(None) == []
-    frame = pd.DataFrame([line("T1-MNIST", "paper", "ssim", 0.01)])
+    frame = pd.DataFrame([record("T1-MNIST", "paper", "ssim", 0.01)])
     frame.to_parquet(tmp_path / "c.parquet")
     assert load_table(tmp_path / "c.parquet")[0]["interpretation"] == "paper"
     (tmp_path / "torn.parquet").write_bytes(b"PAR1")
