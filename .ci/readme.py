@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from coldbench.evaluation.scores import read_scores
 from coldbench.planning import cost, plan
 from coldbench.report import cells, inputs, provenance
 from coldbench.report.cells import Cell
@@ -37,7 +38,7 @@ def paper() -> list[PaperCell]:
 
 def table_cells() -> dict[str, list[Cell]]:
     """The cells of every table from the published scores."""
-    frame = cells.cell_frame(inputs.load_scores(PUBLISHED), paper())
+    frame = cells.cell_frame(read_scores(PUBLISHED), paper())
     return {str(number): cells.cells_of(part) for number, part in frame.groupby("table", sort=False)}
 
 
@@ -81,7 +82,7 @@ def _so_far(printed: Iterable[Cell]) -> str:
 
 def results() -> str:
     """The published runs with their times, and the rows of every table that have a run."""
-    scores, folders = inputs.load_scores(PUBLISHED), inputs.folders_of(PUBLISHED)
+    scores, folders = read_scores(PUBLISHED), inputs.folders_of(PUBLISHED)
     lines = ["| run | on | what it took |", "|---|---|---|"]
     for run in provenance.runs_of(scores, folders):
         lines.append(f"| {run.score.run}, {run.score.budget} budget | {run.devices} | {provenance.spent(run.work)} |")
