@@ -1,4 +1,4 @@
-"""The network against the released one: its keys, its function, its loss and gradients, its training loop."""
+"""The networks against the released ones: keys, outputs, losses, gradients and training steps; and their own laws."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOLERANCES = json.loads((GOLDEN / "tolerances.json").read_text())
 BLUR = {"name": "blur", "T": 20, "kernel": 11, "std": 7.0}
 SALT = "cold-public:"
 DDPM = Network(name="unet_ddpm", dim=128, dim_mults=[1, 2, 2, 2], dropout=0.1, attention=16)
-NETWORKS = {  # as the released scripts build them: the network, its channels, its side
+NETWORKS = {  # as the released scripts build them: network, channels, size
     "net_unet_ch1": (Network(), 1, 32),
     "net_unet_ch1_residual": (Network(residual=True), 1, 32),
     "net_unet_ch3": (Network(), 3, 32),
@@ -33,7 +33,7 @@ NETWORKS = {  # as the released scripts build them: the network, its channels, i
     "net_model_ch128_res32": (DDPM, 3, 32),
     "net_snow_unet_resnet_res128": (DDPM, 3, 128),
 }
-INPUTS = {  # the files whose x another one shares
+INPUTS = {  # the files that take their x from another one
     "net_unet_ch1_residual": "net_unet_ch1",
     "net_unet_ch3_residual": "net_unet_ch3",
     "net_unet_ch3_notime": "net_unet_ch3",
@@ -46,7 +46,7 @@ COUNTS = {
     "net_model_ch128_res32": 35_746_307,
     "net_snow_unet_resnet_res128": 35_746_307,
 }
-ALL_NETWORKS = NETWORKS | {  # the snow folder's copies of the same networks
+ALL_NETWORKS = NETWORKS | {  # copies of these networks in the snow folder
     "net_snow_unet_convnext": NETWORKS["net_unet_ch3"],
     "net_snow_unet_convnext_notime": NETWORKS["net_unet_ch3_notime"],
     "net_snow_unet_resnet_res32": NETWORKS["net_model_ch128_res32"],
@@ -66,19 +66,19 @@ kinds = pytest.mark.parametrize("kind", list(KINDS))
 
 
 def load(name: str, folder: Path = GOLDEN) -> dict[str, np.ndarray]:
-    """A golden file."""
+    """The arrays of a golden file."""
     with np.load(folder / f"{name}.npz") as stored:
         return dict(stored)
 
 
 def built(name: str) -> nn.Module:
-    """A released network without values."""
-    with torch.device("meta"):  # skips the random initialisation
+    """A released network without values, because initialisation takes seconds."""
+    with torch.device("meta"):
         return models.build(*ALL_NETWORKS[name])
 
 
 def filled(name: str) -> nn.Module:
-    """A released network, evaluating, with the golden files' weights: a function of each entry's key and shape."""
+    """A released network in evaluation mode with the golden weights, a function of each entry's key and shape."""
     network = built(name)
     weights = {}
     for key, entry in network.state_dict().items():
@@ -97,12 +97,12 @@ def filled(name: str) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def grey() -> nn.Module:
-    """The 1-channel network; its weights are shared, so tests leave them as they are."""
+    """The 1-channel network; tests share its weights and leave them unchanged."""
     return filled("net_unet_ch1")
 
 
 def small(kind: str, **changes: object) -> nn.Module:
-    """A tiny network for 16 px, evaluating, with reproducible weights."""
+    """A tiny network for 16 px in evaluation mode, with reproducible weights."""
     torch.manual_seed(0)
     return models.build(KINDS[kind].model_copy(update=changes), 3, 16).eval()
 
@@ -113,13 +113,13 @@ def picture(count: int = 2) -> Tensor:
 
 
 def embedding(network: nn.Module, time: Tensor) -> Tensor:
-    """What the golden files record of the time's path: after its layers (ConvNeXt), or before them (DDPM-style)."""
+    """The time embedding as the golden files record it: after its layers (ConvNeXt), or before them (DDPM)."""
     return network.time_mlp(time) if hasattr(network, "time_mlp") else network.embedding(time)
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_golden_keys(name: str) -> None:
-    """The keys and shapes of the released network, none more or less: published checkpoints load as they are."""
+def test_keys_and_shapes_are_those_of_the_released_network(name: str) -> None:
+    """So that published checkpoints load as they are."""
     golden = json.loads((GOLDEN / f"{name}_keys.json").read_text())
     network = built(name)
     assert {key: list(value.shape) for key, value in network.state_dict().items()} == golden["state_dict"]
@@ -129,8 +129,7 @@ def test_golden_keys(name: str) -> None:
 
 @with_full_files
 @pytest.mark.parametrize("name", ALL_NETWORKS)
-def test_golden_keys_of_all_files(name: str) -> None:
-    """The same for the released networks of every folder, from the full files."""
+def test_keys_and_shapes_are_those_of_all_released_folders(name: str) -> None:
     golden = json.loads((FULL / f"{name}_keys.json").read_text())
     entries = built(name).state_dict()
     assert len(entries) == golden["number_of_tensors"]
@@ -139,8 +138,8 @@ def test_golden_keys_of_all_files(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_golden_forward(name: str, request: pytest.FixtureRequest) -> None:
-    """Outputs at each recorded time, asked for through `restorer`, whose severity is the time plus one."""
+def test_outputs_are_those_of_the_released_network(name: str, request: pytest.FixtureRequest) -> None:
+    """At each recorded time, through `restorer`, whose severity is the time plus one."""
     golden, details = load(name), load("net_details")
     network = request.getfixturevalue("grey") if name == "net_unet_ch1" else filled(name)
     weights = network.state_dict()
@@ -160,89 +159,71 @@ def test_golden_forward(name: str, request: pytest.FixtureRequest) -> None:
         torch.testing.assert_close(shown, expected, rtol=0, atol=TOLERANCES[name])
     if f"{name}/time_embedding_t_0" in details:
         with torch.inference_mode():
-            found = embedding(network, torch.from_numpy(details[f"{name}/t_0"]))
-        torch.testing.assert_close(found, torch.from_numpy(details[f"{name}/time_embedding_t_0"]), rtol=0, atol=2e-6)
+            embedded = embedding(network, torch.from_numpy(details[f"{name}/t_0"]))
+        torch.testing.assert_close(embedded, torch.from_numpy(details[f"{name}/time_embedding_t_0"]), rtol=0, atol=2e-6)
 
 
 @pytest.mark.slow
 @with_full_files
 @pytest.mark.parametrize("name", ALL_NETWORKS)
-def test_golden_forward_of_all_files(name: str) -> None:
+def test_outputs_are_those_of_all_released_folders(name: str) -> None:
     """Every array of the full files: whole outputs of batches of mixed times, embeddings, first weights."""
     golden, allowed = load(name, FULL), json.loads((FULL / "tolerances.json").read_text())[f"{name}.npz"]
-    network, found = filled(name), {}
+    network, arrays = filled(name), {}
     weights = network.state_dict()
     with torch.inference_mode():
         for key in golden:
             if key.startswith("t_"):
                 time = torch.from_numpy(golden[key])
-                found[key.replace("t_", "y_")] = network(torch.from_numpy(golden["x"]), time)
+                arrays[key.replace("t_", "y_")] = network(torch.from_numpy(golden["x"]), time)
             elif key.startswith("check_first8__"):
-                found[key] = weights[key.partition("__")[2]].flatten()[:8]
+                arrays[key] = weights[key.partition("__")[2]].flatten()[:8]
             elif key == "time_embedding_t_0":
-                found[key] = embedding(network, torch.from_numpy(golden["t_0"]))
-    assert found.keys() == golden.keys() - {"x", "y_std", "meta_json"} - {key for key in golden if key.startswith("t_")}
-    for key, value in found.items():
+                arrays[key] = embedding(network, torch.from_numpy(golden["t_0"]))
+    assert arrays.keys() == golden.keys() - {"x", "y_std", "meta_json"} - {
+        key for key in golden if key.startswith("t_")
+    }
+    for key, value in arrays.items():
         torch.testing.assert_close(value, torch.from_numpy(golden[key]), rtol=0, atol=allowed[key])
 
 
-def test_times_belong_to_images(grey: nn.Module) -> None:
-    """A batch of mixed times equals its images one by one."""
-    x, time = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 19])
-    with torch.inference_mode():
-        together = grey(x, time)
-        alone = torch.cat([grey(x[[i]], time[[i]]) for i in (0, 1)])
-        assert (grey(x, time.flip(0)) - together).abs().max() > 1e-2
-    torch.testing.assert_close(together, alone, rtol=0, atol=2e-5)
-
-
-def gradient_norms(network: nn.Module, names: list[str]) -> list[float]:
-    """The gradients' norms in the order of `names`, which are all of the parameters."""
-    named = dict(network.named_parameters())
-    assert named.keys() == set(names)
-    assert len(names) == len(named)
-    return [named[key].grad.norm().item() for key in names]
+def check_step(golden: dict[str, np.ndarray], network: nn.Module, training: Training, rel: float) -> None:
+    """Compare loss and gradient norms, per parameter and in total, with those that a golden file records."""
+    x0, xt, t = (torch.from_numpy(golden[key]) for key in ("x0", "x_t", "t_index"))
+    size = training.micro_batch
+    batches = zip(x0.split(size), xt.split(size), (t + 1).split(size), strict=True)
+    still = torch.optim.SGD(network.parameters(), lr=0.0)
+    loss, norm = optimizer_step(TrainingState(network, still, {}, step=1), batches, training)
+    assert loss.item() == pytest.approx(float(golden["loss"]), rel=rel)
+    assert norm.item() == pytest.approx(float(golden["grad_norm_total"]), rel=1e-4)
+    norms = {name: value.grad.norm().item() for name, value in network.named_parameters()}
+    names = golden["parameter_names"].tolist()
+    assert sorted(names) == sorted(norms)
+    expected = golden["grad_norm_per_parameter"]
+    np.testing.assert_allclose([norms[name] for name in names], expected, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("grad_accumulation", [1, 2])
-def test_golden_loss_and_gradients(grey: nn.Module, grad_accumulation: int) -> None:
-    """Loss and gradient norms, per parameter and in total; micro-batches add up to the whole batch."""
+def test_micro_batches_add_up_to_the_released_loss_and_gradients(grey: nn.Module, grad_accumulation: int) -> None:
     golden = load("loss_blur_mnist_unet_ch1_l1")
-    x0, xt = (torch.from_numpy(golden[k]) for k in ("x0", "x_t"))
-    t = torch.from_numpy(golden["t_index"]) + 1
+    x0, t = torch.from_numpy(golden["x0"]), torch.from_numpy(golden["t_index"]) + 1
     blurred = network_input(degradations.build(BLUR, 32), x0, t, {})
-    torch.testing.assert_close(blurred, xt, rtol=0, atol=7e-6)
-    size = len(x0) // grad_accumulation
-    parts = zip(x0.split(size), xt.split(size), t.split(size), strict=True)
-    still = torch.optim.SGD(grey.parameters(), lr=0.0)
-    training = Training(batch_size=4, grad_accumulation=grad_accumulation)
-    loss, norm = optimizer_step(TrainingState(grey, still, {}, step=1), parts, training)
-    assert loss.item() == pytest.approx(float(golden["loss"]), rel=1e-5)
-    assert norm.item() == pytest.approx(float(golden["grad_norm_total"]), rel=1e-4)
-    norms = gradient_norms(grey, golden["parameter_names"].tolist())
-    np.testing.assert_allclose(norms, golden["grad_norm_per_parameter"], rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(blurred, torch.from_numpy(golden["x_t"]), rtol=0, atol=7e-6)
+    check_step(golden, grey, Training(batch_size=len(x0), grad_accumulation=grad_accumulation), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_golden_losses_of_every_kind(name: str, request: pytest.FixtureRequest) -> None:
-    """The squared loss, the DDPM-style network on blur, the residual network on inpainting, the network on snow."""
+def test_loss_and_gradients_are_the_released_ones(name: str, request: pytest.FixtureRequest) -> None:
+    """Of the squared loss, the DDPM network on blur, the residual network on inpainting, the network on snow."""
     golden = load("loss_blur_mnist_unet_ch1_l1") | load(name)  # the l2 file holds only what differs
-    net, kind = LOSSES[name]
-    network = request.getfixturevalue("grey") if net == "net_unet_ch1" else filled(net)
-    x0, xt = (torch.from_numpy(golden[k]) for k in ("x0", "x_t"))
-    training = Training(batch_size=len(x0), grad_accumulation=1, loss=kind)
-    still = torch.optim.SGD(network.parameters(), lr=0.0)
-    batches = [(x0, xt, torch.from_numpy(golden["t_index"]) + 1)]
-    loss, norm = optimizer_step(TrainingState(network, still, {}, step=1), batches, training)
-    assert loss.item() == pytest.approx(float(golden["loss"]), rel=1e-4)
-    assert norm.item() == pytest.approx(float(golden["grad_norm_total"]), rel=1e-4)
-    norms = gradient_norms(network, golden["parameter_names"].tolist())
-    np.testing.assert_allclose(norms, golden["grad_norm_per_parameter"], rtol=1e-4, atol=1e-3)
+    network_name, loss = LOSSES[name]
+    network = request.getfixturevalue("grey") if network_name == "net_unet_ch1" else filled(network_name)
+    check_step(golden, network, Training(batch_size=len(golden["x0"]), grad_accumulation=1, loss=loss), rel=1e-4)
 
 
 @pytest.mark.slow
-def test_golden_training_loop() -> None:
-    """The released trainer from step 2000 to 2012: the loss of each update, and how far weights and average moved."""
+def test_twelve_steps_are_those_of_the_released_trainer() -> None:
+    """From step 2000 to 2012: the loss of each step, and the distance that weights and EMA moved."""
     golden = load("loss_trainloop_mnist_unet_ch1")
     network, degradation = filled("net_unet_ch1").train(), degradations.build(BLUR, 32)
     initial = {key: value.clone() for key, value in network.state_dict().items()}
@@ -280,7 +261,7 @@ class Shift(nn.Module):
 @pytest.mark.parametrize(
     ("step", "share"), [(0, 1.0), (7, 0.0), (10, 1.0), (15, 0.0), (20, 0.1), (21, 0.0), (30, 0.1), (35, 0.0)]
 )
-def test_moving_average(step: int, share: float) -> None:
+def test_ema_is_a_copy_first_and_then_takes_a_share(step: int, share: float) -> None:
     """Every `ema_update_every` steps: a copy before `ema_start`, then 1 − decay of the new weights; else untouched."""
     network, average = Shift(), {"weight": torch.tensor(100.0)}
     image = torch.zeros(1, 1, 2, 2)
@@ -294,51 +275,46 @@ def test_moving_average(step: int, share: float) -> None:
     assert average["weight"].item() == pytest.approx(100 + share * (4 - 100))
 
 
-def test_an_unknown_network_is_named() -> None:
-    with pytest.raises(ColdbenchError, match="unknown network 'unet_convnet': did you mean 'unet_convnext'"):
-        models.build(Network(name="unet_convnet"), 1, 32)
-
-
 @pytest.mark.parametrize(
-    ("network", "size", "told"),
+    ("network", "size", "words"),
     [
+        (Network(name="unet_convnet"), 32, "unknown network 'unet_convnet': did you mean 'unet_convnext'"),
         (Network(dropout=0.1), 32, "network unet_convnext has no dropout, but dropout is 0.1"),
+        (Network(dim_mults=[2, 4]), 32, "network unet_convnext needs dim_mults that begin with 1, not 2"),
         (Network(name="unet_ddpm", residual=True), 32, "network unet_ddpm has no residual form"),
         (Network(), 36, "network unet_convnext with 4 stages needs a side that is a multiple of 8, not 36"),
         (Network(name="unet_ddpm"), 20, "network unet_ddpm with 4 stages needs a side that is a multiple of 8, not 20"),
         (Network(dim_mults=[1, 2]), 31, "with 2 stages needs a side that is a multiple of 2, not 31"),
     ],
 )
-def test_what_a_network_cannot_be_is_told(network: Network, size: int, told: str) -> None:
-    with pytest.raises(ColdbenchError, match=told) as refused:
+def test_a_network_that_cannot_be_is_refused(network: Network, size: int, words: str) -> None:
+    with pytest.raises(ColdbenchError, match=words) as refused:
         models.build(network, 3, size)
     assert "\n" not in str(refused.value)
 
 
 @kinds
-def test_time_matters_unless_it_is_switched_off(kind: str) -> None:
-    """Another time, another answer; without time every time gives the same one, and for unet_ddpm it is that of 0."""
+def test_time_changes_the_output_unless_it_is_switched_off(kind: str) -> None:
+    """Without time, unet_ddpm answers as at time 0, and unet_convnext has no layers for time."""
     x, times = picture(), [torch.full((2,), k) for k in (0, 1, 7, 199)]
     network, blind = small(kind, dim=24), small(kind, dim=24, time=False)
     with torch.inference_mode():
-        told = [network(x, time) for time in times]
-        untold = [blind(x, time) for time in times]
-    for other in told[1:]:
-        assert (other - told[0]).abs().amax(dim=(1, 2, 3)).min() > 1e-3
-    assert all(torch.equal(other, untold[0]) for other in untold)
+        outputs, blind_outputs = ([each(x, time) for time in times] for each in (network, blind))
+    for other in outputs[1:]:
+        assert (other - outputs[0]).abs().amax(dim=(1, 2, 3)).min() > 1e-3
+    assert all(torch.equal(other, blind_outputs[0]) for other in blind_outputs)
+    missing = network.state_dict().keys() - blind.state_dict().keys()
     if kind == "unet_ddpm":
-        assert network.state_dict().keys() == blind.state_dict().keys()
-        assert torch.equal(untold[0], told[0])
+        assert not missing
+        assert torch.equal(blind_outputs[0], outputs[0])
     else:
-        assert network.state_dict().keys() - blind.state_dict().keys() == {
-            key for key in network.state_dict() if "mlp" in key
-        }
+        assert missing == {key for key in network.state_dict() if "mlp" in key}
 
 
 @pytest.mark.parametrize("dim", [8, 16])
-@pytest.mark.parametrize("kind", ["unet_convnext", "unet_ddpm"])
-def test_the_time_survives_in_small_networks(kind: str, dim: int) -> None:
-    """What is added per channel must not be removed by the norm behind it, as groups of one channel would."""
+@kinds
+def test_time_survives_the_norms_of_small_networks(kind: str, dim: int) -> None:
+    """Groups of one channel would remove what is added per channel."""
     x, network = picture(), small(kind, dim=dim)
     with torch.inference_mode():
         first, other = (network(x, torch.full((2,), k)) for k in (0, 199))
@@ -346,8 +322,7 @@ def test_the_time_survives_in_small_networks(kind: str, dim: int) -> None:
 
 
 @kinds
-def test_small_networks_treat_every_image_by_itself(kind: str) -> None:
-    """A batch of mixed times equals its images one by one: no batch statistics, no time of another image."""
+def test_a_batch_of_mixed_times_equals_its_images_one_by_one(kind: str) -> None:
     x, time, network = picture(3), torch.tensor([0, 19, 3]), small(kind)
     with torch.inference_mode():
         together = network(x, time)
@@ -356,17 +331,16 @@ def test_small_networks_treat_every_image_by_itself(kind: str) -> None:
 
 
 @kinds
-def test_every_weight_is_trained(kind: str) -> None:
-    """Each parameter has a gradient: several processes wait for those that never come."""
+def test_every_parameter_has_a_gradient(kind: str) -> None:
+    """Several processes would wait for a missing one."""
     network = small(kind).train()
     network(picture(), torch.tensor([0, 5])).square().mean().backward()
-    dead = {key for key, value in network.named_parameters() if value.grad is None}
-    assert not dead
+    assert not {key for key, value in network.named_parameters() if value.grad is None}
     assert all(value.grad.isfinite().all() for value in network.parameters())
 
 
 def test_residual_adds_the_input() -> None:
-    """The same weights with and without `residual` differ by the input, exactly up to rounding."""
+    """The same weights with and without `residual` differ by the input, up to rounding."""
     x, time = picture(), torch.tensor([0, 5])
     with torch.inference_mode():
         plain, residual = (small("unet_convnext", residual=value)(x, time) for value in (False, True))
@@ -374,7 +348,7 @@ def test_residual_adds_the_input() -> None:
 
 
 def test_dropout_acts_only_in_training() -> None:
-    """In training it zeroes the given share before the second convolution and keeps the mean; restoring never draws."""
+    """In training it zeroes its share and preserves the mean; a restoration never drops anything."""
     x, time = picture(), torch.tensor([0, 5])
     network, without = small("unet_ddpm", dropout=0.25), small("unet_ddpm", dropout=0.0)
     with torch.inference_mode():
@@ -395,20 +369,19 @@ def test_dropout_acts_only_in_training() -> None:
 
 
 @pytest.mark.parametrize(("side", "levels"), [(16, {"0"}), (8, {"1"}), (4, set())])
-def test_attention_is_at_the_given_side(side: int, levels: set[str]) -> None:
-    """Only the level that works at that side attends, down and up alike."""
+def test_only_the_level_of_that_side_attends(side: int, levels: set[str]) -> None:
     keys = small("unet_ddpm", attention=side).state_dict()
-    for way in ("down", "up"):
-        assert {key.split(".")[1] for key in keys if key.startswith(f"{way}.") and ".attn." in key} == levels
+    for path in ("down", "up"):
+        assert {key.split(".")[1] for key in keys if key.startswith(f"{path}.") and ".attn." in key} == levels
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_in_tiles_an_image_does_not_depend_on_its_neighbours(kind: str, precision: str) -> None:
-    """The network sees tiles of one size and the time s − 1, and nothing of the padding comes out."""
+@kinds
+def test_an_image_does_not_depend_on_the_others_of_its_inference_batch(kind: str, precision: str) -> None:
+    """Every forward pass has the same number of images and the time s − 1, and the padding is removed."""
     network = small(kind)
     seen: list[tuple[int, ...]] = []
-    network.register_forward_pre_hook(lambda _, given: seen.append((len(given[0]), *given[1].tolist())))
+    network.register_forward_pre_hook(lambda _, inputs: seen.append((len(inputs[0]), *inputs[1].tolist())))
     restore = models.restorer(network, 4, precision)
     x = picture(11)
     whole = restore(x, 7)
@@ -421,7 +394,7 @@ def test_in_tiles_an_image_does_not_depend_on_its_neighbours(kind: str, precisio
     assert set(seen) == {(4, 6, 6, 6, 6)}
 
 
-def test_half_precision_is_close_and_another() -> None:
+def test_bf16_is_close_to_fp32_but_different() -> None:
     network, x = small("unet_convnext"), picture(4)
     single, half = (models.restorer(network, 4, precision)(x, 3) for precision in ("fp32", "bf16"))
     assert torch.equal(single, models.restorer(network)(x, 3))
