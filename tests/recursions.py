@@ -1,7 +1,7 @@
-"""The degradations once more, the long way: step by step in plain torch, for the tests to compare with.
+"""The degradations step by step in plain torch: the oracles of the tests.
 
-Each function gets a degradation `d` to read its parameters from (none of its methods is used), images x in float64, a
-severity t and what was drawn for the images, and returns D(x, t).
+Each function returns D(x, t) for images x in float64, one severity t and what was drawn for the images. It reads
+parameters of the degradation `d` and calls none of its methods.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ def line(kernel: int, std: float) -> Tensor:
 
 
 def convolved(x: Tensor, kernel: int, std: float, padding: str) -> Tensor:
-    """One two-dimensional convolution of an explicitly padded picture with a Gaussian that may be wider."""
+    """One two-dimensional convolution of an explicitly padded image with a Gaussian that may be wider."""
     size, reach = x.shape[-1], kernel // 2
-    places = torch.arange(-reach, size + reach)
+    source = torch.arange(-reach, size + reach)
     if padding == "circular":
-        places = places % size
+        source = source % size
     else:  # mirrored at the centres of the outermost pixels
-        places = places % (2 * size - 2)
-        places = torch.minimum(places, 2 * size - 2 - places)
+        source = source % (2 * size - 2)
+        source = torch.minimum(source, 2 * size - 2 - source)
     weights = torch.outer(line(kernel, std), line(kernel, std)).expand(x.shape[1], 1, -1, -1)
-    return functional.conv2d(x[:, :, places][..., places], weights, groups=x.shape[1])
+    return functional.conv2d(x[:, :, source][..., source], weights, groups=x.shape[1])
 
 
 def blur(d: Any, x: Tensor, t: int, drawn: Drawn) -> Tensor:
-    """Blur t times over, or once with the summed variance; where discrete, the mean of the last result."""
+    """t blurs, or one with the summed variance; where quantized, severity T is the mean."""
     stds = [
         {"constant": d.std, "linear": d.std + d.rate * i, "exponential": d.std * math.exp(d.rate * i)}[d.schedule]
         for i in range(t)
@@ -56,7 +56,7 @@ def blur(d: Any, x: Tensor, t: int, drawn: Drawn) -> Tensor:
 
 
 def masked(d: Any, x: Tensor, centre: Tensor, std: float, fill: Tensor) -> Tensor:
-    """One Gaussian mask around `centre` (N, 2): the picture survives by 1 − exp(−d²/2σ²), the rest is `fill`."""
+    """One Gaussian mask around `centre` (N, 2): the image has the weight 1 − exp(−d²/2σ²), `fill` has the rest."""
     pixels = torch.arange(d.size)
     row, column = (pixels - centre[:, [axis]] for axis in (0, 1))
     distance2 = row.square()[:, None, :, None] + column.square()[:, None, None, :]
@@ -74,7 +74,7 @@ def inpainting(d: Any, x: Tensor, t: int, drawn: Drawn) -> Tensor:
 
 
 def inpainting_generation(d: Any, x: Tensor, t: int, drawn: Drawn) -> Tensor:
-    """Outwards: one mask after another. Inwards: the picture keeps what T − t masks would have hidden."""
+    """Outwards: one mask after another. Inwards: the image keeps what T − t masks would have hidden."""
     colour = drawn["colour"][:, : x.shape[1], None, None].double()
     centre = torch.full((len(x), 2), d.size / 2 - 1)
     if d.order == "outwards":
@@ -88,23 +88,23 @@ def inpainting_generation(d: Any, x: Tensor, t: int, drawn: Drawn) -> Tensor:
 
 
 def superresolution(d: Any, x: Tensor, t: int, drawn: Drawn) -> Tensor:
-    """Shrink what the last step left, and enlarge it again."""
-    how = {"mode": "area"} if d.reduce == "average" else {"mode": d.reduce, "align_corners": False}
+    """Shrink the result of the last step, and enlarge it again."""
+    mode = {"mode": "area"} if d.reduce == "average" else {"mode": d.reduce, "align_corners": False}
     for i in range(t):
         side = d.size // 2 ** (i + 1) if d.schedule == "halving" else d.size - i
-        x = functional.interpolate(x, size=(side, side), **how)
+        x = functional.interpolate(x, size=(side, side), **mode)
         x = functional.interpolate(x, size=(d.size, d.size), mode="nearest-exact")
     return x
 
 
 def decolorization(d: Any, x: Tensor, t: int, drawn: Drawn) -> Tensor:
-    """A 1 × 1 convolution per step that keeps the share `kept` of the colour."""
+    """A 1 × 1 convolution per step, which leaves a share of the colour."""
     weights = {"mean": [1 / 3, 1 / 3, 1 / 3], "luma": [0.299, 0.587, 0.114]}[d.grey]
     grey = torch.tensor([weights] * 3, dtype=torch.float64)
     for i in range(t):
-        kept = (d.T - i - 1) / (d.T - i) if d.schedule == "linear" else d.keep
-        kept = 0 if d.total and i == d.T - 1 else kept
-        x = functional.conv2d(x, (kept * torch.eye(3, dtype=torch.float64) + (1 - kept) * grey)[..., None, None])
+        share = (d.T - i - 1) / (d.T - i) if d.schedule == "linear" else d.keep
+        share = 0 if d.total and i == d.T - 1 else share
+        x = functional.conv2d(x, (share * torch.eye(3, dtype=torch.float64) + (1 - share) * grey)[..., None, None])
     return x
 
 
@@ -119,25 +119,25 @@ def mixing(d: Any, x: Tensor, t: int, drawn: Drawn) -> Tensor:
 
 
 def snow(d: Any, x: Tensor, t: int, drawn: Drawn) -> Tensor:
-    """One level of snow from the flakes, image by image."""
+    """The snow of one severity from the flakes, image by image."""
     if t == 0:
         return x
-    share = (t - 1) / (d.T - 1) if d.T > 1 else 0.0
+    progress = (t - 1) / (d.T - 1) if d.T > 1 else 0.0
     ends = (d.constants.threshold, d.constants.motion, d.constants.brightness)
-    threshold, std, kept = (first + (last - first) * share for first, last in ends)
+    threshold, std, brightness = (first + (last - first) * progress for first, last in ends)
     weights = line(d.constants.kernel, std)[None, None]
     result = []
-    for picture, flakes, vertical in zip((x + 1) / 2, drawn["flakes"], drawn["vertical"], strict=True):
+    for image, flakes, vertical in zip((x + 1) / 2, drawn["flakes"], drawn["vertical"], strict=True):
         strips = (flakes * (flakes >= threshold)).clamp(0, 1)
         strips = strips.T if vertical else strips
         blurred = functional.conv1d(strips[:, None], weights, padding=d.constants.kernel // 2)[:, 0]
         layer = blurred.T if vertical else blurred
         if not d.fix_brightness:
-            grey = picture[0]
-            if len(picture) == 3:
-                grey = 0.299 * picture[0] + 0.587 * picture[1] + 0.114 * picture[2]
-            picture = kept * picture + (1 - kept) * torch.maximum(picture, 1.5 * grey + 0.5)
-        result.append((picture + layer + torch.rot90(layer, 2)).clamp(0, 1))
+            grey = image[0]
+            if len(image) == 3:
+                grey = 0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2]
+            image = brightness * image + (1 - brightness) * torch.maximum(image, 1.5 * grey + 0.5)
+        result.append((image + layer + torch.rot90(layer, 2)).clamp(0, 1))
     return 2 * torch.stack(result) - 1
 
 

@@ -45,16 +45,16 @@ class Decolorization(Precomputed):
     )
 
     def operators(self) -> Matrix:
-        """k_0 … k_T, the share of colour kept, float64 (T+1,)."""
+        """k_0 … k_T, the weight of x, float64 (T+1,)."""
         t = np.arange(self.T + 1, dtype=np.float64)
-        kept = 1 - t / self.T if self.schedule == "linear" else self.keep**t
+        weights = 1 - t / self.T if self.schedule == "linear" else self.keep**t
         if self.total:
-            kept[self.T] = 0
-        return kept
+            weights[self.T] = 0
+        return weights
 
     def degrade(self, x0: Tensor, t: Tensor, drawn: Drawn) -> Tensor:
         """The mix of x0 and its grey."""
-        kept = self.operators_on(x0.device)[t][:, None, None, None].to(x0.dtype)
+        k = self.operators_on(x0.device)[t][:, None, None, None].to(x0.dtype)
         weights = torch.tensor(GREYS[self.grey], dtype=x0.dtype, device=x0.device)
         grey = (x0 * weights[:, None, None]).sum(dim=1, keepdim=True)
-        return kept * x0 + (1 - kept) * grey
+        return k * x0 + (1 - k) * grey

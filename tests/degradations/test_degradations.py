@@ -111,7 +111,7 @@ def test_laws_hold(spec: Spec, data: st.DataObject, image: int, seed: int, black
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 @every_case
 def test_laws_hold_on_a_gpu_with_the_same_draws_as_on_a_cpu(spec: Spec) -> None:
     degradation = built(spec)

@@ -1,4 +1,4 @@
-"""Degradations against what the implementation released with the paper computed (`golden/README.md`)."""
+"""Degradations against golden values of the implementation released with the paper (`golden/README.md`)."""
 
 from __future__ import annotations
 
@@ -108,28 +108,28 @@ SCHEDULES = {
     "colourfade_T750_init11": fade(0.55),
 }
 FOLDERS = [
-    pytest.param(GOLDEN, id="kept here"),
-    pytest.param(FULL, id="full", marks=pytest.mark.skipif(not FULL.exists(), reason="the uncut files are not here")),
+    pytest.param(GOLDEN, id="cut"),
+    pytest.param(FULL, id="full", marks=pytest.mark.skipif(not FULL.exists(), reason="the full files are missing")),
 ]
 every_folder = pytest.mark.parametrize("folder", FOLDERS)
 
 
 def load(folder: Path, name: str) -> dict[str, Tensor]:
-    """A file's numbers as tensors."""
+    """The numeric arrays of a file as tensors."""
     with np.load(folder / f"{name}.npz") as stored:
         arrays = {key: stored[key] for key in stored.files}
     return {key: torch.from_numpy(np.asarray(array)) for key, array in arrays.items() if array.dtype.kind in "fib"}
 
 
 def close(got: Tensor, expected: Tensor, atol: float) -> None:
-    """Equal to within `atol`; of a picture that was cut, the corner that is there."""
+    """Equal to within `atol`; a cut file holds one corner of the images."""
     if got.ndim >= 2:
         got = got[..., : expected.shape[-2], : expected.shape[-1]]
     torch.testing.assert_close(got.double(), expected.double(), rtol=0, atol=atol)
 
 
 def recorded(degradation: Any, golden: dict[str, Tensor]) -> Drawn:
-    """What was drawn for the images of a file."""
+    """The random values of the images in a file."""
     n = len(golden["x0"])
     if "hole_row" in golden:
         return {"centre": torch.stack([golden["hole_row"], golden["hole_col"]], dim=1)}
@@ -141,24 +141,24 @@ def recorded(degradation: Any, golden: dict[str, Tensor]) -> Drawn:
         flakes = degradation.enlarge(golden["snow_noise_f64"][None])
         close(flakes[0], golden["snow_zoomed_f64"], 1e-12)
         return {"flakes": flakes.expand(n, -1, -1), "vertical": golden["vertical"].expand(n)}
-    return degradation.draw(torch.zeros(n, dtype=torch.int64), 0)  # nothing is random, or its limits coincide
+    return degradation.draw(torch.zeros(n, dtype=torch.int64), 0)  # nothing is random, or the limits coincide
 
 
-def quantize(degradation: Degradation, golden: dict[str, Tensor], t: Tensor, drawn: Drawn) -> None:
-    """The levels agree to 0.01; once they are truncated, a value beside a step may fall either way."""
+def check_levels(degradation: Degradation, golden: dict[str, Tensor], t: Tensor, drawn: Drawn) -> None:
+    """The levels agree to 0.01. After truncation, a value near a step may lie on either side of it."""
     levels = (degradation(golden["x0"], t, drawn) + 1) * 0.5 * 255
     close(levels, golden["levels_before_truncation"], 0.01)
     height, width = golden["x_t"].shape[-2:]
-    shown = network_input(degradation, golden["x0"], t, drawn)[..., :height, :width]
-    difference = (shown - golden["x_t"]).abs()
+    rounded = network_input(degradation, golden["x0"], t, drawn)[..., :height, :width]
+    difference = (rounded - golden["x_t"]).abs()
     assert difference.max() <= LEVEL + 1e-4
     assert (difference > 1e-4).float().mean() < 0.01
 
 
-def operators(degradation: Any, golden: dict[str, Tensor], drawn: Drawn) -> None:
-    """What a file records besides pictures: masks, weights of the image or the colour, layers of snow, kernels."""
+def check_operators(degradation: Any, golden: dict[str, Tensor], drawn: Drawn) -> None:
+    """The other arrays of a file: masks, weights of the image or the colour, layers of snow, kernels."""
     T, n = degradation.T, len(golden["x0"])
-    every = torch.arange(1, T + 1)
+    severities = torch.arange(1, T + 1)
     if "cumulative_mask" in golden:
         close(degradation.mask(golden["t_index"] + 1, drawn), golden["cumulative_mask"], 2e-6)
     if "alpha_mean_per_step" in golden:
@@ -167,12 +167,14 @@ def operators(degradation: Any, golden: dict[str, Tensor], drawn: Drawn) -> None
         close(weight[:, 0, 0], golden["alpha_corner_per_step"], 2e-6)
         close(weight[:, 63, 63], golden["alpha_centre_per_step"], 2e-6)
     if "keep_factor_per_step" in golden:
-        kept = torch.from_numpy(degradation.operators())
-        close(kept[1:] / kept[:-1], golden["keep_factor_per_step"], 2e-6)
+        shares = torch.from_numpy(degradation.operators())
+        close(shares[1:] / shares[:-1], golden["keep_factor_per_step"], 2e-6)
     if "fully_degraded" in golden:
         close(degradation(golden["x0"], torch.full((n,), T), drawn)[:1], golden["fully_degraded"], 2e-6)
     if "layer_mean_per_step" in golden:
-        layers = degradation.snow(every, {key: value[:1].expand(T, *value.shape[1:]) for key, value in drawn.items()})
+        layers = degradation.snow(
+            severities, {key: value[:1].expand(T, *value.shape[1:]) for key, value in drawn.items()}
+        )
         close(layers.mean(dim=(1, 2)), golden["layer_mean_per_step"], 2e-6)
         for key in ("layer_20", "layer_49", "layer_60", "layer_199"):
             if key in golden:
@@ -186,39 +188,36 @@ def operators(degradation: Any, golden: dict[str, Tensor], drawn: Drawn) -> None
 
 @every_folder
 @pytest.mark.parametrize("name", FILES)
-def test_golden(folder: Path, name: str) -> None:
-    """The released implementation's q_sample; its index i is severity i + 1."""
+def test_degraded_images_are_those_of_the_released_q_sample(folder: Path, name: str) -> None:
+    """Its index i is severity i + 1."""
     golden = load(folder, name)
     degradation = degradations.build(FILES[name], golden["x0"].shape[-1])
     t, drawn = golden["t_index"] + 1, recorded(degradation, golden)
     if "levels_before_truncation" in golden:
-        quantize(degradation, golden, t, drawn)
+        check_levels(degradation, golden, t, drawn)
     else:
         close(network_input(degradation, golden["x0"], t, drawn), golden["x_t"], TOLERANCES[name])
-    operators(degradation, golden, drawn)
+    check_operators(degradation, golden, drawn)
 
 
-def test_every_file_is_compared() -> None:
-    """Nothing lies there unused."""
+def test_every_golden_file_is_compared() -> None:
     for folder in filter(Path.exists, (GOLDEN, FULL)):
         assert {path.stem for path in folder.glob("deg_*.npz")} == set(FILES)
 
 
 @every_folder
-def test_golden_widths(folder: Path) -> None:
-    """Standard deviation and kernel of every step of every blur and mask."""
-    blurs, covers = load(folder, "sched_blur"), load(folder, "sched_masks")
+def test_every_step_has_the_released_standard_deviation_and_kernel(folder: Path) -> None:
+    blurs, masks = load(folder, "sched_blur"), load(folder, "sched_masks")
     for name, spec in SCHEDULES.items():
         degradation: Any = degradations.build(spec, 128)
-        golden = blurs if spec["name"] == "blur" else covers
+        golden = blurs if spec["name"] == "blur" else masks
         close(torch.from_numpy(degradation.stds()), golden[f"{name}_std_f64"], 2e-6)
         if spec["name"] == "blur":
             assert degradation.kernels().tolist() == golden[f"{name}_kernel_size"].tolist()
 
 
 @every_folder
-def test_golden_weights(folder: Path) -> None:
-    """The cosine schedule, the shares of colour and the sides of the reductions."""
+def test_schedules_of_noise_colour_and_size_are_the_released_ones(folder: Path) -> None:
     for key, expected in load(folder, "sched_cosine").items():
         T = int(key.rsplit("_T", 1)[1])
         alphas = torch.from_numpy(cosine_alphas(T))
@@ -232,9 +231,9 @@ def test_golden_weights(folder: Path) -> None:
         close(got, expected, TOLERANCES["sched_cosine"][key])
     colour = load(folder, "sched_decolor_linear")
     for T in (20, 50):
-        kept = torch.from_numpy(degradations.build({"name": "decolorization", "T": T}, 2).operators())
-        close(kept[1:], colour[f"cumulative_keep_T{T}"], 2e-6)
-        close(kept[1:] / kept[:-1], colour[f"keep_factor_T{T}"], 2e-6)
+        shares = torch.from_numpy(degradations.build({"name": "decolorization", "T": T}, 2).operators())
+        close(shares[1:], colour[f"cumulative_keep_T{T}"], 2e-6)
+        close(shares[1:] / shares[:-1], colour[f"keep_factor_T{T}"], 2e-6)
     for key, sides in load(folder, "sched_superres").items():
         size, T = (int(word[1:]) for word in key.split("_")[2:])
         degradation: Any = degradations.build({"name": "superresolution", "T": T}, size)
@@ -243,17 +242,17 @@ def test_golden_weights(folder: Path) -> None:
 
 @every_folder
 @pytest.mark.parametrize("level", [1, 2, 3, 4])
-def test_golden_snow_levels(folder: Path, level: int) -> None:
-    """Threshold, length of the motion blur and brightening at all severities, read off what comes out."""
+def test_levels_of_snow_are_the_released_ones(folder: Path, level: int) -> None:
+    """Threshold, motion blur and brightening at all severities, measured at the output."""
     golden, T, size = load(folder, "sched_snow"), 200, 32
     snow: Any = degradations.build({"name": "snow", "T": T, "level": level, "fix_brightness": False}, size)
     t, middle = torch.arange(1, T + 1), size // 2
     along = torch.zeros(T, dtype=torch.bool)
-    for change, survives in ((1e-5, True), (-1e-5, False)):  # the recorded thresholds are float32
+    for change, visible in ((1e-5, True), (-1e-5, False)):  # the recorded thresholds are float32
         flakes = torch.zeros(T, size, size, dtype=torch.float64)
         flakes[:, middle, middle] = golden[f"level{level}_T200_threshold"].double() + change
         layers = snow.snow(t, {"flakes": flakes, "vertical": along})
-        assert ((layers.sum(dim=(1, 2)) > 0) == survives).all()
+        assert ((layers.sum(dim=(1, 2)) > 0) == visible).all()
     flakes = torch.zeros(T, size, size, dtype=torch.float64)
     flakes[:, middle, middle] = 9.0  # clipped to 1
     layers = snow.snow(t, {"flakes": flakes, "vertical": along})
@@ -270,8 +269,8 @@ def test_golden_snow_levels(folder: Path, level: int) -> None:
     close(torch.tensor([snow.constants.mean, snow.constants.std, snow.constants.zoom]), torch.stack(layer), 2e-6)
 
 
-def test_numbers_of_the_protocol() -> None:
-    """Values worked out from the definitions alone, to the digits given."""
+def test_values_follow_from_the_definitions_of_the_protocol() -> None:
+    """Worked out by hand, to the digits stated."""
 
     def near(got: Any, expected: Any, digits: int) -> None:
         np.testing.assert_allclose(got, expected, rtol=0, atol=0.501 * 10.0**-digits)
@@ -319,5 +318,5 @@ def test_numbers_of_the_protocol() -> None:
     near(cosine_alphas(500)[1], 0.999913, 6)
     near(cosine_alphas(500)[500], 9.715e-9, 12)
     for T, expected in [(20, [0.95, 0.947368, 0.9, 0.5, 0]), (50, [0.98, 0.979592, 0.96, 0.5, 0])]:
-        kept = table({"name": "decolorization", "T": T}, 16)
-        near((kept[1:] / kept[:-1])[[0, 1, T // 2, T - 2, T - 1]], expected, 6)
+        shares = table({"name": "decolorization", "T": T}, 16)
+        near((shares[1:] / shares[:-1])[[0, 1, T // 2, T - 2, T - 1]], expected, 6)

@@ -1,8 +1,8 @@
-"""Nothing meets on two devices: the whole way on a pretended GPU, whose tensors have shapes and a place but no values.
+"""No operation mixes two devices: every stage runs on a simulated GPU, whose tensors have a device but no values.
 
-PyTorch's fake tensors refuse what a GPU refuses (operands on two devices, a dtype that does not fit), on a machine that
-has none. What needs values is replaced: the checks of D's input, seeds made from seeds, which images come next, flakes
-that several images share, another picture's pixels; and so is the backward pass, which asks for a driver.
+PyTorch's fake tensors raise the errors of a GPU (operands on two devices, a wrong dtype) on a machine without one. The
+tests replace what needs values: the checks of D's input, derived seeds, the order of images, flakes that several images
+share and the partners of animorphosis; and the backward pass, because it needs a driver.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from coldbench.sampling import priors, starts
 from coldbench.sampling.samplers import METHODS, sample
 from coldbench.training import distributed, loop
 
-pytestmark = pytest.mark.skipif(torch.version.cuda is None, reason="a torch without CUDA cannot pretend a GPU")
+pytestmark = pytest.mark.skipif(torch.version.cuda is None, reason="a torch without CUDA cannot simulate a GPU")
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 SPECS = [
-    pytest.param({"name": name, **example}, id=f"{name}-{k}")
+    pytest.param({"name": name, **params}, id=f"{name}-{k}")
     for name, kind in DEGRADATIONS.items()
-    for k, example in enumerate(kind.test_params)
+    for k, params in enumerate(kind.test_params)
 ]
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 3, 16, 16), dtype=np.uint8)
 
 
 @pytest.fixture
-def pretend(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
-    """Enter it and make tensors on GPU; what is kept of them by caches is forgotten afterwards."""
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
+    """Inside this mode tensors on GPU are fake; caches are cleared, so that no fake tensor stays in them."""
     monkeypatch.setattr(base, "check_input", lambda degradation, x0, t, drawn: None)
     monkeypatch.setattr(rng, "derive", lambda seed, purpose: seed)
     monkeypatch.setattr(preprocessing, "image_indices", lambda seed, position, count: np.arange(len(position)) % count)
@@ -68,18 +68,18 @@ def on_gpu(*tensors: Tensor) -> bool:
     return all(tensor.device.type == "cuda" for tensor in tensors)
 
 
-def test_the_pretence_notices_two_devices(pretend: FakeTensorMode) -> None:
-    with pretend, pytest.raises(Exception, match="on the same device"):
+def test_an_operation_on_two_devices_is_an_error(fake: FakeTensorMode) -> None:
+    with fake, pytest.raises(Exception, match="on the same device"):
         torch.ones(2, device=GPU) + torch.ones(2)
 
 
 @pytest.mark.parametrize("spec", SPECS)
-def test_degradations_and_samplers(
-    pretend: FakeTensorMode, monkeypatch: pytest.MonkeyPatch, spec: dict[str, Any]
+def test_degradations_and_samplers_stay_on_the_gpu(
+    fake: FakeTensorMode, monkeypatch: pytest.MonkeyPatch, spec: dict[str, Any]
 ) -> None:
-    """From test images to x_0, by every method that the degradation has."""
-    degradation = built(spec, pretend, monkeypatch)
-    with pretend:
+    """From test images to x_0, by every method of the degradation."""
+    degradation = built(spec, fake, monkeypatch)
+    with fake:
         begin = starts.RestorationTask(SampleSet(), [], degradation, 4, 0, GPU, IMAGES).initial_state(range(4))
         assert begin.x0 is not None
         assert on_gpu(begin.x, begin.x0, *begin.drawn.values())
@@ -94,7 +94,7 @@ def test_degradations_and_samplers(
 
 
 @pytest.mark.parametrize("kind", ["means", "grid", "colour", "partner", "noise"])
-def test_starts(pretend: FakeTensorMode, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_starts_stay_on_the_gpu(fake: FakeTensorMode, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     spec: dict[str, Any] = {
         "means": {"name": "blur", "T": 4, "kernel": 5, "std": 2.0},
         "grid": {"name": "superresolution", "T": 2},
@@ -102,11 +102,11 @@ def test_starts(pretend: FakeTensorMode, monkeypatch: pytest.MonkeyPatch, kind: 
         "partner": {"name": "animorphosis", **DEGRADATIONS["animorphosis"].test_params[0]},
         "noise": {"name": "noise", **DEGRADATIONS["noise"].test_params[0]},
     }[kind]
-    degradation, mixture = built(spec, pretend, monkeypatch), None
+    degradation, mixture = built(spec, fake, monkeypatch), None
     if kind in priors.FITTED:
         d = 3 * (priors._side(degradation) ** 2 if kind == "grid" else 1)
         mixture = priors.Mixture(np.array([0.5, 0.5]), np.zeros((2, d)), np.stack([np.eye(d)] * 2))
-    with pretend:
+    with fake:
         x, drawn = priors.draw(kind, degradation, torch.arange(4, device=GPU), 1, 3, mixture, noise_level=0.002)
         assert on_gpu(x, *drawn.values())
         assert x.shape == (4, 3, 16, 16)
@@ -117,17 +117,17 @@ def test_starts(pretend: FakeTensorMode, monkeypatch: pytest.MonkeyPatch, kind: 
     [Network(dim=8, dim_mults=[1, 2]), Network(name="unet_ddpm", dim=8, dim_mults=[1, 2], dropout=0.2, attention=8)],
     ids=lambda network: network.name,
 )
-def test_training_and_restoring(
-    pretend: FakeTensorMode, monkeypatch: pytest.MonkeyPatch, experiment: Experiment, network: Network
+def test_training_and_restoring_stay_on_the_gpu(
+    fake: FakeTensorMode, monkeypatch: pytest.MonkeyPatch, experiment: Experiment, network: Network
 ) -> None:
-    """Two updates, one of them with the moving average's rule, of images that are cropped and flipped; then R."""
+    """Two steps on cropped and flipped images, one of them with EMA; then R."""
     experiment = experiment.model_copy(
         update={"preprocessing": Preprocessing(resize=19, pad=1, flip=True), "network": network}
     )
-    degradation = built(experiment.degradation, pretend, monkeypatch)
+    degradation = built(experiment.degradation, fake, monkeypatch)
     larger = np.zeros((9, 3, 19, 19), np.uint8)
     training = Training(max_steps=2, batch_size=8, grad_accumulation=2, ema_update_every=2)
-    with pretend:
+    with fake:
         with GPU:
             net = models.build(network, 3, 16).train()
         source = loop.TrainingSet(larger, experiment, degradation, 1)
@@ -150,9 +150,9 @@ def test_training_and_restoring(
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_scores(pretend: FakeTensorMode, monkeypatch: pytest.MonkeyPatch, channels: int) -> None:
-    bank = pretend.from_tensor(gabor.filters())
+def test_scores_stay_on_the_gpu(fake: FakeTensorMode, monkeypatch: pytest.MonkeyPatch, channels: int) -> None:
+    bank = fake.from_tensor(gabor.filters())
     monkeypatch.setattr(gabor, "filters", lambda: bank)
-    with pretend:
+    with fake:
         a, b = (torch.zeros(4, channels, 32, 32, device=GPU) for _ in range(2))
         assert on_gpu(ssim.ssim_per_image(a, b), gabor.features(a))

@@ -1,7 +1,6 @@
-"""On a real GPU: the same numbers as on a CPU, the same bits twice, and a stop that leaves no trace.
+"""On a real GPU: the numbers of a CPU, the same bits twice, and a stop without a trace.
 
-Skipped, visibly, where torch sees no GPU. The tolerances are stated where they stand: fp32 differs from the CPU by the
-order of its sums, bf16 keeps eight bits of a number.
+Skipped where torch sees no GPU. fp32 differs from the CPU by the order of sums; bf16 has eight bits of precision.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from coldbench.training import distributed, loop
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU"),
 ]
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 CONVNEXT = Network(dim=16, dim_mults=[1, 2])
@@ -44,22 +43,22 @@ FAST = distributed.DeviceOptions(compile=True, channels_last=True)
 
 @pytest.fixture(autouse=True)
 def _fp32_means_fp32() -> None:
-    torch.backends.cudnn.allow_tf32 = False  # as the command line sets it
+    torch.backends.cudnn.allow_tf32 = False  # as the command line does
 
 
 @pytest.fixture(scope="session")
 def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded digits prepared at 19 px, to be cut to 16."""
+    """The embedded digits prepared at 19 px; training crops them to 16."""
     folder = tmp_path_factory.mktemp("digits19")
     data.prepare("digits", None, 19, folder)
     return folder
 
 
 def of(experiment: Experiment, network: Network, **training: Any) -> Experiment:
-    """All that draws random numbers at once: windows, flips, masks, and dropout where the network has it."""
-    told = experiment.training.model_copy(update=training)
+    """The experiment with every source of randomness: windows, flips, masks, and dropout if the network has it."""
+    settings = experiment.training.model_copy(update=training)
     return experiment.model_copy(
-        update={"network": network, "preprocessing": Preprocessing(resize=19, pad=1, flip=True), "training": told}
+        update={"network": network, "preprocessing": Preprocessing(resize=19, pad=1, flip=True), "training": settings}
     )
 
 
@@ -79,7 +78,7 @@ def apart(one: Tensor, other: Tensor) -> float:
 
 
 @NETWORKS
-def test_a_network_gives_what_it_gives_on_a_cpu(network: Network) -> None:
+def test_a_network_agrees_with_a_cpu(network: Network) -> None:
     torch.manual_seed(0)
     built = models.build(network, 3, 32)
     x = torch.rand(5, 3, 32, 32) * 2 - 1
@@ -92,19 +91,19 @@ def test_a_network_gives_what_it_gives_on_a_cpu(network: Network) -> None:
 
 
 @NETWORKS
-def test_a_training_goes_as_on_a_cpu(experiment: Experiment, larger: Path, tmp_path: Path, network: Network) -> None:
-    """The first twelve losses; dropout alone draws other numbers on a GPU, so there is none here."""
-    wanted = of(experiment, network.model_copy(update={"dropout": 0.0}))
-    here = trained(wanted, larger, tmp_path / "cpu", CPU)
-    there = trained(wanted, larger, tmp_path / "gpu", GPU)
+def test_a_training_agrees_with_a_cpu(experiment: Experiment, larger: Path, tmp_path: Path, network: Network) -> None:
+    """The first twelve losses, without dropout, because it draws other numbers on a GPU."""
+    tried = of(experiment, network.model_copy(update={"dropout": 0.0}))
+    cpu = trained(tried, larger, tmp_path / "cpu", CPU)
+    gpu = trained(tried, larger, tmp_path / "gpu", GPU)
     np.testing.assert_allclose(losses(tmp_path / "gpu"), losses(tmp_path / "cpu"), rtol=1e-4)
-    gaps = {key: apart(there[key], here[key]) for key in here if here[key].norm() > 0}
-    assert max(gaps.values()) < 5e-2, max(gaps, key=gaps.__getitem__)  # Adam makes much of small gradients
+    gaps = {key: apart(gpu[key], cpu[key]) for key in cpu if cpu[key].norm() > 0}
+    assert max(gaps.values()) < 5e-2, max(gaps, key=gaps.__getitem__)  # Adam amplifies small gradients
 
 
 @NETWORKS
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_stopped_training_ends_with_the_bits_of_an_undisturbed_one(
+def test_a_stopped_training_ends_with_the_bits_of_an_uninterrupted_one(
     experiment: Experiment,
     larger: Path,
     tmp_path: Path,
@@ -112,9 +111,9 @@ def test_a_stopped_training_ends_with_the_bits_of_an_undisturbed_one(
     network: Network,
     precision: str,
 ) -> None:
-    """Twice undisturbed, and once stopped after five of twelve updates."""
-    wanted = of(experiment, network, precision=precision)
-    first, second = (trained(wanted, larger, tmp_path / name, GPU) for name in ("first", "second"))
+    """Twice uninterrupted, and once stopped after five of twelve steps."""
+    tried = of(experiment, network, precision=precision)
+    first, second = (trained(tried, larger, tmp_path / name, GPU) for name in ("first", "second"))
     original, calls = loop.optimizer_step, []
 
     def update(*args: Any, **kwargs: Any) -> Any:
@@ -126,17 +125,17 @@ def test_a_stopped_training_ends_with_the_bits_of_an_undisturbed_one(
 
     monkeypatch.setattr(loop, "optimizer_step", update)
     with pytest.raises(Interrupted):
-        trained(wanted, larger, tmp_path / "stopped", GPU)
-    stopped = trained(wanted, larger, tmp_path / "stopped", GPU)
-    assert len(calls) == wanted.training.max_steps
+        trained(tried, larger, tmp_path / "stopped", GPU)
+    stopped = trained(tried, larger, tmp_path / "stopped", GPU)
+    assert len(calls) == tried.training.max_steps
     for key in first:
         assert torch.equal(first[key], second[key]), key
         assert torch.equal(first[key], stopped[key]), key
     assert losses(tmp_path / "first") == losses(tmp_path / "stopped")
 
 
-def test_compiled_in_half_precision_it_learns_the_same(experiment: Experiment, larger: Path, tmp_path: Path) -> None:
-    """As the short budgets train: compiled, channels-last, bf16."""
+def test_a_compiled_bf16_training_learns_the_same(experiment: Experiment, larger: Path, tmp_path: Path) -> None:
+    """Compiled, channels-last and bf16, as in the short budgets."""
     plain = of(experiment, CONVNEXT, max_steps=60)
     trained(plain, larger, tmp_path / "plain", GPU)
     half = of(experiment, CONVNEXT, max_steps=60, precision="bf16")
@@ -150,22 +149,22 @@ def test_compiled_in_half_precision_it_learns_the_same(experiment: Experiment, l
 
 @pytest.fixture
 def model(experiment: Experiment, larger: Path, tmp_path: Path) -> Path:
-    """A model trained on the GPU for a little while."""
+    """A model after 60 steps on the GPU."""
     trained(of(experiment, CONVNEXT, max_steps=60), larger, tmp_path / "model", GPU)
     return tmp_path / "model/model.safetensors"
 
 
 def images(model: Path, larger: Path, folder: Path, device: torch.device, **sampling: Any) -> dict[str, np.ndarray]:
-    told = Sampling(**{"images": 23, "inference_batch": 8, **sampling})
-    sample_run(SamplingPaths(model, larger, folder / "shards"), told, device, folder / "samples.json")
-    return {method: sampled.read_images(folder / "samples.json", "test", method) for method in told.methods}
+    settings = Sampling(**{"images": 23, "inference_batch": 8, **sampling})
+    sample_run(SamplingPaths(model, larger, folder / "shards"), settings, device, folder / "samples.json")
+    return {method: sampled.read_images(folder / "samples.json", "test", method) for method in settings.methods}
 
 
-def test_samples_and_scores_are_those_of_a_cpu(model: Path, larger: Path, tmp_path: Path) -> None:
-    here, there = (images(model, larger, tmp_path / device.type, device) for device in (CPU, GPU))
+def test_samples_and_scores_agree_with_a_cpu(model: Path, larger: Path, tmp_path: Path) -> None:
+    cpu, gpu = (images(model, larger, tmp_path / device.type, device) for device in (CPU, GPU))
     half = images(model, larger, tmp_path / "half", GPU, precision="bf16", compile=True)
-    for method, expected in here.items():
-        assert apart(torch.from_numpy(there[method]), torch.from_numpy(expected)) < 1e-4, method
+    for method, expected in cpu.items():
+        assert apart(torch.from_numpy(gpu[method]), torch.from_numpy(expected)) < 1e-4, method
         assert apart(torch.from_numpy(half[method]), torch.from_numpy(expected)) < 5e-2, method
     science = sampled.read_manifest(tmp_path / "cuda/samples.json").experiment
     tables = {}
@@ -177,14 +176,13 @@ def test_samples_and_scores_are_those_of_a_cpu(model: Path, larger: Path, tmp_pa
     keys = ["set", "method", "metric", "reference"]
     a, b = (tables[name].set_index(keys)[["value", "low", "high", "n"]] for name in ("cpu", "cuda"))
     pd.testing.assert_frame_equal(b, a, rtol=1e-3, atol=1e-4)
-    told = json.loads(tables["cuda"]["provenance"].iloc[0])
-    assert told["device"] == torch.cuda.get_device_name()
+    assert json.loads(tables["cuda"]["provenance"].iloc[0])["device"] == torch.cuda.get_device_name()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_how_the_work_is_cut_changes_no_bit(model: Path, larger: Path, tmp_path: Path, precision: str) -> None:
-    """Batch and shard, as on a CPU, because the network always sees tiles of one size."""
+def test_batch_and_shard_sizes_change_no_bit(model: Path, larger: Path, tmp_path: Path, precision: str) -> None:
+    """Because every forward pass has the same number of images."""
     whole = images(model, larger, tmp_path / "whole", GPU, precision=precision)
-    cut = images(model, larger, tmp_path / "cut", GPU, precision=precision, batch=7, shard=10)
+    cut = images(model, larger, tmp_path / "cut", GPU, precision=precision, batch_size=7, shard_size=10)
     for method, expected in whole.items():
         assert np.array_equal(cut[method], expected), method
