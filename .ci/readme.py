@@ -11,11 +11,11 @@ from pathlib import Path
 
 from coldbench.evaluation.scores import read_scores
 from coldbench.planning import cost, plan
-from coldbench.report import cells, inputs, provenance
+from coldbench.report import cells, provenance
 from coldbench.report.cells import Cell
 from coldbench.report.formats import LABELS, metric_label, shown, signed
-from coldbench.report.inputs import PaperCell
 from coldbench.report.layout import TABLES
+from coldbench.report.paper import PaperCell, load_paper
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = sorted((ROOT / "results" / "published").glob("*/*/*/scores.parquet"))
@@ -33,7 +33,7 @@ def main(readme: Path) -> None:
 
 
 def paper() -> list[PaperCell]:
-    return inputs.load_paper(ROOT / "workflow/paper/tables.csv")
+    return load_paper(ROOT / "workflow/paper/tables.csv")
 
 
 def table_cells() -> dict[str, list[Cell]]:
@@ -82,7 +82,7 @@ def _so_far(printed: Iterable[Cell]) -> str:
 
 def results() -> str:
     """The published runs with their times, and the rows of every table that have a run."""
-    scores, folders = read_scores(PUBLISHED), inputs.folders_of(PUBLISHED)
+    scores, folders = read_scores(PUBLISHED), provenance.folders_of(PUBLISHED)
     lines = ["| run | on | what it took |", "|---|---|---|"]
     for run in provenance.runs_of(scores, folders):
         lines.append(f"| {run.score.run}, {run.score.budget} budget | {run.devices} | {provenance.spent(run.work)} |")

@@ -18,7 +18,7 @@ from coldbench.core.experiment import Experiment
 from coldbench.evaluation.scores import Score, Scores
 from coldbench.models import model_file
 from coldbench.report import sprites
-from coldbench.report.inputs import load_paper
+from coldbench.report.paper import load_paper
 from coldbench.report.run_figures import RunFigures
 from coldbench.report.sprites import Sprite
 from coldbench.sampling.shards import SamplingPaths, sample_run

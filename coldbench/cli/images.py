@@ -101,10 +101,10 @@ def calibrate(
     from coldbench.evaluation import calibration
     from coldbench.evaluation.interpretations import load
     from coldbench.report import calibration as view
-    from coldbench.report import inputs
+    from coldbench.report.paper import load_paper
 
     plan = load(text_of(interpretations, "interpretations"), str(interpretations))
-    cells = inputs.load_paper(paper)
+    cells = load_paper(paper)
     began = time.monotonic()
     records = calibration.run(plan, data, target, images)
     facts = calibration.facts(records, time.monotonic() - began, target)

@@ -86,11 +86,13 @@ def render_table(
     """Render table NUMBER from SCORES as a page, and beside it as CSV, LaTeX and JSON."""
     from coldbench.core.files import write_text
     from coldbench.evaluation.scores import read_scores
-    from coldbench.report import cells, exports, inputs, pages
+    from coldbench.report import cells, exports, pages
+    from coldbench.report.paper import load_paper
+    from coldbench.report.provenance import folders_of
 
     logs.log_to(log, f"[render-table {number}]")
-    records, folders = read_scores(scores or []), inputs.folders_of(scores or [])
-    frame = cells.table_frame(number, records, inputs.load_paper(paper), cells.load_planned(planned_rows))
+    records, folders = read_scores(scores or []), folders_of(scores or [])
+    frame = cells.table_frame(number, records, load_paper(paper), cells.load_planned(planned_rows))
     for ending, text in (
         (".csv", exports.table_csv(frame)),
         (".tex", exports.table_tex(number, frame)),
@@ -114,13 +116,14 @@ def render_discrepancies(
     from coldbench.core.files import write_text
     from coldbench.evaluation.scores import read_scores
     from coldbench.report import calibration as calibrated
-    from coldbench.report import cells, inputs
+    from coldbench.report import cells
     from coldbench.report import discrepancies as view
     from coldbench.report.pages import banner
+    from coldbench.report.paper import load_paper
 
     logs.log_to(log, "[render-discrepancies]")
     records = read_scores(scores or [])
-    frame = cells.cell_frame(records, inputs.load_paper(paper))
+    frame = cells.cell_frame(records, load_paper(paper))
     rows = calibrated.load_table(calibration)
     sources = view.Sources(view.load_grid(grid), view.load_interpretations(interpretations), rows)
     entries = view.discrepancies(view.load(questions), sources, records, frame)
@@ -134,10 +137,11 @@ def render_calibration(
     log: Log = None,
 ) -> None:
     """Render the calibration: every interpretation beside the paper's numbers, and their agreement."""
-    from coldbench.report import calibration, inputs
+    from coldbench.report import calibration
+    from coldbench.report.paper import load_paper
 
     logs.log_to(log, "[render-calibration]")
-    calibration.write_page(calibration.load_table(table), inputs.load_paper(paper), out)
+    calibration.write_page(calibration.load_table(table), load_paper(paper), out)
 
 
 def render_index(
@@ -151,14 +155,16 @@ def render_index(
     """Render the front page (scorecard, claims, tables, runs, hours), and link it from the pages beside it."""
     from coldbench.core.files import write_text
     from coldbench.evaluation.scores import read_scores
-    from coldbench.report import cells, inputs, pages
+    from coldbench.report import cells, pages
     from coldbench.report import claims as judging
+    from coldbench.report.paper import load_paper
+    from coldbench.report.provenance import folders_of
 
     logs.log_to(log, "[render-index]")
-    records, printed = read_scores(scores or []), inputs.load_paper(paper)
+    records, printed = read_scores(scores or []), load_paper(paper)
     frame = cells.cell_frame(records, printed, cells.load_planned(planned_rows))
     judged = judging.judged(judging.load(claims), records, printed)
-    write_text(out, pages.index_page(frame, records, judged, out.parent, inputs.folders_of(scores or [])))
+    write_text(out, pages.index_page(frame, records, judged, out.parent, folders_of(scores or [])))
     logs.log.info("%s", out)
 
 

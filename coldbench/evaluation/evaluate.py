@@ -1,7 +1,7 @@
 """Scores: image shards and the degraded images they were made from → rows of one tidy table.
 
 A row is one value of one metric for one method on one set of one run, with its interval, n and provenance; every table,
-figure and verdict of the report is a view of these rows (the columns are `report.inputs.Score`). Restored images are
+figure and verdict of the report is a view of these rows (columns: `evaluation.scores.Score`). Restored images are
 scored against their originals; generated ones have none, and their features are compared with those of the training
 and of the test images. `tacos-direct` is a difference of two methods on the same images, with its paired interval.
 """

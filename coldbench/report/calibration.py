@@ -13,8 +13,8 @@ import pandas as pd
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import atomic, write_text
 from coldbench.core.logs import log
-from coldbench.report.inputs import PaperCell
 from coldbench.report.navigation import CALIBRATION, render
+from coldbench.report.paper import PaperCell
 
 AGREEMENTS = ("exact", "within sampling error", "close", "not reproduced", "not judged")
 MEANINGS = {

@@ -14,8 +14,8 @@ from coldbench.core.errors import ColdbenchError, unknown
 from coldbench.core.files import read_json
 from coldbench.evaluation.scores import Score, Scores
 from coldbench.report.formats import LABELS, metric_label, metric_name, quantity
-from coldbench.report.inputs import PaperCell
 from coldbench.report.layout import TABLES, Column, Measure, Table, budget_rank
+from coldbench.report.paper import PaperCell
 from coldbench.report.verdict import judge
 
 

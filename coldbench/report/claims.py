@@ -17,8 +17,8 @@ from coldbench.core.validation import Strict, checked
 from coldbench.evaluation.scores import Score, Scores
 from coldbench.report.cells import in_groups
 from coldbench.report.formats import LABELS, metric_label, quantity, shown, signed
-from coldbench.report.inputs import PaperCell
 from coldbench.report.layout import TABLES, budget_rank
+from coldbench.report.paper import PaperCell
 
 STATUSES = ("supported", "contradicted", "undecided", "no data")
 

@@ -15,9 +15,8 @@ from coldbench import __version__
 from coldbench.evaluation.scores import Scores
 from coldbench.report.cells import Cell, cells_of, in_groups, table_rows
 from coldbench.report.formats import interval, shown
-from coldbench.report.inputs import Folders
 from coldbench.report.layout import TABLES, Table
-from coldbench.report.provenance import logs_of, provenance
+from coldbench.report.provenance import Folders, logs_of, provenance
 from coldbench.report.verdict import KINDS
 
 RUN_FACTS = (

@@ -15,10 +15,9 @@ from coldbench.report.ablations import ablations
 from coldbench.report.cells import Cell, cells_of, in_groups, printed_cells, table_rows
 from coldbench.report.claims import Claim
 from coldbench.report.formats import duration, first_up
-from coldbench.report.inputs import Folders
 from coldbench.report.layout import TABLES, Table, budget_of, budget_rank
 from coldbench.report.navigation import FIGURES, INDEX, refresh, render, size_of
-from coldbench.report.provenance import RunRecord, facts_of, runs_of, spent
+from coldbench.report.provenance import Folders, RunRecord, facts_of, runs_of, spent
 from coldbench.report.verdict import KINDS
 
 COMMANDS = (

@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from coldbench.core.errors import ColdbenchError
 from coldbench.evaluation.scores import Score, Scores
 from coldbench.report.formats import duration
-from coldbench.report.inputs import Folders
 from coldbench.report.layout import run_page
+
+Folders = dict[tuple[str, str], Path]
+"""The folder of each run and budget."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,15 @@ class RunRecord:
         # Older records say "1 threads": the same device.
         names = [self.fact(name).replace(", 1 threads,", ", 1 thread,") for name in ("trained_on", "device")]
         return "; ".join(dict.fromkeys(name for name in names if name != "–")) or "–"
+
+
+def folders_of(paths: Iterable[Path]) -> Folders:
+    """The folder of every run in the scores files at `paths`."""
+    folders: Folders = {}
+    for path in paths:
+        runs = pd.read_parquet(path, columns=["run", "budget"]).drop_duplicates()
+        folders |= {(str(run), str(budget)): path.parent for run, budget in runs.itertuples(index=False)}
+    return folders
 
 
 def provenance(score: Score) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from coldbench.evaluation.scores import Score
 from coldbench.report.formats import metric_label, metric_name, quantity, shown, signed
-from coldbench.report.inputs import PaperCell
+from coldbench.report.paper import PaperCell
 
 KINDS = ("reproduced", "differs", "not comparable", "misprint suspected", "missing")
 ROUNDING = 1e-12

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from coldbench.cli import app
 from coldbench.report import calibration as view
-from coldbench.report.inputs import PaperCell
+from coldbench.report.paper import PaperCell
 
 PUBLISHED = ROOT / "results/published/laptop-cpu/calibration.parquet"
 

@@ -20,10 +20,9 @@ from coldbench.core.errors import ColdbenchError
 from coldbench.evaluation.scores import Scores
 from coldbench.report.cells import Cell, PlannedRow, cell_frame, cells_of, load_planned, printed_cells, table_frame
 from coldbench.report.exports import escaped, table_csv, table_json, table_tex
-from coldbench.report.inputs import Folders
 from coldbench.report.layout import TABLES
 from coldbench.report.pages import TableView, scorecard
-from coldbench.report.provenance import provenance
+from coldbench.report.provenance import Folders, provenance
 from coldbench.report.verdict import KINDS
 
 PLANNED = (PlannedRow("E01", "1", "MNIST", ""), PlannedRow("E03", "1", "CelebA", "celeba needs 30,000 images"))

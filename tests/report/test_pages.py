@@ -20,10 +20,10 @@ from coldbench.evaluation.scores import Scores
 from coldbench.report import provenance
 from coldbench.report.ablations import METHODS, ablations
 from coldbench.report.cells import cell_frame, table_frame
-from coldbench.report.inputs import Folders, folders_of
 from coldbench.report.layout import TABLES
 from coldbench.report.navigation import _allowed, pages_in, refresh, render, size_of
 from coldbench.report.pages import banner, hours, index_page, table_page
+from coldbench.report.provenance import Folders, folders_of
 
 
 def table(number: str, scores: Scores, folder: Path | None = None, runs: Folders | None = None) -> str:

@@ -11,8 +11,8 @@ from cases import PAPER, score
 from coldbench.core.errors import ColdbenchError
 from coldbench.evaluation.scores import Score
 from coldbench.report.formats import code, duration, metric_name, quantity, shown
-from coldbench.report.inputs import PaperCell, load_paper
 from coldbench.report.layout import TABLES
+from coldbench.report.paper import PaperCell, load_paper
 from coldbench.report.verdict import judge
 
 

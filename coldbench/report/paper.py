@@ -1,4 +1,4 @@
-"""What the report reads beside the scores: the paper's printed numbers and the folders of runs."""
+"""The numbers that the paper prints, as typed records."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from coldbench.core.errors import ColdbenchError, unknown
 
@@ -37,19 +35,6 @@ class PaperCell:
     erratum: str
     note: str
     meant: float | None = None
-
-
-Folders = dict[tuple[str, str], Path]
-"""Where the files of each run and budget lie."""
-
-
-def folders_of(paths: Iterable[Path]) -> Folders:
-    """Of every run in the scores files at `paths` the folder that it lies in."""
-    found: Folders = {}
-    for path in paths:
-        frame = pd.read_parquet(path, columns=["run", "budget"]).drop_duplicates()
-        found |= {(str(run), str(budget)): path.parent for run, budget in frame.itertuples(index=False)}
-    return found
 
 
 def load_paper(path: Path) -> list[PaperCell]:
