@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, TypeVar, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from coldbench.core.errors import ColdbenchError, unknown
 
@@ -25,6 +25,17 @@ class Strict(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _flag_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false for numbers, because pydantic would read them as 1 and 0."""
+        values = value if isinstance(value, list) else [value]
+        if any(isinstance(each, bool) for each in values):
+            annotation = cls.model_fields[info.field_name or ""].annotation
+            if annotation is not bool:
+                raise ValueError("a flag is not valid here")
+        return value
 
 
 Model = TypeVar("Model", bound=BaseModel)
