@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,8 @@ class Ended:
 class Checkout:
     """A copy of the workflow's files, in which commands are typed."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, program: Sequence[str] = (str(BIN / "snakemake"),)) -> None:
+        self.folder, self.program = folder, program
         for file in ("Snakefile", "environment.yml"):
             shutil.copy(ROOT / file, folder)
         shutil.copytree(ROOT / "workflow", folder / "workflow")
@@ -97,7 +97,7 @@ class Checkout:
         """Snakemake as a terminal starts it: a process group of its own, and Ctrl-C not ignored."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("SNAKEMAKE", "PYTEST"))}
         return subprocess.Popen(
-            [str(BIN / "snakemake"), *arguments],
+            [*self.program, *arguments],
             cwd=self.folder,
             env={**environment, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
             stdin=subprocess.DEVNULL,

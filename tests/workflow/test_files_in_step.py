@@ -94,7 +94,7 @@ def test_lock_file_has_hashes_and_no_address():
 
 def imports(folder: str) -> set[str]:
     """The top-level names that the modules of a folder import, its own excepted."""
-    found, own = set(), {path.stem for path in (ROOT / folder).glob("*.py")} | {"coldbench"}
+    found, own = set(), {path.stem for path in (ROOT / folder).rglob("*.py")} | {"coldbench"}
     for path in (ROOT / folder).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):

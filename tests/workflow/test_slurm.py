@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -31,23 +32,22 @@ pytestmark = [
 ]
 PATIENCE = 1500  # seconds until a run counts as hung, on a busy machine
 PROFILE = ("--profile", "slurm", "--slurm-init-seconds-before-status-checks", "5")
+SNAKEMAKE = (sys.executable, slurm_node.__file__.replace("slurm_node", "slurm_snakemake"))
 TRACKINGS = [
     "linuxproc",
     pytest.param("cgroup", marks=pytest.mark.skipif(not slurm_node.cgroups(), reason="no cgroups of version 1 here")),
 ]
 
-UPDATES = {"X1": 1200, "X2": 1200, "X3": 1200, "X4": 4500}
-NAMES = tuple(UPDATES)
+STEPS = {"X1": 1200, "X2": 1200, "X3": 1200, "X4": 4500}
+NAMES = tuple(STEPS)
 DISTURBED: dict[str, Any] = merged(
     {key: value for key, value in TINY.items() if key != "grid"},
     {
         "experiments": list(NAMES),
         "checkpoint_every": 2,
         "grid": {  # the last one needs more than one time limit, on any machine
-            name: merged(
-                TINY["grid"]["X1"], {"degradation": {"std": 1.0 + 0.1 * k}, "training": {"max_steps": updates}}
-            )
-            for k, (name, updates) in enumerate(UPDATES.items())
+            name: merged(TINY["grid"]["X1"], {"degradation": {"std": 1.0 + 0.1 * k}, "training": {"max_steps": steps}})
+            for k, (name, steps) in enumerate(STEPS.items())
         },
         "budgets": {"tiny": {"training": {"ema_start": 100}}},
     },
@@ -108,7 +108,7 @@ def impatience() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Checkout, list[dict[str, str]], str]]:
     """The smoke grid, run by the very command that the README gives; and Slurm's records of its jobs."""
-    checkout = Checkout(tmp_path_factory.mktemp("grid"))
+    checkout = Checkout(tmp_path_factory.mktemp("grid"), SNAKEMAKE)
     with slurm_node.running():
         smoke = ("--configfile", "workflow/config/smoke.yaml")
         ended = checkout.snakemake(*PROFILE, "all", *smoke, patience=PATIENCE)
@@ -158,7 +158,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def prepare(folder: Path, minutes: int) -> Checkout:
     """A checkout whose profile gives a training `minutes`."""
-    checkout = Checkout(folder)
+    checkout = Checkout(folder, SNAKEMAKE)
     (folder / "tiny.yaml").write_text(yaml.safe_dump(DISTURBED))
     profile = folder / "workflow/profiles/slurm/config.yaml"
     text = profile.read_text()
@@ -187,12 +187,16 @@ def log(folder: Path, run: str) -> str:
 
 @pytest.mark.parametrize("tracking", TRACKINGS)
 def test_disturbed_trainings_end_with_the_same_weights(tmp_path: Path, undisturbed: Path, tracking: str) -> None:
-    """Queued again by an administrator, killed, out of time by their own clock and by Slurm's, all in one run."""
+    """Queued again by an administrator, killed, out of time by Slurm's clock and by their own, all in one run.
+
+    Under cgroups only the signals differ, so the training that stops by its own clock is left out: it takes minutes.
+    """
     checkout = prepare(tmp_path, 2)
+    names = NAMES if tracking == "linuxproc" else NAMES[:3]
     with slurm_node.running(tracking), impatience():
-        snakemake = checkout.start(*PROFILE, *MODELS, "--configfile", "tiny.yaml")
+        snakemake = checkout.start(*PROFILE, *MODELS[: len(names)], "--configfile", "tiny.yaml")
         try:
-            runs = [f"{name}-a" for name in NAMES]
+            runs = [f"{name}-a" for name in names]
             wait_for(snakemake, lambda: all(saved(tmp_path, run) for run in runs), PATIENCE)
             first = {run: alive(tmp_path, run) for run in runs}
             subprocess.run(["scontrol", "requeue", first["X1-a"]["job"]], check=True)  # as a preemption does
@@ -213,10 +217,11 @@ def test_disturbed_trainings_end_with_the_same_weights(tmp_path: Path, undisturb
     assert len(found["X2-a"]) == 2
     assert found["X2-a"][0]["JobState"] == "FAILED"
     assert [job["JobState"] for job in found["X3-a"]][:1] == ["TIMEOUT"]
-    assert len(found["X4-a"]) == 1
-    assert "stopped before its time limit" in log(tmp_path, "X4-a")
-    assert f"job {first['X4-a']['job']} is requeued" in log(tmp_path, "X4-a")
-    assert int(found["X4-a"][0]["Restarts"]) >= 1
+    if "X4-a" in found:
+        assert len(found["X4-a"]) == 1
+        assert "stopped before its time limit" in log(tmp_path, "X4-a")
+        assert f"job {first['X4-a']['job']} is requeued" in log(tmp_path, "X4-a")
+        assert int(found["X4-a"][0]["Restarts"]) >= 1
 
 
 def test_a_node_that_goes_down(tmp_path: Path, undisturbed: Path) -> None:
