@@ -3,10 +3,10 @@
     python benchmarks/bench_degradations.py [--only NAME] [--repeats 3]
     python benchmarks/bench_degradations.py --memory T closed|recursion     the memory that a training batch adds, in MB
 
-The recursion is the plain reading of the algorithm. For a training batch it degrades step by step up to the largest
-severity, stores every step, and selects a step for each image. For a sampler it starts again from x̂_0 for every D. Each
-time is the median of several runs; closed form and recursion take turns. A whole trajectory of the recursion takes T²
-steps, up to two hours, so a few of its steps are timed and their median is multiplied by T².
+The recursion is the algorithm as written. For a training batch it degrades step by step up to the largest severity,
+stores every step, and selects a step for each image. For a sampler it starts again from x̂_0 for every D. Each time is
+the median of several runs; closed form and recursion take turns. A whole trajectory of the recursion takes T² steps, up
+to two hours, so a few of its steps are timed and their median is multiplied by T².
 """
 
 from __future__ import annotations

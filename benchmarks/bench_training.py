@@ -1,4 +1,4 @@
-"""Measures one step of the training against a plain reading of the released algorithm; prints a table.
+"""Measures one step of the training against a plain implementation of the released algorithm; prints a table.
 
     python benchmarks/bench_training.py [--only NAME] [--steps 3]
     python benchmarks/bench_training.py --device cuda --batch 32 --steps 20 --precision bf16 --compile --channels-last
@@ -107,7 +107,7 @@ class Package:
 
 
 class Baseline:
-    """The plain reading of the algorithm on the same images, in fp32, or with TF32 in its convolutions."""
+    """The plain implementation of the algorithm on the same images, in fp32, or with TF32 in its convolutions."""
 
     def __init__(self, source: TrainingSet, target: BenchDevice, tf32: bool) -> None:
         assert isinstance(source.degradation, blur.Blur)

@@ -56,7 +56,7 @@ class Snow(Precomputed):
     one pattern per batch, and 32 is its training batch.
     `crop` of the seed layer and its enlargement by `zoom`, linear or cubic spline: the released code has centre and
     linear, the paper's prose has corner and spline. (The prose also drops a flake exactly at the threshold, which the
-    released code leaves; this has no option, because a normal number never lies there.)
+    released code leaves; this has no option, because no normal number equals it.)
     """
 
     size: Size

@@ -107,7 +107,7 @@ def small(kind: str, **changes: object) -> nn.Module:
     return models.build(KINDS[kind].model_copy(update=changes), 3, 16).eval()
 
 
-def picture(count: int = 2) -> Tensor:
+def noise(count: int = 2) -> Tensor:
     """Noise as (count, 3, 16, 16)."""
     return torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
@@ -296,7 +296,7 @@ def test_a_network_that_cannot_be_is_refused(network: Network, size: int, words:
 @kinds
 def test_time_changes_the_output_unless_it_is_switched_off(kind: str) -> None:
     """Without time, unet_ddpm answers as at time 0, and unet_convnext has no layers for time."""
-    x, times = picture(), [torch.full((2,), k) for k in (0, 1, 7, 199)]
+    x, times = noise(), [torch.full((2,), k) for k in (0, 1, 7, 199)]
     network, blind = small(kind, dim=24), small(kind, dim=24, time=False)
     with torch.inference_mode():
         outputs, blind_outputs = ([each(x, time) for time in times] for each in (network, blind))
@@ -315,7 +315,7 @@ def test_time_changes_the_output_unless_it_is_switched_off(kind: str) -> None:
 @kinds
 def test_time_survives_the_norms_of_small_networks(kind: str, dim: int) -> None:
     """Groups of one channel would remove what is added per channel."""
-    x, network = picture(), small(kind, dim=dim)
+    x, network = noise(), small(kind, dim=dim)
     with torch.inference_mode():
         first, other = (network(x, torch.full((2,), k)) for k in (0, 199))
     assert (other - first).abs().amax(dim=(1, 2, 3)).min() > 1e-3
@@ -323,7 +323,7 @@ def test_time_survives_the_norms_of_small_networks(kind: str, dim: int) -> None:
 
 @kinds
 def test_a_batch_of_mixed_times_equals_its_images_one_by_one(kind: str) -> None:
-    x, time, network = picture(3), torch.tensor([0, 19, 3]), small(kind)
+    x, time, network = noise(3), torch.tensor([0, 19, 3]), small(kind)
     with torch.inference_mode():
         together = network(x, time)
         alone = torch.cat([network(x[[i]], time[[i]]) for i in range(3)])
@@ -334,14 +334,14 @@ def test_a_batch_of_mixed_times_equals_its_images_one_by_one(kind: str) -> None:
 def test_every_parameter_has_a_gradient(kind: str) -> None:
     """Several processes would wait for a missing one."""
     network = small(kind).train()
-    network(picture(), torch.tensor([0, 5])).square().mean().backward()
+    network(noise(), torch.tensor([0, 5])).square().mean().backward()
     assert not {key for key, value in network.named_parameters() if value.grad is None}
     assert all(value.grad.isfinite().all() for value in network.parameters())
 
 
 def test_residual_adds_the_input() -> None:
     """The same weights with and without `residual` differ by the input, up to rounding."""
-    x, time = picture(), torch.tensor([0, 5])
+    x, time = noise(), torch.tensor([0, 5])
     with torch.inference_mode():
         plain, residual = (small("unet_convnext", residual=value)(x, time) for value in (False, True))
     torch.testing.assert_close(residual, plain + x, rtol=0, atol=1e-6)
@@ -349,7 +349,7 @@ def test_residual_adds_the_input() -> None:
 
 def test_dropout_acts_only_in_training() -> None:
     """In training it zeroes its share and preserves the mean; a restoration never drops anything."""
-    x, time = picture(), torch.tensor([0, 5])
+    x, time = noise(), torch.tensor([0, 5])
     network, without = small("unet_ddpm", dropout=0.25), small("unet_ddpm", dropout=0.0)
     with torch.inference_mode():
         assert torch.equal(network(x, time), network(x, time))
@@ -383,7 +383,7 @@ def test_an_image_does_not_depend_on_the_others_of_its_inference_batch(kind: str
     seen: list[tuple[int, ...]] = []
     network.register_forward_pre_hook(lambda _, inputs: seen.append((len(inputs[0]), *inputs[1].tolist())))
     restore = models.restorer(network, 4, precision)
-    x = picture(11)
+    x = noise(11)
     whole = restore(x, 7)
     assert whole.shape == x.shape
     assert whole.dtype == torch.float32
@@ -395,7 +395,7 @@ def test_an_image_does_not_depend_on_the_others_of_its_inference_batch(kind: str
 
 
 def test_bf16_is_close_to_fp32_but_different() -> None:
-    network, x = small("unet_convnext"), picture(4)
+    network, x = small("unet_convnext"), noise(4)
     single, half = (models.restorer(network, 4, precision)(x, 3) for precision in ("fp32", "bf16"))
     assert torch.equal(single, models.restorer(network)(x, 3))
     assert not torch.equal(single, half)

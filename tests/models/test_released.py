@@ -504,7 +504,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *wo
 
 
 def test_import_and_export_end_with_files_or_with_one_line(experiment, weights, tmp_path, monkeypatch, capsys) -> None:
-    source = released_file(tmp_path / "theirs.pt", weights)
+    source = released_file(tmp_path / "released.pt", weights)
     description, model = run_file(tmp_path, experiment), tmp_path / "model.safetensors"
     assert run(monkeypatch, capsys, "import", source, "--run", description, "--out", model)[0] == 0
     assert equal(safetensors.torch.load_file(model), weights)
@@ -534,9 +534,9 @@ def test_the_command_in_its_own_process_ends_with_one_line(experiment, tmp_path)
 def test_an_imported_model_is_sampled_as_a_trained_one(experiment, weights, model, digits, tmp_path) -> None:
     """The same weights give the same samples, and the manifest names the origin of the model."""
     imported = tmp_path / "imported.safetensors"
-    released.import_model(released_file(tmp_path / "theirs.pt", weights), imported, experiment)
+    released.import_model(released_file(tmp_path / "released.pt", weights), imported, experiment)
     samples = []
-    for path, provenance in ((imported, {"imported": "theirs.pt"}), (model, {"world_size": 1})):
+    for path, provenance in ((imported, {"imported": "released.pt"}), (model, {"world_size": 1})):
         out = sampled(tmp_path / path.stem, path, digits, images=5, batch_size=5, shard_size=5)
         assert json.loads(out.read_text())["provenance"] == provenance
         samples.append(manifest.read_images(out, "test", "tacos"))
@@ -551,7 +551,7 @@ def test_the_head_of_a_model_tells_whether_it_was_imported(experiment, weights, 
     for provenance in (None, {"world_size": 1}):
         model_file.save_model(path, weights, experiment, 1, provenance)
         assert not grid.was_imported(path)
-    released.import_model(released_file(tmp_path / "theirs.pt", weights), path, experiment)
+    released.import_model(released_file(tmp_path / "released.pt", weights), path, experiment)
     assert grid.was_imported(path)
     whole = path.read_bytes()
     head = 8 + int.from_bytes(whole[:8], "little")
