@@ -74,8 +74,6 @@ RUN = f"{RESULTS}/{{budget}}/{{run}}"
 if workflow.is_main_process and not PUBLISHED:
     for name, why in GRID.skipped.items():
         print(f"coldbench: {name} is left out: {why}", file=sys.stderr)
-    if not workflow.dryrun:
-        planning.write_run_files(RUNS.values(), Path(RESULTS))
 
 
 def one_of(names):
@@ -221,3 +219,8 @@ if workflow.is_main_process:
     checked(planning.check_writable, "results", RESULTS)
     checked(planning.check_writable, "reports", REPORTS)
     checked(planning.refuse_unknown_targets, targets(), (RESULTS, REPORTS, "results", "reports"))
+
+
+onstart:  # not in a dry run
+    if not PUBLISHED:
+        checked(planning.write_run_files, RUNS.values(), Path(RESULTS))
