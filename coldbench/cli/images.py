@@ -1,4 +1,4 @@
-"""The verbs of images: data sets, restoring one's own, and which reading of the paper the degraded ones fit."""
+"""The verbs of images: data sets, restoration of a user's images, and calibration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from coldbench.core.errors import ColdbenchError
 
 
 def fetch(name: str, folder: Path, log: Log = None) -> None:
-    """Download data set NAME into FOLDER and check it; nothing to do if it is there."""
+    """Download data set NAME into FOLDER and check it. A present data set is left alone."""
     from coldbench import data
 
     logs.log_to(log, f"[fetch {name}]")
@@ -24,7 +24,7 @@ def fetch(name: str, folder: Path, log: Log = None) -> None:
 def fetch_weights(
     folder: Path, fid: Annotated[list[str], typer.Argument(help="FID protocols")], log: Log = None
 ) -> None:
-    """Download the Inception weights that FID needs into FOLDER, verified; nothing to do if they are there."""
+    """Download the Inception weights that FID needs into FOLDER, verified. Present files are left alone."""
     from coldbench.evaluation.metrics import weights
 
     logs.log_to(log, "[fetch weights]")
@@ -36,7 +36,7 @@ def prepare(
     name: str,
     out: Annotated[Path, typer.Option(help="folder to write")],
     size: Annotated[int, typer.Option(help="side of the images in pixels")] = 32,
-    folder: Annotated[Path | None, typer.Option(help="where the data set lies; embedded ones need none")] = None,
+    folder: Annotated[Path | None, typer.Option(help="folder of the data sets; embedded ones need none")] = None,
     log: Log = None,
 ) -> None:
     """Decode data set NAME once into memory-mapped arrays of uint8 images."""
@@ -88,7 +88,7 @@ def restore(
 
 def calibrate(
     interpretations: Annotated[Path, typer.Argument(help="the interpretations to score (YAML)")] = INTERPRETATIONS,
-    data: Annotated[Path, typer.Option(help="where the data sets lie")] = Path("data"),
+    data: Annotated[Path, typer.Option(help="folder of the data sets")] = Path("data"),
     paper: Annotated[Path, typer.Option(help="the paper's printed numbers (CSV)")] = PAPER,
     out: Out = CALIBRATED,
     images: Annotated[int | None, typer.Option(min=2, help="only the first images of each set: a quick look")] = None,

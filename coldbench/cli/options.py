@@ -1,4 +1,4 @@
-"""What verbs share: their options, and how they begin."""
+"""The options and the start-up that several verbs share."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FeatureCache = Annotated[Path, typer.Option(help="folder for the features of ref
 Fid = Annotated[
     list[str] | None, typer.Option(help="FID protocols: paper-float, legacy_pytorch, legacy_tensorflow, clean")
 ]
-Devices = Annotated[Path, typer.Option(help="how fast devices are (YAML)")]
+Devices = Annotated[Path, typer.Option(help="speeds of devices (YAML)")]
 SPEEDS = Path("workflow/config/devices.yaml")
 PAPER = Path("workflow/paper/tables.csv")
 CALIBRATED = Path("results/calibration.parquet")

@@ -33,7 +33,9 @@ from coldbench.training import slurm
 def plan(
     overlays: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[CONFIG]...", help="over the grid: files (YAML) as after --configfile, or KEY=VALUE"),
+        typer.Argument(
+            metavar="[CONFIG]...", help="changes of the grid: files (YAML) as after --configfile, or KEY=VALUE"
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="the kind of device, one of DEVICES")] = "h100",
     gpus: Annotated[int, typer.Option(min=1, help="how many of them")] = 8,
@@ -41,7 +43,7 @@ def plan(
     grid: Annotated[Path, typer.Option(help="the grid (YAML)")] = Path("workflow/config/paper.yaml"),
     devices: Devices = SPEEDS,
 ) -> None:
-    """Print what the grid costs before it is run: jobs, GPU-hours, wall hours and disk, per run and table."""
+    """Print the cost of the grid before it is run: jobs, GPU-hours, wall hours and disk, per run and table."""
     from coldbench.planning import cost
     from coldbench.planning import plan as planning
 
@@ -53,11 +55,11 @@ def plan(
 def status(
     config: Annotated[
         list[str] | None,
-        typer.Argument(help="on top of the paper's: files (YAML) as --configfile takes them, or KEY=VALUE"),
+        typer.Argument(help="changes of the grid: files (YAML) as after --configfile, or KEY=VALUE"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="the same for programs")] = False,
 ) -> None:
-    """Tell of every run whether its model is missing, being trained or done, and whether it was sampled and scored."""
+    """Print the status of every run: its model missing, running or done, and whether it was sampled and scored."""
     from coldbench.planning import plan
     from coldbench.planning import status as view
 
@@ -129,9 +131,9 @@ def sample(
     model: Path,
     data: Prepared,
     shard_dir: Annotated[Path, typer.Option(help="folder for shards, which survive a stopped job")],
-    out: Annotated[Path | None, typer.Option(help="manifest to write; none only makes shards")] = None,
+    out: Annotated[Path | None, typer.Option(help="manifest to write; without it, only shards are made")] = None,
     part: Annotated[
-        str, typer.Option(help="k/n: without OUT, of every n-th shard from the k-th on what is missing")
+        str, typer.Option(help="k/n, without OUT: make the missing ones of every n-th shard, from the k-th on")
     ] = "1/1",
     partner: Partner = None,
     device: Device = "auto",
@@ -166,7 +168,7 @@ def evaluate(
     threads: Threads = None,
     log: Log = None,
 ) -> None:
-    """Score the sampled images that MANIFEST names, and the degraded ones they were made from."""
+    """Score the sampled images of MANIFEST, and the degraded images that they restore."""
     target = setup(log, f"{manifest.parent.name} evaluate", device, threads)
     from coldbench.evaluation import evaluate as evaluation
     from coldbench.sampling.manifest import read_manifest

@@ -128,7 +128,7 @@ def _of_model(status: RunStatus, path: Path, experiment: Experiment) -> RunStatu
     except (OSError, ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError):
         return status.updated(status="damaged", note=f"{path.name} cannot be read")
     if fingerprint != experiment.fingerprint:
-        note = "made with other settings; a run makes it again"
+        note = "trained with other settings; the next run trains it again"
         return status.updated(status="outdated", time=path.stat().st_mtime, note=note)
     state = "imported" if source else "done"
     return status.updated(status=state, time=path.stat().st_mtime, device=device, source=source)
@@ -167,7 +167,7 @@ def description(status: RunStatus) -> str:
         left = "?" if status.seconds_left is None else clock(status.seconds_left)
         parts += [progress, f"{status.images_per_second or 0:,.0f} images/s", f"{left} left", place]
     elif status.status == "stopped":
-        resume = f"checkpoint at {progress}; resumes" if status.step else "starts anew"
+        resume = f"checkpoint at {progress}; resumes" if status.step else "starts from step 0"
         parts += [f"{resume} when run again", status.note, place]
     elif status.status == "failed":
         parts += [f"checkpoint at {progress}" * bool(status.step), status.note, place]

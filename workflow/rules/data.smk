@@ -1,4 +1,4 @@
-# Sources are fetched, or found in the data folder, on the submitting machine; preparing decodes each data set once.
+# The submitting machine fetches the sources or finds them in the data folder. `prepare` decodes each data set once.
 
 
 rule fetch:
