@@ -157,7 +157,7 @@ class Run(Strict):
 
     @property
     def file_name(self) -> str:
-        """The name of the run's JSON file, with a hash of its content so that a queued job reads what was planned."""
+        """The name of the run's JSON file. It holds a hash of the content, so that other settings get another file."""
         return f"{self.metadata.budget}-{self.metadata.run}-{fingerprint(self.model_dump())}.json"
 
     @property

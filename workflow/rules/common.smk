@@ -215,7 +215,9 @@ def targets():
     return pages + files + each(RUNS, "samples.json", "scores.parquet", "figures.json", "figures")
 
 
-if workflow.is_main_process:
+if not workflow.is_main_process:  # a queued job whose configuration was edited meanwhile finds no file of this content
+    checked(planning.write_run_files, RUNS.values(), Path(RESULTS))
+else:
     checked(planning.check_writable, "results", RESULTS)
     checked(planning.check_writable, "reports", REPORTS)
     checked(planning.refuse_unknown_targets, targets(), (RESULTS, REPORTS, "results", "reports"))
