@@ -215,12 +215,12 @@ def targets():
     return pages + files + each(RUNS, "samples.json", "scores.parquet", "figures.json", "figures")
 
 
-if not workflow.is_main_process:  # a queued job whose configuration was edited meanwhile finds no file of this content
-    checked(planning.write_run_files, RUNS.values(), Path(RESULTS))
-else:
+if workflow.is_main_process:
     checked(planning.check_writable, "results", RESULTS)
     checked(planning.check_writable, "reports", REPORTS)
     checked(planning.refuse_unknown_targets, targets(), (RESULTS, REPORTS, "results", "reports"))
+elif not PUBLISHED:  # the configuration may have been edited while the job was queued
+    checked(planning.write_run_files, RUNS.values(), Path(RESULTS))
 
 
 onstart:  # not in a dry run
