@@ -170,10 +170,10 @@ def evaluate(
 ) -> None:
     """Score the sampled images of MANIFEST, and the degraded images that they restore."""
     target = setup(log, f"{manifest.parent.name} evaluate", device, threads)
-    from coldbench.evaluation import evaluate as evaluation
-    from coldbench.sampling.manifest import read_manifest
+    from coldbench.evaluation.evaluator import Evaluator
+    from coldbench.evaluation.metrics.extractors import extractors
+    from coldbench.evaluation.scores import write_scores
 
-    science = read_manifest(manifest).experiment
-    found = evaluation.extractors(fid or [], inception, target)
-    scorer = evaluation.Scorer(science, data, feature_cache, found, target)
-    evaluation.evaluate(scorer, manifest, read_run(run_file).metadata, out, partner)
+    features = extractors(fid or [], inception, target)
+    evaluator = Evaluator(manifest, data, feature_cache, features, target, partner)
+    write_scores(evaluator.evaluate(read_run(run_file).metadata), out)

@@ -226,28 +226,17 @@ class Drawing:
         """FD-Gabor of the first images of every set, by its direct and its best method."""
         import torch
 
-        from coldbench.evaluation import scoring
-        from coldbench.evaluation.metrics import intervals
+        from coldbench.evaluation.evaluator import Evaluator
+        from coldbench.evaluation.metrics.extractors import GABOR
 
-        experiment, cpu = self.run.experiment, torch.device("cpu")
-        rows: list[dict[str, Any]] = []
-        (gabor,) = extractors = scoring.extractors([], None, cpu)
-        scorer = scoring.Scorer(experiment, self.inputs.data, feature_cache, extractors, cpu)
+        records: list[dict[str, Any]] = []
+        evaluator = Evaluator(self.inputs.manifest, self.inputs.data, feature_cache, [GABOR], torch.device("cpu"))
         for name, sampled in self.run.sets.items():
-            split, n = ("test", sampled.images) if sampled.start is None else ("train", None)
             sizes = [size for size in (sampled.images // f for f in FRACTIONS) if 4 <= size <= SUBSET]
             for method in ("direct", "tacos", "estimated"):
-                if method not in sampled.methods or not sizes:
-                    continue
-                images = read_images(self.inputs.manifest, name, method, max(sizes))
-                if not np.isfinite(images).all():
-                    continue
-                features = gabor.features(torch.from_numpy(images))
-                reference = scorer.reference(gabor, split, n).statistics
-                for size in sizes:
-                    value = intervals.frechet(features[:size], reference, experiment.seed, DRAWS)
-                    rows.append(scoring.row(name, method, gabor.name, value, split))
-        return rows
+                if method in sampled.methods and sizes:
+                    records += evaluator.subset_distances(name, method, sizes, DRAWS)
+        return records
 
 
 def _side_by_side(columns: Iterable[Images]) -> Images:

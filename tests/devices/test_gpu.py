@@ -21,7 +21,9 @@ from coldbench import data, models
 from coldbench.core.config import RunMetadata, Sampling, TableCell
 from coldbench.core.experiment import Experiment, Network, Preprocessing
 from coldbench.core.interrupts import Interrupted
-from coldbench.evaluation import evaluate
+from coldbench.evaluation.evaluator import Evaluator
+from coldbench.evaluation.metrics.extractors import GABOR
+from coldbench.evaluation.scores import write_scores
 from coldbench.sampling import manifest as sampled
 from coldbench.sampling.shards import SamplingPaths, sample_run
 from coldbench.training import distributed, loop
@@ -166,12 +168,11 @@ def test_samples_and_scores_agree_with_a_cpu(model: Path, larger: Path, tmp_path
     for method, expected in cpu.items():
         assert apart(torch.from_numpy(gpu[method]), torch.from_numpy(expected)) < 1e-4, method
         assert apart(torch.from_numpy(half[method]), torch.from_numpy(expected)) < 5e-2, method
-    science = sampled.read_manifest(tmp_path / "cuda/samples.json").experiment
     tables = {}
     for device in (CPU, GPU):
         folder = tmp_path / device.type
-        scorer = evaluate.Scorer(science, larger, folder / "statistics", evaluate.extractors([], None, device), device)
-        evaluate.evaluate(scorer, folder / "samples.json", METADATA, folder / "scores.parquet")
+        evaluator = Evaluator(folder / "samples.json", larger, folder / "features", [GABOR], device)
+        write_scores(evaluator.evaluate(METADATA), folder / "scores.parquet")
         tables[device.type] = pd.read_parquet(folder / "scores.parquet")
     keys = ["set", "method", "metric", "reference"]
     a, b = (tables[name].set_index(keys)[["value", "low", "high", "n"]] for name in ("cpu", "cuda"))

@@ -605,7 +605,7 @@ def same(one: reference.Reference, other: reference.Reference) -> bool:
 
 def test_reference_features_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first rows are kept, the statistics are of all; the second time it is the file that answers, alike."""
-    monkeypatch.setattr(reference, "KEPT", 4)
+    monkeypatch.setattr(reference, "STORED_ROWS", 4)
     toy = Set()
     made = toy.reference(tmp_path / "cache")
     expected = Statistics.of(toy.rows)
@@ -619,7 +619,7 @@ def test_reference_features_are_made_once(tmp_path: Path, monkeypatch: pytest.Mo
     [path] = (tmp_path / "cache").iterdir()
     assert path.name.startswith("toy-")
     with np.load(path, allow_pickle=False) as stored:
-        assert json.loads(str(stored["about"])) == toy.metadata
+        assert json.loads(str(stored["identity"])) == toy.metadata
 
 
 def test_reference_sets_share_no_file(tmp_path: Path) -> None:

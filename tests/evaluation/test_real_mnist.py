@@ -1,23 +1,25 @@
-"""On the real MNIST test set the Degraded cells come out as printed: no model is involved, so this is exact science.
+"""On the real MNIST test set the Degraded cells come out as printed. No model is involved.
 
-Needs the data (COLDBENCH_TEST_DATA, or a `shared/data` beside the checkout); skipped visibly without it.
+The data lie in the folder COLDBENCH_TEST_DATA, or in `shared/data` beside the checkout; without them, these tests skip.
 """
 
-import os
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from cases import ROOT
+from cases import CONFIG, METADATA, REAL
 
 from coldbench import data
 from coldbench.core.config import Config, resolve
 from coldbench.core.validation import checked
-from coldbench.evaluation import calibration, evaluate, interpretations
+from coldbench.evaluation import calibration, interpretations
+from coldbench.evaluation.evaluator import Evaluator
+from coldbench.sampling.manifest import Manifest, SampledSet, write_manifest
 
-FOLDER = Path(os.environ.get("COLDBENCH_TEST_DATA", ROOT.parent / "shared" / "data"))
-pytestmark = pytest.mark.skipif(not data.available("mnist", FOLDER), reason="no real MNIST at hand")
+pytestmark = pytest.mark.skipif(not data.available("mnist", REAL), reason="needs the real MNIST")
 
 CASES = {  # images of 32 px, not cut from larger ones: SSIM, RMSE, tolerances (3 standard deviations where D is random)
     ("E01", "fitted"): (0.0145, 0.2866, 0.0006, 0.0006),
@@ -27,41 +29,50 @@ CASES = {  # images of 32 px, not cut from larger ones: SSIM, RMSE, tolerances (
     ("E07", "fitted"): (0.1781, 0.2305, 0.0006, 0.0006),
     ("E07", "released"): (0.1825, 0.2306, 0.0006, 0.0006),
 }
-
-
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     folders = {size: tmp_path_factory.mktemp(f"mnist-{size}") for size in (32, 35)}
     for size, folder in folders.items():
-        data.prepare("mnist", FOLDER, size, folder)
+        data.prepare("mnist", REAL, size, folder)
     return folders
 
 
-def degraded(name, protocol, folder):
-    """SSIM and RMSE of the Degraded cell of one protocol."""
-    config = checked(Config, yaml.safe_load((ROOT / "workflow/config/paper.yaml").read_text()), "paper.yaml")
-    run = resolve(config, name, protocol, "laptop")
-    rows = evaluate._degraded(evaluate.Scorer(run.experiment, folder, folder, [], CPU), "test", None, 500, None)
-    assert {row["n"] for row in rows} == {10_000}
-    values = {row["metric"]: row["value"] for row in rows}
-    return values["ssim"], values["rmse"]
+def degraded(name: str, protocol: str, folder: Path, out: Path) -> list[float]:
+    """SSIM and RMSE of the Degraded cell of one protocol: the scores of a set without methods."""
+    config = checked(Config, yaml.safe_load((CONFIG / "paper.yaml").read_text()), "paper.yaml")
+    experiment = resolve(config, name, protocol, "laptop").experiment
+    sampled = SampledSet(methods=[], images=500, trajectory="")
+    run = Manifest(
+        model="", data=data.info(folder)["hash"], partner=None, seed=0, device="", inference_batch=1, precision="",
+        compile=False, shard_size=1, signed_metrics=False, experiment=experiment, provenance={},
+        sets={"test": sampled}, shards=[],
+    )  # fmt: skip
+    write_manifest(out / "samples.json", run)
+    scores = Evaluator(out / "samples.json", folder, out, [], CPU).evaluate(METADATA)
+    assert {score.n for score in scores} == {10_000}
+    return [score.value for score in scores if score.metric in ("ssim", "rmse")]
 
 
 @pytest.mark.parametrize(("name", "protocol"), CASES)
-def test_degraded_cells(prepared, name, protocol):
-    ssim, rmse = degraded(name, protocol, prepared[32])
+def test_degraded_cells_are_the_printed_ones(
+    prepared: dict[int, Path], tmp_path: Path, name: str, protocol: str
+) -> None:
+    ssim, rmse = degraded(name, protocol, prepared[32], tmp_path)
     expected_ssim, expected_rmse, ssim_tolerance, rmse_tolerance = CASES[name, protocol]
     assert ssim == pytest.approx(expected_ssim, abs=ssim_tolerance)
     assert rmse == pytest.approx(expected_rmse, abs=rmse_tolerance)
 
 
 @pytest.mark.parametrize(("name", "row"), [("E01", "T1-MNIST"), ("E07", "T3-MNIST")])
-def test_images_cut_from_larger_ones_are_those_of_the_calibration(prepared, name, row):
-    """The released loader's zoom, by the pipeline of training and by the calibration's own."""
-    plan = yaml.safe_load((ROOT / "workflow/config/calibration.yaml").read_text())
-    only = {**plan["rows"][row], "interpretations": {"released": plan["rows"][row]["interpretations"]["released"]}}
-    records = calibration.run(interpretations.load(yaml.safe_dump({"rows": {row: only}}), row), FOLDER, CPU, None)
-    assert degraded(name, "released", prepared[35]) == pytest.approx([r["value"] for r in records], abs=1e-6)
+def test_crop_of_the_pipeline_is_that_of_the_calibration(
+    prepared: dict[int, Path], tmp_path: Path, name: str, row: str
+) -> None:
+    """The zoom of the released loader, in two implementations."""
+    plan = interpretations.load((CONFIG / "calibration.yaml").read_text(), "calibration").rows[row]
+    only = plan.model_copy(update={"interpretations": {"released": plan.interpretations["released"]}})
+    records = calibration.run(interpretations.Calibration(rows={row: only}), REAL, CPU)
+    expected = [record["value"] for record in records]
+    assert degraded(name, "released", prepared[35], tmp_path) == pytest.approx(expected, abs=1e-6)

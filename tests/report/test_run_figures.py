@@ -140,19 +140,16 @@ def test_sprites_of_a_restoring_run_show_its_samples(drawn: tuple[RunFigures, Pa
     assert np.array_equal(tiles[:, -1], columns[0][:6])
 
 
-def test_distances_are_of_the_first_images_of_a_set(
-    drawn: tuple[RunFigures, Path], digits: Path, experiment: Experiment
-) -> None:
-    from coldbench.evaluation import scoring
+def test_distances_are_of_the_first_images_of_a_set(drawn: tuple[RunFigures, Path], digits: Path) -> None:
+    from coldbench.evaluation.metrics import gabor
     from coldbench.evaluation.metrics.frechet import Statistics, frechet_distance
 
     run, folder = drawn
     rows = [row for row in run.distances if (row["set"], row["method"]) == ("test", "tacos")]
     assert [row["n"] for row in rows] == [4, 8] == [17 // 4, 17 // 2]
-    (gabor,) = scoring.extractors([], None, CPU)
-    features = gabor.features(torch.from_numpy(read_images(folder / "samples.json", "test", "tacos")))
-    scorer = scoring.Scorer(experiment, digits, folder / "features", [gabor], CPU)
-    reference = scorer.reference(gabor, "test", 17).statistics
+    features = gabor.features(torch.from_numpy(read_images(folder / "samples.json", "test", "tacos"))).numpy()
+    originals = torch.from_numpy(data.load(digits, "test")[:17] / 255)
+    reference = Statistics.of(gabor.features(originals).numpy())
     for row in rows:
         expected = frechet_distance(Statistics.of(features[: row["n"]]), reference)
         assert row["value"] == pytest.approx(expected, rel=1e-6)

@@ -10,17 +10,6 @@ from coldbench.core.images import batches
 from coldbench.evaluation.metrics import intervals, ssim
 from coldbench.evaluation.metrics.intervals import Estimate, Values
 
-__all__ = [
-    "Estimate",
-    "Values",
-    "mean_rmse",
-    "mse_per_image",
-    "pooled_rmse",
-    "pooled_ssim",
-    "scores_per_image",
-    "ssim_per_image",
-]
-
 
 def ssim_per_image(original: Tensor, other: Tensor, window: ssim.Window = ssim.PAPER) -> Values:
     """SSIM of each pair, float64 (N,): 11 × 11 Gaussian window, σ 1.5, no padding, mean over positions and channels.
@@ -35,28 +24,28 @@ def mse_per_image(original: Tensor, other: Tensor) -> Values:
     return (original.double() - other.double()).square_().mean(dim=(1, 2, 3)).cpu().numpy()
 
 
+def scores_per_image(original: Tensor, other: Tensor) -> tuple[Values, Values]:
+    """SSIM and mean squared difference of each pair, in batches so that memory stays small."""
+    with torch.inference_mode():
+        pairs = [
+            (ssim_per_image(original[part], other[part]), mse_per_image(original[part], other[part]))
+            for part in batches(len(original))
+        ]
+    return np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])
+
+
 def pooled_ssim(ssims: Values, seed: int) -> Estimate:
     """The mean over images."""
     return intervals.mean(ssims, seed)
 
 
 def pooled_rmse(mses: Values, seed: int) -> Estimate:
-    """Root of the mean squared difference over all images together: what the paper reports."""
+    """Root of the mean squared difference over all images together, as the paper reports it."""
     pooled = intervals.mean(mses, seed)
     value, low, high = np.sqrt([pooled.value, pooled.low, pooled.high]).tolist()
     return Estimate(value, low, high, pooled.n)
 
 
 def mean_rmse(mses: Values, seed: int) -> Estimate:
-    """Mean of the per-image roots; always at most the pooled value."""
+    """Mean of the per-image roots; it is at most the pooled value."""
     return intervals.mean(np.sqrt(mses), seed)
-
-
-def scores_per_image(original: Tensor, other: Tensor) -> tuple[Values, Values]:
-    """SSIM and mean squared difference per image, in batches so that memory stays small."""
-    with torch.inference_mode():
-        pairs = [
-            (ssim_per_image(original[b], other[b]), mse_per_image(original[b], other[b]))
-            for b in batches(len(original))
-        ]
-    return np.concatenate([p[0] for p in pairs]), np.concatenate([p[1] for p in pairs])

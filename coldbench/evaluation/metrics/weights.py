@@ -1,8 +1,8 @@
-"""The two files of Inception weights that FID needs: where they are offered, and how they are known (by SHA-256)."""
+"""The two files of Inception weights that FID needs: where they are offered, and their SHA-256."""
 
 from __future__ import annotations
 
-import hashlib
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +10,12 @@ from coldbench.core.errors import ColdbenchError, MissingFile, unknown
 from coldbench.core.files import atomic, sha256
 from coldbench.core.logs import log
 
-TIMEOUT = 60
-"""Seconds without an answer after which a download is given up."""
+TIMEOUT = 60.0  # seconds without a byte before a download fails
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A file of weights: its name, where its authors offer it, and what it must hash to."""
+    """A file of weights: its name, the address at which its authors offer it, and its SHA-256."""
 
     name: str
     url: str
@@ -34,49 +33,52 @@ ORIGINAL = Weights(
     "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
 )
 PROTOCOLS = {"paper-float": PORT, "legacy_pytorch": PORT, "legacy_tensorflow": ORIGINAL, "clean": ORIGINAL}
-"""The weights of every FID protocol; `inception` says what a protocol does with them."""
+"""The weights of every FID protocol. `inception` describes the protocols."""
 
 
 def of(protocol: str) -> Weights:
-    """The weights that `protocol` needs; ColdbenchError if there is no such protocol."""
+    """The weights that `protocol` needs; ColdbenchError if the protocol is unknown."""
     if protocol not in PROTOCOLS:
         raise unknown("FID protocol", protocol, PROTOCOLS)
     return PROTOCOLS[protocol]
 
 
 def check(protocol: str, folder: Path) -> Path:
-    """The file of weights that `protocol` needs; ColdbenchError if it is unknown, absent or another file."""
-    wanted = of(protocol)
-    path = folder / wanted.name
+    """The file of weights that `protocol` needs; ColdbenchError if it is unknown, missing or another file."""
+    weights = of(protocol)
+    path = folder / weights.name
     if not path.is_file():
-        raise MissingFile(f"{path} does not exist: FID ({protocol}) needs the file {wanted.url}")
-    if (found := sha256(path)) != wanted.sha256:
-        raise ColdbenchError(f"{path} has the SHA-256 {found[:12]}…, not {wanted.sha256[:12]}…: it is not {wanted.url}")
+        raise MissingFile(f"{path} does not exist: FID ({protocol}) needs the file {weights.url}")
+    if (digest := sha256(path)) != weights.sha256:
+        raise ColdbenchError(
+            f"{path} has the SHA-256 {digest[:12]}…, not {weights.sha256[:12]}…: it is not {weights.url}"
+        )
     return path
 
 
 def fetch(protocol: str, folder: Path) -> Path:
-    """Download what `protocol` needs into `folder`, verified; the file as it is if it is there and right.
+    """Download the weights that `protocol` needs into `folder`, unless the right file is present.
 
-    ColdbenchError, telling what to put where, if the network fails or another file arrives; then nothing is left.
+    ColdbenchError, which says what to put where, if the network fails or another file arrives. No partial file is left.
     """
-    from urllib.request import urlopen
+    from torch.hub import download_url_to_file
 
-    wanted = of(protocol)
-    path = folder / wanted.name
-    if path.is_file() and sha256(path) == wanted.sha256:
+    weights = of(protocol)
+    path = folder / weights.name
+    if path.is_file() and sha256(path) == weights.sha256:
         return path
-    help_ = f"get {wanted.url} elsewhere, put it into {folder} and set inception={folder}"
-    log.info("%s", wanted.url)
+    log.info("%s", weights.url)
+    before = socket.getdefaulttimeout()
     with atomic(path) as temporary:
-        digest = hashlib.sha256()
+        socket.setdefaulttimeout(TIMEOUT)  # torch sets none and would wait for a silent server forever
         try:
-            with urlopen(wanted.url, timeout=TIMEOUT) as answer, temporary.open("wb") as stream:
-                while block := answer.read(1 << 20):
-                    digest.update(block)
-                    stream.write(block)
-        except OSError as error:  # within: `atomic` would take it for a failure to write
-            raise ColdbenchError(f"cannot download {wanted.name}: {error}; {help_}") from error
-        if digest.hexdigest() != wanted.sha256:
-            raise ColdbenchError(f"{wanted.url} delivered another file (SHA-256 {digest.hexdigest()[:12]}…); {help_}")
+            download_url_to_file(weights.url, str(temporary), hash_prefix=weights.sha256, progress=False)
+        except (OSError, RuntimeError) as error:  # inside, because `atomic` takes an OSError for a failed write
+            reason = str(error) or type(error).__name__
+            raise ColdbenchError(
+                f"cannot download {weights.name}: {reason}; get {weights.url} elsewhere, put it into {folder} "
+                f"and set inception={folder}"
+            ) from error
+        finally:
+            socket.setdefaulttimeout(before)
     return path
