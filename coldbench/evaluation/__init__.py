@@ -1,1 +1,1 @@
-"""Metrics, the scores of a run, and the calibration of the Degraded columns."""
+"""Metrics, the evaluator of a run, the scores table, and the calibration of the Degraded columns."""

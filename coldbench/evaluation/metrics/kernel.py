@@ -1,7 +1,8 @@
 """The kernel distance KID (Bińkowski et al., 2018): squared maximum mean discrepancy under the kernel (x·y/d + 1)³.
 
-Unlike the Fréchet distance it has an unbiased estimator, so that few images are compared fairly; it may be negative.
-As there, KID is the name only with features of the Inception network.
+Unlike the Fréchet distance it has an unbiased estimator, so that few images are compared fairly. It may be negative. It
+is called KID only with the features of the Inception network. Own code: clean-fid draws the subsets from NumPy's global
+generator, computes in the float32 of the features, and gives no spread.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from coldbench.evaluation.metrics.intervals import PERCENTILES, Estimate
 def kernel_distance(a: Features, b: Features, seed: int, subsets: int = 100, size: int = 1000) -> Estimate:
     """Mean of the estimator over `subsets` pairs of random subsets of a (n, d) and b (m, d), float32 or float64.
 
-    A subset holds `size` rows, or min(n, m) if that is fewer, each at most once. `low` and `high` are the 2.5 and 97.5
-    percentiles over the subsets: a spread, no confidence interval; NaN if every subset is the whole set. The estimator
-    takes a and b for independent: of restored images and their own originals it comes out too low. ColdbenchError for
-    fewer than 2 rows, features of different widths, or a value not finite.
+    A subset holds min(`size`, n, m) rows, each at most once. `low` and `high` are the 2.5 and 97.5 percentiles over the
+    subsets, a spread rather than a confidence interval. They are NaN if every subset is the whole set. The estimator
+    assumes that a and b are independent, so it is too low for restored images and their originals. ColdbenchError for
+    fewer than 2 rows, different numbers of features, or a value not finite.
     """
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise ColdbenchError(f"features of the shapes {a.shape} and {b.shape} have no kernel distance")
@@ -38,7 +39,7 @@ def kernel_distance(a: Features, b: Features, seed: int, subsets: int = 100, siz
 
 
 def squared_discrepancy(x: Array, y: Array) -> float:
-    """Unbiased estimate of the squared MMD of x (n, d) and y (m, d): no vector is compared with itself."""
+    """Unbiased estimate of the squared MMD of x (n, d) and y (m, d), which compares no vector with itself."""
     between = _kernel(x, y).mean()
     return float(_within(x) + _within(y) - 2 * between)
 
@@ -51,7 +52,7 @@ def _within(x: Array) -> float:
 
 def _kernel(x: Array, y: Array) -> Array:
     base = x @ y.T / x.shape[1] + 1
-    cubed: Array = base * base * base  # a power is computed element by element, ten times slower
+    cubed: Array = base * base * base  # NumPy computes a power element by element, ten times slower
     return cubed
 
 

@@ -1,7 +1,7 @@
-"""Structural similarity (Wang et al., 2004) of batches, with the choices that implementations differ in spelt out.
+"""Structural similarity (Wang et al., 2004) of batches, with an option for each difference between implementations.
 
-The window is separable and acts as one small matrix per axis, which is several times faster on a CPU than a depthwise
-convolution. The defaults are those of the paper's evaluation code (protocol 4.2) and give pytorch-msssim's values.
+Own code: the separable window acts as one small matrix per axis, several times faster on a CPU than the depthwise
+convolution of pytorch-msssim. The defaults are those of the paper's evaluation code (protocol 4.2) and give its values.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ K1, K2 = 0.01, 0.03
 
 @dataclass(frozen=True)
 class Window:
-    """`weights` gaussian (σ 1.5) or uniform over `width` pixels; `padding` none (positions inside only) or reflect.
+    """The window of SSIM over `width` pixels.
 
-    `data_range` is the images' nominal range; `sample_covariance` divides by n − 1 as scikit-image does by default.
+    `weights` are gaussian (σ 1.5) or uniform. `padding` is reflect, or none for the positions inside the image.
+    `data_range` is the nominal range of the images. `sample_covariance` divides by n − 1, the default of scikit-image.
     """
 
     weights: str = "gaussian"
@@ -34,7 +35,7 @@ PAPER = Window()
 
 
 def ssim_per_image(original: Tensor, other: Tensor, window: Window = PAPER) -> Tensor:
-    """SSIM of each pair, (N,): the mean over positions and channels. Images are float (N, C, H, W), not clamped."""
+    """SSIM of each pair (N,), the mean over positions and channels. Images are float (N, C, H, W), not clamped."""
     rows, columns = (_smoothing(side, window).to(original) for side in original.shape[-2:])
 
     def local(x: Tensor) -> Tensor:
@@ -54,7 +55,7 @@ def ssim_per_image(original: Tensor, other: Tensor, window: Window = PAPER) -> T
 
 @functools.lru_cache(maxsize=16)
 def _smoothing(side: int, window: Window) -> Tensor:
-    """The window's mean along one axis of `side` pixels, float64 (positions, side)."""
+    """The matrix of the window's mean along one axis of `side` pixels, float64 (positions, side)."""
     reach = window.width // 2
     offsets = np.arange(window.width) - reach
     weights = np.exp(-(offsets**2) / (2 * 1.5**2)) if window.weights == "gaussian" else np.ones(window.width)
