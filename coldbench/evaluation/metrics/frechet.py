@@ -45,8 +45,8 @@ class Statistics:
 class Moments:
     """Mean (d,) and scatter about it (d, d), float64, of feature vectors that arrive in parts of any size.
 
-    Each part is centred by its own mean and merged by the update of Chan, Golub and LeVeque (1983). The update subtracts
-    no large sums of squares, so that a mean far larger than the spread costs no digits.
+    Each part is centred by its own mean and merged by the update of Chan, Golub and LeVeque (1983). The update
+    subtracts no large sums of squares, so that a mean far larger than the spread costs no digits.
     """
 
     def __init__(self, d: int) -> None:

@@ -1,7 +1,7 @@
 """A small embedded feature extractor: local energy in a bank of Gabor filters, and colour on a coarse grid.
 
-It needs no weights and no download, so that every machine computes the same features. It does not recognize objects. The
-Fréchet distance on it is called FD-Gabor. It ranks methods within one table and is not comparable with FID.
+It needs no weights and no download, so that every machine computes the same features. It does not recognize objects.
+The Fréchet distance on it is called FD-Gabor. It ranks methods within one table and is not comparable with FID.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The features of FID: the 2048 pooled activations of the Inception-v3 of Heusel et al. (2017), under named protocols.
 
-Implementations of FID differ in the file of weights, in whether images pass through 8 bits, and in how they are enlarged
-to 299 pixels (Parmar et al., 2022). So a value carries its protocol in its name:
+Implementations of FID differ in the file of weights, in whether images pass through 8 bits, and in how they are
+enlarged to 299 pixels (Parmar et al., 2022). So a value carries its protocol in its name:
 
 paper-float        the paper's evaluation code: unclipped floats, bilinear; the weights of the PyTorch port
 legacy_pytorch     the same network on 8-bit images, as in pytorch-fid
