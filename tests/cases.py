@@ -97,17 +97,17 @@ def generated() -> Scores:
     ways = {"fixed_noise": ("noise", "tacos"), "estimated_noise": ("noise", "estimated")}
     ways |= {"perfect_symmetry": ("perfect", "tacos"), "broken_symmetry": ("broken", "tacos")}
     ways |= {"direct": ("broken", "direct"), "generated": ("generated", "tacos")}
-    found = []
+    scores = []
     for cell in PAPER:
         if cell.table in ("5", "5.3", "A.7"):
             kind, run = ways[cell.column], cell.row.replace(", ", "-")
             where = {"run": run, "table": "5" if cell.table == "A.7" else cell.table, "row": cell.row}
             where |= {"set": kind[0], "method": kind[1], "n": 6400}
-            found.append(score(**where, metric="fid_legacy_pytorch", reference="train", value=cell.value))
-            found.append(score(**where, metric="fid_legacy_pytorch", reference="test", value=cell.value + 9))
-            found.append(score(**where, metric="fid_clean", reference="train", value=cell.value + 7))
-            found.append(score(**where, metric="kid_clean", reference="train", value=0.01))
-    return tuple(found)
+            scores.append(score(**where, metric="fid_legacy_pytorch", reference="train", value=cell.value))
+            scores.append(score(**where, metric="fid_legacy_pytorch", reference="test", value=cell.value + 9))
+            scores.append(score(**where, metric="fid_clean", reference="train", value=cell.value + 7))
+            scores.append(score(**where, metric="kid_clean", reference="train", value=0.01))
+    return tuple(scores)
 
 
 def run_file(folder: Path, experiment: Experiment, sampling: Sampling | None = None) -> Path:

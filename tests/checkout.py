@@ -60,7 +60,7 @@ TINY: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended, and everything it wrote."""
+    """The exit status and the whole output of a command."""
 
     status: int
     output: str
@@ -71,15 +71,15 @@ class Ended:
         return self.output[-3000:]
 
     @property
-    def told(self) -> list[str]:
-        """Our own lines of complaint."""
+    def errors(self) -> list[str]:
+        """The error lines of coldbench."""
         return [line for line in self.output.splitlines() if line.startswith("coldbench: error: ")]
 
     @property
     def plan(self) -> dict[str, int]:
         """Jobs by rule, without the total."""
-        found = re.findall(r"^(\w+) +(\d+)$", self.output, re.MULTILINE)
-        return {rule: int(count) for rule, count in found if rule != "total"}
+        jobs = re.findall(r"^(\w+) +(\d+)$", self.output, re.MULTILINE)
+        return {rule: int(count) for rule, count in jobs if rule != "total"}
 
 
 class Checkout:

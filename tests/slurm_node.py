@@ -159,8 +159,8 @@ def end(name: str, number: int) -> None:
 
 def state() -> str:
     """How Slurm sees the node: idle, mix, alloc, down, …"""
-    told = subprocess.run(["sinfo", "-h", "-p", "cpu", "-o", "%t"], capture_output=True, text=True, check=False)
-    return told.stdout.strip().rstrip("*")
+    sinfo = subprocess.run(["sinfo", "-h", "-p", "cpu", "-o", "%t"], capture_output=True, text=True, check=False)
+    return sinfo.stdout.strip().rstrip("*")
 
 
 def answers(command: str) -> bool:

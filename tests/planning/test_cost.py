@@ -63,18 +63,18 @@ def by_formula(network: Network, channels: int, side: int) -> int:
     """FLOPs of one image, from its layers' shapes: two per weight and position, and attention's products."""
     built, total = models.build(network, channels, side).eval(), 0
 
-    def add(layer: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
+    def add(layer: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:
         nonlocal total
         if isinstance(layer, nn.ConvTranspose2d):
-            total += 2 * given[0].numel() * layer.weight[0].numel()
+            total += 2 * inputs[0].numel() * layer.weight[0].numel()
         elif isinstance(layer, nn.Conv2d):
             total += 2 * out.numel() * layer.weight[0].numel()
         elif isinstance(layer, nn.Linear):
             total += 2 * layer.weight.numel()
         elif type(layer).__name__ == "LinearAttention":
-            total += 2 * 2 * layer.heads * layer.width**2 * given[0].shape[-1] ** 2
+            total += 2 * 2 * layer.heads * layer.width**2 * inputs[0].shape[-1] ** 2
         elif type(layer).__name__ == "AttnBlock":
-            total += 2 * 2 * given[0].shape[1] * given[0].shape[-1] ** 4
+            total += 2 * 2 * inputs[0].shape[1] * inputs[0].shape[-1] ** 4
 
     for layer in built.modules():
         layer.register_forward_hook(add)
@@ -134,15 +134,15 @@ def test_inception_constants_are_counted_again() -> None:
 def test_nfe_is_that_of_the_sampler(method: str, part: dict[str, Any]) -> None:
     called = []
     degradation = degradations.build({"name": "decolorization", "T": 7}, 16)
-    told, x = checked(SampleSet, part, "set"), torch.zeros(1, 3, 16, 16)
-    first = told.assumed_severity or told.severity or degradation.T
+    part_, x = checked(SampleSet, part, "set"), torch.zeros(1, 3, 16, 16)
+    first = part_.assumed_severity or part_.severity or degradation.T
 
     def restore(x: Tensor, s: int) -> Tensor:
         called.append(s)
         return x
 
-    list(samplers.sample(restore, degradation, x, {}, method, start=first, stride=told.stride))
-    assert cost.nfe(told, method, degradation.T) == len(called)
+    list(samplers.sample(restore, degradation, x, {}, method, start=first, stride=part_.stride))
+    assert cost.nfe(part_, method, degradation.T) == len(called)
 
 
 @settings(max_examples=30, deadline=None)
@@ -169,8 +169,8 @@ def test_padded_images_are_those_that_the_network_sees(images: int, shard: int, 
 def test_measured_network_has_its_measured_speed() -> None:
     for row in CPU.measured:
         network = Network(name=row.network, dim=row.dim, dim_mults=row.dim_mults, time=True)
-        found = cost.speed(CPU, network, row.channels, row.size, row.stage, row.precision)
-        assert found == cost.Speed(row.images_per_second, "measured")
+        speed = cost.speed(CPU, network, row.channels, row.size, row.stage, row.precision)
+        assert speed == cost.Speed(row.images_per_second, "measured")
 
 
 def test_unmeasured_network_is_scaled_by_flops_from_the_nearest() -> None:
@@ -178,10 +178,10 @@ def test_unmeasured_network_is_scaled_by_flops_from_the_nearest() -> None:
     far = row.model_copy(update={"dim": 64, "images_per_second": 1e9})
     on = CPU.model_copy(update={"measured": [far, row]})
     wide = SMALL.model_copy(update={"dim": 12})
-    found = cost.speed(on, wide, 1, 16, row.stage, "fp32")
-    assert found.source == "scaled"
+    speed = cost.speed(on, wide, 1, 16, row.stage, "fp32")
+    assert speed.source == "scaled"
     ratio = by_formula(SMALL, 1, 16) / by_formula(wide, 1, 16)
-    assert found.images_per_second == pytest.approx(50 * ratio)
+    assert speed.images_per_second == pytest.approx(50 * ratio)
 
 
 @pytest.mark.parametrize(("stage", "passes"), [("train", 3), ("sample", 1)])
@@ -189,8 +189,8 @@ def test_device_without_measurements_is_counted_from_its_peak(stage: Any, passes
     on = Device(title="x", source="y", peak={"fp32": 1e9, "tf32": 3e9}, share={"fp32": 0.5, "tf32": 0.1}, rationale="z")
     flops = by_formula(SMALL, 1, 16)
     for precision, rate in (("fp32", 0.5e9), ("tf32", 0.3e9), ("bf16", 0.5e9)):
-        found = cost.speed(on, SMALL, 1, 16, stage, precision)  # type: ignore[arg-type]
-        assert found == cost.Speed(pytest.approx(rate / passes / flops), "counted")
+        speed = cost.speed(on, SMALL, 1, 16, stage, precision)  # type: ignore[arg-type]
+        assert speed == cost.Speed(pytest.approx(rate / passes / flops), "counted")
 
 
 def test_training_hours_are_steps_times_batch_size_over_speed(experiment: Experiment) -> None:
@@ -211,10 +211,10 @@ def test_every_number_of_the_data_file_has_its_source() -> None:
         for row in device.measured:
             python, script, *arguments = shlex.split(row.command)
             assert (python, (ROOT / script).is_file()) == ("python", True)
-            given = {k: v for k, v in vars(parser.parse_args(arguments)).items() if v is not None}
+            options = {k: v for k, v in vars(parser.parse_args(arguments)).items() if v is not None}
             defaults = {"network": "unet_convnext", "dim": 64, "size": 32, "channels": 3, "dim_mults": [1, 2, 4, 8]}
-            told = {**defaults, "precision": "fp32", **given}
-            assert row.model_dump().items() >= {k: told[k] for k in (*defaults, "stage", "precision")}.items()
+            expected = {**defaults, "precision": "fp32", **options}
+            assert row.model_dump().items() >= {k: expected[k] for k in (*defaults, "stage", "precision")}.items()
 
 
 @pytest.mark.parametrize(
@@ -245,8 +245,8 @@ def test_bytes_are_those_of_the_files(
     monkeypatch.setattr(checkpoints, "ARCHIVE_EVERY", 3)
     monkeypatch.setattr(cost, "ARCHIVE_STEPS", 3)
     training = experiment.training.model_copy(update={"max_steps": 8, "batch_size": 2})
-    told = {"network": Network(dim=32, dim_mults=[1, 2]), "training": training}
-    longer = experiment.model_copy(update=told)
+    changes = {"network": Network(dim=32, dim_mults=[1, 2]), "training": training}
+    longer = experiment.model_copy(update=changes)
     cpu, model, work = torch.device("cpu"), tmp_path / "model.safetensors", tmp_path / "work"
     loop.train(longer, loop.TrainingPaths(digits, model, work), cpu, loop.LoopOptions(checkpoint_every=0.0))
     states = sum(path.stat().st_size for path in work.glob("step-*.pt"))
@@ -296,12 +296,12 @@ def test_totals_are_sums(jobs: list[Job], by: str) -> None:
 
 
 def test_a_shared_model_is_counted_once(jobs: list[Job], tmp_path: Path) -> None:
-    found = plan.totals(jobs, 8)
+    planned = plan.totals(jobs, 8)
     for name in ("E17-fitted", "A1-released", "A2-fitted", "A3-fitted", "A4-fitted"):
-        assert found[name].train == 0 < found[name].sample
+        assert planned[name].train == 0 < planned[name].sample
     alone = plan.totals(plan.jobs(grid(tmp_path, experiments=["E17"]), H100), 8)
     assert set(alone) == {"E09-fitted", "E17-fitted", plan.DATA}  # its model is made all the same, in its owner's row
-    assert alone["E09-fitted"].hours == alone["E09-fitted"].train == found["E09-fitted"].train
+    assert alone["E09-fitted"].hours == alone["E09-fitted"].train == planned["E09-fitted"].train
     assert (alone["E09-fitted"].jobs, alone["E17-fitted"].jobs) == (1, 2)
 
 
@@ -337,8 +337,8 @@ def test_inception_sees_samples_degraded_images_and_each_reference_once(tmp_path
     fast = cost.speed(H100, Network(name=cost.INCEPTION), 3, cost.INCEPTION_SIDE, "sample", "fp32").images_per_second
 
     def seen(*names: str) -> dict[str, float]:
-        found = plan.totals(plan.jobs(grid(tmp_path, experiments=list(names), fid=["clean"]), H100), 8)
-        return {name: value.score * 3600 * fast for name, value in found.items()}
+        planned = plan.totals(plan.jobs(grid(tmp_path, experiments=list(names), fid=["clean"]), H100), 8)
+        return {name: value.score * 3600 * fast for name, value in planned.items()}
 
     mnist = seen("E01", "A4")
     assert mnist["E01-fitted"] == pytest.approx(10_000 * (3 + 1 + 1))  # methods, degraded images, their originals
@@ -352,9 +352,9 @@ def test_inception_sees_samples_degraded_images_and_each_reference_once(tmp_path
 
 def test_an_imported_model_is_not_trained(tmp_path: Path) -> None:
     (tmp_path / "x.pt").touch()
-    found = plan.jobs(grid(tmp_path, experiments=["E01"], imports={"E01-fitted": str(tmp_path / "x.pt")}), H100)
-    (job,) = (job for job in found if job.stage == "import")
-    assert job.hours == plan.total(found, 1).train == 0
+    planned = plan.jobs(grid(tmp_path, experiments=["E01"], imports={"E01-fitted": str(tmp_path / "x.pt")}), H100)
+    (job,) = (job for job in planned if job.stage == "import")
+    assert job.hours == plan.total(planned, 1).train == 0
     assert job.disk == cost.model_bytes(
         grid(tmp_path, experiments=["E01"]).report_runs["E01-fitted"].experiment, imported=True
     )
@@ -414,17 +414,17 @@ def test_printed_plan_fits_and_names_its_sources(jobs: list[Job]) -> None:
     assert all(lines[name].endswith("counted") for name in ("E01-fitted", "A4-fitted", "total"))
     for word in ("counted, not measured", "assumed", "counted once", "longest chain"):
         assert word in " ".join(text.split())
-    found = json.loads(plan.as_json(jobs, H100, 8))
-    total = found["total"]
+    planned = json.loads(plan.as_json(jobs, H100, 8))
+    total = planned["total"]
     assert f"{total['hours']:,.1f}" in lines["total"]
-    assert sum(run["disk"] for run in found["runs"].values()) == total["disk"]
-    assert len(found["jobs"]) == len(jobs)
+    assert sum(run["disk"] for run in planned["runs"].values()) == total["disk"]
+    assert len(planned["jobs"]) == len(jobs)
 
 
 def test_rows_on_a_cpu_are_measured_or_scaled(tmp_path: Path) -> None:
-    found = plan.totals(plan.jobs(grid(tmp_path, "laptop"), CPU), 1)
-    assert found["E01-fitted"].source == "measured"
-    assert found["E02-fitted"].source == "scaled"
+    planned = plan.totals(plan.jobs(grid(tmp_path, "laptop"), CPU), 1)
+    assert planned["E01-fitted"].source == "measured"
+    assert planned["E02-fitted"].source == "scaled"
 
 
 def test_the_command_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,9 +434,9 @@ def test_the_command_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     overlay.write_text(yaml.safe_dump({"experiments": ["E01"], "fid": []}))
     ended = CliRunner().invoke(app, ["plan", str(CONFIG / "laptop.yaml"), str(overlay), *files, "--json"])
     assert ended.exit_code == 0, ended.output
-    found = json.loads(ended.output)
-    assert (found["devices"], found["device"], set(found["runs"])) == (8, H100.title, {"E01-fitted", plan.DATA})
-    assert found["jobs"][-1]["name"] == "laptop/E01-fitted/score"
+    planned = json.loads(ended.output)
+    assert (planned["devices"], planned["device"], set(planned["runs"])) == (8, H100.title, {"E01-fitted", plan.DATA})
+    assert planned["jobs"][-1]["name"] == "laptop/E01-fitted/score"
     assert not list(tmp_path.glob("results"))
     for arguments, words in (
         (["--device", "h10"], "unknown device 'h10': did you mean 'h100'?"),

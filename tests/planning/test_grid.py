@@ -56,13 +56,13 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("base", SHIPPED)
 def test_shipped_configurations_are_valid(base: str) -> None:
-    found = whole() if base == "paper" else grid(base=base)
-    assert found.report_runs
-    assert found.report_runs.items() <= found.all_runs.items()
-    assert {run.metadata.budget for run in found.all_runs.values()} == {base}
-    assert len(found.report_runs) == len({run.metadata.name for run in found.report_runs.values()})
-    wanted = set(found.config.experiments or found.config.grid)
-    assert {run.metadata.name for run in found.report_runs.values()} | found.skipped.keys() == wanted
+    built = whole() if base == "paper" else grid(base=base)
+    assert built.report_runs
+    assert built.report_runs.items() <= built.all_runs.items()
+    assert {run.metadata.budget for run in built.all_runs.values()} == {base}
+    assert len(built.report_runs) == len({run.metadata.name for run in built.report_runs.values()})
+    names = set(built.config.experiments or built.config.grid)
+    assert {run.metadata.name for run in built.report_runs.values()} | built.skipped.keys() == names
 
 
 @pytest.mark.parametrize("base", SHIPPED)
@@ -106,19 +106,19 @@ def test_numbers_and_flags_may_be_text() -> None:
             }
         },
     }
-    found = grid({**typed, "experiments": "E01"})
-    told, run = found.config, found.report_runs["E01-fitted-s1"]
-    assert (told.seeds, told.compile, told.threads["train"], told.results) == ([0, 1], True, 3, "elsewhere")
+    built = grid({**typed, "experiments": "E01"})
+    config, run = built.config, built.report_runs["E01-fitted-s1"]
+    assert (config.seeds, config.compile, config.threads["train"], config.results) == ([0, 1], True, 3, "elsewhere")
     assert (run.experiment.degradation["T"], run.experiment.degradation["std"]) == (24, 2.5)
     assert (run.experiment.seed, run.sampling.images) == (1, 500)  # the budget has the last word
     assert grid({"seeds": 1}).config.seeds == grid({"seeds": "1"}).config.seeds == [1]
     assert (
-        found.report_runs["E01-fitted"].experiment
+        built.report_runs["E01-fitted"].experiment
         == grid({"grid": {"E01": {"degradation": {"T": 24, "std": 2.5}}}}).report_runs["E01-fitted"].experiment
     )
 
 
-def test_a_checkpoint_is_not_passed_over(tmp_path: Path) -> None:
+def test_imported_checkpoint_is_used_by_its_borrowers(tmp_path: Path) -> None:
     """For a run that samples another's model it would be: the name of the owner is asked for."""
     source = tmp_path / "model.pt"
     source.touch()
@@ -130,11 +130,11 @@ def test_a_checkpoint_is_not_passed_over(tmp_path: Path) -> None:
     assert whole({"imports": {"E11-released": str(source)}, "protocol": "released"}).report_runs["E11-released"].trains
 
 
-def test_one_protocol_of_each_experiment_is_made() -> None:
-    for found in (whole(), grid(base="smoke")):
-        assert {run.metadata.name for run in found.report_runs.values()} == set(found.config.grid)
-        assert len(found.report_runs) == len(found.config.grid)
-        assert all(run.metadata.default == (name in found.report_runs) for name, run in found.all_runs.items())
+def test_report_shows_one_protocol_of_each_experiment() -> None:
+    for built in (whole(), grid(base="smoke")):
+        assert {run.metadata.name for run in built.report_runs.values()} == set(built.config.grid)
+        assert len(built.report_runs) == len(built.config.grid)
+        assert all(run.metadata.default == (name in built.report_runs) for name, run in built.all_runs.items())
 
 
 def test_every_experiment_of_the_paper_has_its_table() -> None:
@@ -150,11 +150,11 @@ def test_every_experiment_of_the_paper_has_its_table() -> None:
     assert cells == {"1": three, "2": three, "3": three, "4": two, "6": two, "5": generated, "5.3": animals}
 
 
-def test_variants_lie_beside_the_grid() -> None:
+def test_variants_add_to_the_grid() -> None:
     """Other people's settings: they can be chosen at any budget, and claim no place in the paper's tables."""
     ours = set(grid().report_runs)
-    found = grid(load("variants"))
-    added = {name: run for name, run in found.report_runs.items() if name not in ours}
+    built = grid(load("variants"))
+    added = {name: run for name, run in built.report_runs.items() if name not in ours}
     assert {run.metadata.name for run in added.values()} == set(load("variants")["grid"])
     assert all(run.trains and not run.metadata.cell.table and run.metadata.rationale for run in added.values())
 
@@ -162,15 +162,15 @@ def test_variants_lie_beside_the_grid() -> None:
 # What is lent: models, data, seeds
 
 
-def test_what_is_sampled_is_trained_once() -> None:
+def test_shared_models_are_trained_once() -> None:
     """Every run knows the run whose model it samples; that one is there, trains, and is the very same model."""
-    for found in (whole(), grid(base="smoke")):
-        for name, run in found.all_runs.items():
-            owner = found.all_runs[run.model]
+    for built in (whole(), grid(base="smoke")):
+        for name, run in built.all_runs.items():
+            owner = built.all_runs[run.model]
             assert owner.trains, (name, run.model)
             assert owner.experiment.fingerprint == run.experiment.fingerprint
             assert owner.metadata.budget == run.metadata.budget
-        trained = [run.experiment.fingerprint for run in found.all_runs.values() if run.trains]
+        trained = [run.experiment.fingerprint for run in built.all_runs.values() if run.trains]
         assert len(set(trained)) == len(trained)
 
 
@@ -187,25 +187,25 @@ def test_an_experiment_takes_all_but_its_own_words_from_its_model() -> None:
 
 def test_a_model_asked_for_alone_brings_its_owner() -> None:
     """`--config experiments=A1` needs E04's training, which the filter does not name."""
-    found = grid("experiments: [A1]")
-    assert set(found.report_runs) == {"A1-released"}
-    assert found.all_runs["E04-released"].trains
-    assert not {name for name, run in found.all_runs.items() if run.metadata.name not in ("A1", "E04")}
+    built = grid("experiments: [A1]")
+    assert set(built.report_runs) == {"A1-released"}
+    assert built.all_runs["E04-released"].trains
+    assert not {name for name, run in built.all_runs.items() if run.metadata.name not in ("A1", "E04")}
 
 
 @pytest.mark.parametrize("base", ["short", "laptop"])
 def test_experiments_without_data_are_skipped_with_the_reason(base: str) -> None:
     """MNIST and CIFAR-10 can be downloaded; faces and animals cannot, and each reason says what is needed."""
-    found = grid(base=base)
-    assert set(found.datasets) == {"mnist", "cifar10"}
+    built = grid(base=base)
+    assert set(built.datasets) == {"mnist", "cifar10"}
     absent = {name for name, run in whole({"substitute": {}}).report_runs.items() if run.experiment.dataset == "photos"}
-    assert found.skipped.keys() == {name.partition("-")[0] for name in absent}
-    for name, why in found.skipped.items():
+    assert built.skipped.keys() == {name.partition("-")[0] for name in absent}
+    for name, why in built.skipped.items():
         assert "AFHQ" in why or "CelebA-HQ" in why, name
         assert "\n" not in why
 
 
-def test_absent_data_are_refused_by_the_paper_and_where_they_are_asked_for() -> None:
+def test_missing_data_are_refused_by_the_paper_and_where_they_are_asked_for() -> None:
     with pytest.raises(ColdbenchError, match=r"^E03: .*CelebA-HQ.* without it: --config missing_data=skip$"):
         grid(base="paper")
     with pytest.raises(ColdbenchError, match=r"^E18: .*AFHQ"):
@@ -225,11 +225,11 @@ def test_damaged_data_are_not_skipped(tmp_path: Path) -> None:
 
 def test_every_seed_is_a_run_of_its_own() -> None:
     """All seeds of the chosen protocol, the first of the others; only seed 0 has the plain name."""
-    found = grid("{experiments: [E04, A1], seeds: [0, 3]}")
-    assert set(found.report_runs) == {"E04-released", "E04-released-s3", "A1-released", "A1-released-s3"}
-    assert found.report_runs["A1-released-s3"].model == "E04-released-s3"
-    assert {found.all_runs[name].experiment.seed for name in ("E04-released-s3", "A1-released-s3")} == {3}
-    assert "E04-fitted-s3" not in found.all_runs
+    built = grid("{experiments: [E04, A1], seeds: [0, 3]}")
+    assert set(built.report_runs) == {"E04-released", "E04-released-s3", "A1-released", "A1-released-s3"}
+    assert built.report_runs["A1-released-s3"].model == "E04-released-s3"
+    assert {built.all_runs[name].experiment.seed for name in ("E04-released-s3", "A1-released-s3")} == {3}
+    assert "E04-fitted-s3" not in built.all_runs
     only = grid("{experiments: [E04], seeds: [3]}")
     assert set(only.report_runs) == {"E04-released-s3"}
     assert all(run.experiment.seed == 3 for run in only.all_runs.values())
@@ -371,14 +371,14 @@ def test_a_bad_configuration_is_refused_in_one_line(case: str) -> None:
 
 
 @pytest.mark.parametrize(("key", "word"), [("datasets", "mnist"), ("experiments", "E01"), ("reuse_budgets", "paper")])
-def test_one_word_is_a_list_of_one(key: str, word: str) -> None:
+def test_single_value_is_a_list_of_one(key: str, word: str) -> None:
     """`--config experiments=E01` arrives as a string."""
     done = ("paper/E01-fitted",)
     assert grid({key: word}, done=done).all_runs == grid({key: [word]}, done=done).all_runs
     assert grid({"fid": "clean"}).config.fid == ["clean"]
 
 
-def test_tables_are_words() -> None:
+def test_table_numbers_become_text() -> None:
     """YAML reads 5.3 as a number; both spellings name the same table."""
     for table in (2, "2", 5.3, "5.3", "A.7", ""):
         run = grid({"grid": {"E01": {"cell": {"table": table}}}}).report_runs["E01-fitted"]
@@ -449,9 +449,9 @@ def test_models_of_the_grid_are_distinct() -> None:
         for protocol in entry.protocols if entry.model is None else ():
             if name in ("E10", "E11", "E13") and protocol == "released":
                 continue  # the released sampler for the model of the fitted protocol
-            found = resolve(config, name, protocol, "paper").experiment.fingerprint
-            assert found not in seen, (name, protocol, seen[found])
-            seen[found] = f"{name}-{protocol}"
+            fingerprint = resolve(config, name, protocol, "paper").experiment.fingerprint
+            assert fingerprint not in seen, (name, protocol, seen[fingerprint])
+            seen[fingerprint] = f"{name}-{protocol}"
     assert len(seen) > 25
 
 
@@ -495,7 +495,7 @@ def test_the_chosen_protocol_is_trained_where_an_experiment_has_it() -> None:
     assert set(grid({"protocol": "paper", **only}).report_runs) == names
 
 
-def test_a_stand_in_replaces_the_data_set_everywhere() -> None:
+def test_a_substitute_replaces_the_data_set_everywhere() -> None:
     assert grid("datasets: [digits]", base="smoke").datasets == {"digits": {32, 35}}
     animals = grid("experiments: [E18]", base="smoke").report_runs["E18-released"].experiment
     assert (animals.dataset, animals.partner) == ("photos", "photos")
@@ -510,15 +510,15 @@ def test_filters_select_experiments_and_data_sets() -> None:
     assert len(photos) + len(digits) == len(grid(base="smoke").report_runs)
 
 
-def test_accepted_results_are_taken_where_they_exist() -> None:
-    found = grid(done=("paper/E01-fitted", "smoke/E04-released", "short/E07-fitted", "paper/E07-fitted"))
-    assert found.config.reuse_budgets == ["paper", "gpu-hour", "short"]
-    budgets = {name: run.metadata.budget for name, run in found.all_runs.items()}
+def test_results_of_reuse_budgets_are_used_where_they_exist() -> None:
+    built = grid(done=("paper/E01-fitted", "smoke/E04-released", "short/E07-fitted", "paper/E07-fitted"))
+    assert built.config.reuse_budgets == ["paper", "gpu-hour", "short"]
+    budgets = {name: run.metadata.budget for name, run in built.all_runs.items()}
     assert budgets["E01-fitted"] == budgets["E07-fitted"] == "paper"  # the first that is accepted and there
     assert budgets["E01-paper"] == budgets["E04-released"] == "laptop"
     assert budgets["A3-fitted"] == "paper"  # it samples a model that is there
     assert budgets["A3-paper"] == "laptop"
-    assert found.all_runs["A3-fitted"].experiment.network == Network()
+    assert built.all_runs["A3-fitted"].experiment.network == Network()
 
 
 def test_resolving_names_the_place_of_a_mistake() -> None:

@@ -18,27 +18,27 @@ from coldbench import __version__
 from coldbench.core.config import Config
 
 
-def test_schema_is_that_of_the_code():
+def test_schema_matches_the_code():
     assert json.loads((ROOT / "workflow/schemas/config.schema.json").read_text()) == Config.model_json_schema()
 
 
-def test_the_schema_tells_editors_the_limits():
+def test_schema_holds_the_limits():
     """A validator in the wrong place hides them: what is refused must be refused by the schema as well."""
-    told = Config.model_json_schema()["properties"]
-    assert told["checkpoint_every"]["minimum"] == 0
-    assert told["max_cpu_hours"]["exclusiveMinimum"] == 0
-    assert (told["seeds"]["items"]["minimum"], told["seeds"]["minItems"]) == (0, 1)
-    assert told["threads"]["additionalProperties"]["exclusiveMinimum"] == 0
-    assert all(re.search(told[name]["pattern"], "a{b}") is None for name in ("results", "reports"))
+    properties = Config.model_json_schema()["properties"]
+    assert properties["checkpoint_every"]["minimum"] == 0
+    assert properties["max_cpu_hours"]["exclusiveMinimum"] == 0
+    assert (properties["seeds"]["items"]["minimum"], properties["seeds"]["minItems"]) == (0, 1)
+    assert properties["threads"]["additionalProperties"]["exclusiveMinimum"] == 0
+    assert all(re.search(properties[name]["pattern"], "a{b}") is None for name in ("results", "reports"))
 
 
-def test_conda_pins_are_those_of_the_lock_file(tmp_path):
+def test_conda_pins_match_the_lock_file(tmp_path):
     out = tmp_path / "environment.yml"
     subprocess.run([sys.executable, ROOT / ".ci/environment_yml.py", ROOT / "requirements.lock", out], check=True)
     assert out.read_text() == (ROOT / "environment.yml").read_text()
 
 
-def test_the_readme_says_what_the_data_say(tmp_path):
+def test_generated_parts_of_the_readme_match_the_data(tmp_path):
     out = tmp_path / "README.md"
     shutil.copy(ROOT / "README.md", out)
     subprocess.run([sys.executable, ROOT / ".ci/readme.py", out], check=True)
@@ -56,7 +56,7 @@ def steps(text: str) -> list[str]:
     return [command for command in commands if command not in ("", "set -e")]
 
 
-def test_images_are_made_in_the_same_steps_from_the_lock_file():
+def test_both_images_install_from_the_lock_file():
     """Dockerfile, Apptainer definition and conda environment: one Python, the lock file's pins, the same files."""
     docker, apptainer = (ROOT / "Dockerfile").read_text(), (ROOT / "apptainer.def").read_text()
     assert steps(docker) == steps(apptainer)
@@ -87,24 +87,24 @@ def test_lock_file_has_hashes_and_no_address():
     assert len(pins) > 50
     assert all(hashed for _, hashed in pins)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    requirements = project["dependencies"] + project["optional-dependencies"]["dev"]
     names = {name.lower().replace("_", "-") for name, _ in pins}
-    assert {re.split(r"[<>=]", line)[0].lower() for line in wanted} <= names
+    assert {re.split(r"[<>=]", line)[0].lower() for line in requirements} <= names
 
 
 def imports(folder: str) -> set[str]:
     """The top-level names that the modules of a folder import, its own excepted."""
-    found, own = set(), {path.stem for path in (ROOT / folder).rglob("*.py")} | {"coldbench"}
+    names, own = set(), {path.stem for path in (ROOT / folder).rglob("*.py")} | {"coldbench"}
     for path in (ROOT / folder).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
-                found |= {name.name.partition(".")[0] for name in node.names}
+                names |= {name.name.partition(".")[0] for name in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                found.add(node.module.partition(".")[0])
-    return found - own - set(sys.stdlib_module_names)
+                names.add(node.module.partition(".")[0])
+    return names - own - set(sys.stdlib_module_names)
 
 
-def test_what_is_imported_is_declared():
+def test_imported_packages_are_declared():
     """A package that only comes along with another one is gone when that one no longer needs it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {"coldbench": project["dependencies"], "tests": project["optional-dependencies"]["dev"]}
@@ -116,7 +116,7 @@ def test_what_is_imported_is_declared():
         assert not {name: package for package, name in needed.items() if package not in names}, folder
 
 
-def test_command_of_the_checkout(tmp_path):
+def test_command_of_the_checkout_runs_its_code(tmp_path):
     """workflow/bin/coldbench runs the code beside it, with the packages of whatever Python comes first on PATH."""
     shutil.copytree(ROOT / "workflow/bin", tmp_path / "workflow/bin")
     (tmp_path / "coldbench").mkdir()
@@ -127,7 +127,7 @@ def test_command_of_the_checkout(tmp_path):
     assert ended.stdout.split() == [str(tmp_path / "coldbench/cli.py"), sys.executable]
 
 
-def test_one_version():
+def test_version_is_the_same_everywhere():
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == __version__
     assert f"version: {__version__}" in (ROOT / "CITATION.cff").read_text()
 

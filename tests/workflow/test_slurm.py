@@ -59,20 +59,20 @@ MODELS = [f"results/tiny/{name}-a/model.safetensors" for name in NAMES]
 # What Slurm knows
 
 
-def told(*command: str) -> str:
+def output_of(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def jobs() -> dict[int, dict[str, str]]:
     """Everything that Slurm knows of every job."""
-    text = told("scontrol", "--oneliner", "show", "job") if told("squeue", "-h", "-t", "all") else ""
-    found = [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in text.splitlines()]
-    return {int(job["JobId"]): job for job in found}
+    text = output_of("scontrol", "--oneliner", "show", "job") if output_of("squeue", "-h", "-t", "all") else ""
+    records = [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in text.splitlines()]
+    return {int(job["JobId"]): job for job in records}
 
 
 def rule(job: dict[str, str]) -> str:
-    found = re.fullmatch(r"rule_(\w+?)_wildcards_.*", job["Comment"])
-    return found[1] if found else ""
+    match = re.fullmatch(r"rule_(\w+?)_wildcards_.*", job["Comment"])
+    return match[1] if match else ""
 
 
 def jobs_of(run: str) -> list[dict[str, str]]:
@@ -118,7 +118,7 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Checkout, l
         assert "Nothing to be done" in again.output
 
 
-def test_the_grid_comes_to_its_report(grid: tuple[Checkout, list[dict[str, str]], str]) -> None:
+def test_grid_runs_to_its_report(grid: tuple[Checkout, list[dict[str, str]], str]) -> None:
     checkout, _, output = grid
     page = (checkout.folder / "reports/smoke/index.html").read_text()
     assert "smoke run" in page.lower()
@@ -127,11 +127,11 @@ def test_the_grid_comes_to_its_report(grid: tuple[Checkout, list[dict[str, str]]
     assert "100%" in output
 
 
-def test_every_job_asks_for_what_it_needs(grid: tuple[Checkout, list[dict[str, str]], str]) -> None:
-    _, found, _ = grid
-    count = {name: sum(rule(job) == name for job in found) for name in {rule(job) for job in found}}
+def test_every_job_requests_its_resources(grid: tuple[Checkout, list[dict[str, str]], str]) -> None:
+    _, records, _ = grid
+    count = {name: sum(rule(job) == name for job in records) for name in {rule(job) for job in records}}
     assert count == {"prepare": 3, "train": 16, "sample": 24, "evaluate": 24}  # all else runs on the login node
-    for job in found:
+    for job in records:
         assert job["JobState"] == "COMPLETED", job
         assert job["Requeue"] == "1"
         on_gpu = rule(job) != "prepare"
@@ -167,7 +167,7 @@ def prepare(folder: Path, minutes: int) -> Checkout:
     return checkout
 
 
-def alive(folder: Path, run: str) -> dict[str, Any]:
+def heartbeat_of(folder: Path, run: str) -> dict[str, Any]:
     """The heartbeat of a training; {} before there is one."""
     for path in (folder / "results" / "tiny" / run / "checkpoints").glob("*/heartbeat.json"):
         seen: dict[str, Any] = json.loads(path.read_text())
@@ -198,7 +198,7 @@ def test_disturbed_trainings_end_with_the_same_weights(tmp_path: Path, undisturb
         try:
             runs = [f"{name}-a" for name in names]
             wait_for(snakemake, lambda: all(saved(tmp_path, run) for run in runs), PATIENCE)
-            first = {run: alive(tmp_path, run) for run in runs}
+            first = {run: heartbeat_of(tmp_path, run) for run in runs}
             subprocess.run(["scontrol", "requeue", first["X1-a"]["job"]], check=True)  # as a preemption does
             os.kill(first["X2-a"]["pid"], signal.SIGKILL)
             subprocess.run(["scontrol", "update", f"jobid={first['X3-a']['job']}", "timelimit=1"], check=True)
@@ -206,25 +206,25 @@ def test_disturbed_trainings_end_with_the_same_weights(tmp_path: Path, undisturb
         finally:
             end_group(snakemake)
         assert snakemake.returncode == 0, output[-3000:]
-        found = {run: jobs_of(run) for run in runs}
+        jobs_by_run = {run: jobs_of(run) for run in runs}
     for run in runs:
         assert_same_weights(tmp_path / "results/tiny" / run, undisturbed / "results/tiny" / run)
         assert "resuming at step" in log(tmp_path, run)
-    told = log(tmp_path, "X1-a")
-    assert len(found["X1-a"]) == 1  # Snakemake saw none of it
-    assert int(found["X1-a"][0]["Restarts"]) >= 1
-    assert "stopped by SIGTERM" in told  # its step heard of its end, and saved
-    assert len(found["X2-a"]) == 2
-    assert found["X2-a"][0]["JobState"] == "FAILED"
-    assert [job["JobState"] for job in found["X3-a"]][:1] == ["TIMEOUT"]
-    if "X4-a" in found:
-        assert len(found["X4-a"]) == 1
+    messages = log(tmp_path, "X1-a")
+    assert len(jobs_by_run["X1-a"]) == 1  # Snakemake saw none of it
+    assert int(jobs_by_run["X1-a"][0]["Restarts"]) >= 1
+    assert "stopped by SIGTERM" in messages  # its step heard of its end, and saved
+    assert len(jobs_by_run["X2-a"]) == 2
+    assert jobs_by_run["X2-a"][0]["JobState"] == "FAILED"
+    assert [job["JobState"] for job in jobs_by_run["X3-a"]][:1] == ["TIMEOUT"]
+    if "X4-a" in jobs_by_run:
+        assert len(jobs_by_run["X4-a"]) == 1
         assert "stopped before its time limit" in log(tmp_path, "X4-a")
         assert f"job {first['X4-a']['job']} is requeued" in log(tmp_path, "X4-a")
-        assert int(found["X4-a"][0]["Restarts"]) >= 1
+        assert int(jobs_by_run["X4-a"][0]["Restarts"]) >= 1
 
 
-def test_a_node_that_goes_down(tmp_path: Path, undisturbed: Path) -> None:
+def test_trainings_resume_after_their_node_went_down(tmp_path: Path, undisturbed: Path) -> None:
     """The power fails, on the node and for Snakemake alike; typed again, the command goes on where the work stood."""
     checkout = prepare(tmp_path, 60)
     runs = ["X1-a", "X2-a"]
@@ -233,7 +233,7 @@ def test_a_node_that_goes_down(tmp_path: Path, undisturbed: Path) -> None:
         snakemake = checkout.start(*command)
         try:
             wait_for(snakemake, lambda: all(saved(tmp_path, run) for run in runs), PATIENCE)
-            seen = [alive(tmp_path, run) for run in runs]
+            seen = [heartbeat_of(tmp_path, run) for run in runs]
         finally:
             end_group(snakemake)  # SIGKILL
         slurm_node.kill_slurmd()
@@ -241,8 +241,8 @@ def test_a_node_that_goes_down(tmp_path: Path, undisturbed: Path) -> None:
             os.kill(one["pid"], signal.SIGKILL)
         slurm_node.wait("node down", lambda: slurm_node.state() == "down", 120)
         slurm_node.start_slurmd()
-        told("scancel", "--user=root")  # Slurm would run them again; whoever types the command again wants that one
-        slurm_node.wait("no jobs", lambda: not told("squeue", "-h"), 120)
+        output_of("scancel", "--user=root")  # Slurm would run them again; the command that is typed again must do it
+        slurm_node.wait("no jobs", lambda: not output_of("squeue", "-h"), 120)
         assert "--unlock" in checkout.snakemake(*command).output
         assert checkout.snakemake(*command, "--unlock").status == 0
         ended = checkout.snakemake(*command, "--rerun-incomplete", patience=PATIENCE)
@@ -252,7 +252,7 @@ def test_a_node_that_goes_down(tmp_path: Path, undisturbed: Path) -> None:
         assert "resuming at step" in log(tmp_path, run)
 
 
-def test_two_jobs_of_one_model_are_told_apart(tmp_path: Path) -> None:
+def test_second_job_of_a_model_is_refused_with_the_first_jobs_number(tmp_path: Path) -> None:
     """A job that outlived its Snakemake is not joined by a second one: the second says which job to wait for."""
     checkout = prepare(tmp_path, 60)
     command = (*PROFILE, MODELS[0], "--configfile", "tiny.yaml")
@@ -262,7 +262,7 @@ def test_two_jobs_of_one_model_are_told_apart(tmp_path: Path) -> None:
             wait_for(snakemake, lambda: saved(tmp_path, "X1-a"), PATIENCE)
         finally:
             end_group(snakemake)
-        job = alive(tmp_path, "X1-a")["job"]
+        job = heartbeat_of(tmp_path, "X1-a")["job"]
         assert checkout.snakemake(*command, "--unlock").status == 0
         second = checkout.start(*command, "--retries", "0")
         try:
@@ -271,4 +271,4 @@ def test_two_jobs_of_one_model_are_told_apart(tmp_path: Path) -> None:
             end_group(second)
         assert f"job {job} on " in log(tmp_path, "X1-a")
         time.sleep(1)
-        assert told("squeue", "-h", "-j", job, "-o", "%T").strip() == "RUNNING"
+        assert output_of("squeue", "-h", "-j", job, "-o", "%T").strip() == "RUNNING"

@@ -55,7 +55,7 @@ ALONE = {
 """The models of what needs no faces or animals: those of the ablations are among them."""
 
 
-def test_the_plan_of_the_default_profile(checkout: Checkout) -> None:
+def test_default_profile_plans_the_models_of_downloadable_data(checkout: Checkout) -> None:
     plan = checkout.snakemake("-n")
     assert plan.status == 0, plan.end
     assert trained(plan) == ALONE
@@ -70,7 +70,7 @@ def test_the_plan_of_the_default_profile(checkout: Checkout) -> None:
     assert_nothing_made(checkout)
 
 
-def test_the_plan_of_the_smoke_profile(checkout: Checkout) -> None:
+def test_smoke_profile_plans_every_experiment(checkout: Checkout) -> None:
     """Every experiment of the grid; where stand-ins make two models the same, it is trained once."""
     plan = checkout.snakemake("-n", "--workflow-profile", "smoke")
     assert plan.status == 0, plan.end
@@ -84,7 +84,7 @@ def test_the_plan_of_the_smoke_profile(checkout: Checkout) -> None:
     assert_nothing_made(checkout)
 
 
-def test_the_plan_of_the_slurm_profile(checkout: Checkout) -> None:
+def test_slurm_profile_asks_for_gpus_at_the_papers_budget(checkout: Checkout) -> None:
     """A cluster gets the paper's budget on CUDA: nothing of this machine's profile may reach it."""
     (checkout.folder / "skip.yaml").write_text("missing_data: skip")
     plan = checkout.snakemake("--profile", "slurm", "all", "-n", "--printshellcmds", "--configfile", "skip.yaml")
@@ -97,15 +97,15 @@ def test_the_plan_of_the_slurm_profile(checkout: Checkout) -> None:
     assert "--device auto" in plan.output
     assert "--device cpu" not in plan.output
     for rule, words in {"train": "gpu=1, runtime=1440", "sample": "gpu=1", "evaluate": "gpu=1"}.items():
-        wanted = re.findall(rf"^rule {rule}:$.*?^ *resources: (.*?)$", plan.output, re.MULTILINE | re.DOTALL)
-        assert len(wanted) == plan.plan[rule]
-        for resources in wanted:
+        matches = re.findall(rf"^rule {rule}:$.*?^ *resources: (.*?)$", plan.output, re.MULTILINE | re.DOTALL)
+        assert len(matches) == plan.plan[rule]
+        for resources in matches:
             assert "slurm_partition=gpu" in resources
             assert all(word in resources for word in words.split(", ")), resources
     assert "--fid paper-float --fid legacy_pytorch --fid clean" in plan.output
 
 
-def test_the_examples_of_the_readme_are_planned(checkout: Checkout) -> None:
+def test_examples_of_the_readme_are_planned(checkout: Checkout) -> None:
     """Both entries of one's own, by the commands beside them; the degradation of the second is not registered here."""
     readme = (ROOT / "README.md").read_text()
     ablation, fading = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
@@ -118,31 +118,31 @@ def test_the_examples_of_the_readme_are_planned(checkout: Checkout) -> None:
     assert (trained(plan), plan.plan["sample"]) == ({"E01-fitted"}, 1)
     assert "fetch_weights" not in plan.plan
     (checkout.folder / "mine.yaml").write_text(fading)
-    (told,) = checkout.snakemake(*command, "experiments=F1").told
-    assert "unknown degradation 'fade'" in told
+    (message,) = checkout.snakemake(*command, "experiments=F1").errors
+    assert "unknown degradation 'fade'" in message
     assert_nothing_made(checkout)
 
 
-def test_what_is_typed_after_config(checkout: Checkout) -> None:
+def test_config_option_takes_lists_mappings_and_flags(checkout: Checkout) -> None:
     """Lists, mappings and flags, whose numbers Snakemake leaves as text; folders with spaces; a row that is none."""
     words = ("seeds=[0, 1]", "threads={train: 3}", "compile=true", "results=my results/", "fid=paper-float")
     smoke = ("-n", "-p", "--configfile", "workflow/config/smoke.yaml", "--config")
     plan = checkout.snakemake(*smoke, *words, "experiments=E18", "inception=my weights")
     assert plan.status == 0, plan.end
-    for found in (
+    for part in (
         "my results/smoke/E18-released-s1/model.safetensors",
         "--compile",
         "--partner 'my results/data/photos-35'",
         "--inception 'my weights'",
     ):
-        assert found in plan.output
-    (told,) = checkout.snakemake(*smoke, "grid={E01: {cell: {table: 1, row: MNITS}}}").told
-    assert "unknown row of table 1 in grid.E01.cell 'MNITS': did you mean 'MNIST'" in told
+        assert part in plan.output
+    (message,) = checkout.snakemake(*smoke, "grid={E01: {cell: {table: 1, row: MNITS}}}").errors
+    assert "unknown row of table 1 in grid.E01.cell 'MNITS': did you mean 'MNIST'" in message
     assert_nothing_made(checkout)
 
 
 @pytest.mark.slow
-def test_the_plan_of_the_whole_paper(tmp_path: Path) -> None:
+def test_whole_paper_is_planned(tmp_path: Path) -> None:
     """With all data at hand every model is planned, in seconds. Of the images, planning reads the names alone."""
     checkout = Checkout(tmp_path)
     animals = {"train": {"cat": 5153, "dog": 4739, "wild": 4738}, "val": {"cat": 500, "dog": 500, "wild": 500}}
@@ -171,14 +171,14 @@ def test_the_plan_of_the_whole_paper(tmp_path: Path) -> None:
         (["--config", "bugdet=laptop"], "'bugdet'", "'budget'"),
     ],
 )
-def test_a_mistake_ends_in_one_line(checkout: Checkout, arguments: list[str], culprit: str, nearest: str) -> None:
+def test_mistyped_word_is_refused(checkout: Checkout, arguments: list[str], culprit: str, nearest: str) -> None:
     ended = checkout.snakemake(*arguments)
     assert ended.status != 0
     assert "Traceback" not in ended.output
-    assert len(ended.told) == 1
-    assert culprit in ended.told[0]
-    assert f"did you mean {nearest}?" in ended.told[0]
-    assert ended.output.splitlines()[-1] == ended.told[0]
+    assert len(ended.errors) == 1
+    assert culprit in ended.errors[0]
+    assert f"did you mean {nearest}?" in ended.errors[0]
+    assert ended.output.splitlines()[-1] == ended.errors[0]
     assert_nothing_made(checkout)
 
 
@@ -196,12 +196,12 @@ def test_a_mistake_ends_in_one_line(checkout: Checkout, arguments: list[str], cu
         (["--workflow-profile", "smoke", "--config", "results=Snakefile"], ["Snakefile"]),
     ],
 )
-def test_more_mistakes_end_in_one_line(checkout: Checkout, arguments: list[str], words: list[str]) -> None:
+def test_mistake_is_refused_in_one_line(checkout: Checkout, arguments: list[str], words: list[str]) -> None:
     ended = checkout.snakemake(*arguments)
     assert ended.status != 0
     assert "Traceback" not in ended.output
-    assert len(ended.told) == 1, ended.end
-    assert not [word for word in words if word not in ended.told[0]], ended.told[0]
+    assert len(ended.errors) == 1, ended.end
+    assert not [word for word in words if word not in ended.errors[0]], ended.errors[0]
     assert_nothing_made(checkout)
 
 
@@ -222,7 +222,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 
 
 @pytest.mark.slow
-def test_a_run_leaves_what_it_says(finished: Checkout) -> None:
+def test_run_leaves_the_files_of_the_readme(finished: Checkout) -> None:
     run = finished.folder / RUN
     manifest = json.loads((run / "samples.json").read_text())
     assert manifest["sets"].keys() == {"test"}
@@ -235,7 +235,7 @@ def test_a_run_leaves_what_it_says(finished: Checkout) -> None:
 
 
 @pytest.mark.slow
-def test_words_comments_and_threads_retrain_nothing(finished: Checkout) -> None:
+def test_other_words_comments_and_threads_plan_no_training(finished: Checkout) -> None:
     """Nor does any source file that is newer than the results, or another profile."""
     workflow = finished.folder / "workflow"
     commented = [finished.folder / "Snakefile", *workflow.glob("rules/*.smk"), *workflow.glob("profiles/*/config.yaml")]
@@ -251,7 +251,7 @@ def test_words_comments_and_threads_retrain_nothing(finished: Checkout) -> None:
 
 
 @pytest.mark.slow
-def test_another_device_or_data_folder_changes_nothing(finished: Checkout) -> None:
+def test_another_device_or_data_folder_plans_nothing(finished: Checkout) -> None:
     """Results of a cluster are shown on a laptop, and a data folder may move."""
     (finished.folder / "elsewhere").mkdir(exist_ok=True)
     plan = finished.tiny(TABLE, "-n", device="auto", data="elsewhere")
@@ -260,14 +260,14 @@ def test_another_device_or_data_folder_changes_nothing(finished: Checkout) -> No
 
 
 @pytest.mark.slow
-def test_a_learning_rate_retrains_its_model_alone(finished: Checkout) -> None:
+def test_learning_rate_retrains_its_model_alone(finished: Checkout) -> None:
     plan = finished.tiny(TABLE, "-n", budgets={"tiny": {"training": {"learning_rate": 1e-3}}})
     assert plan.status == 0, plan.end
     assert plan.plan == {"train": 1, "sample": 1, "evaluate": 1, "render_table": 1}
 
 
 @pytest.mark.slow
-def test_a_new_experiment_plans_only_its_own_jobs(finished: Checkout) -> None:
+def test_new_experiment_plans_only_its_own_jobs(finished: Checkout) -> None:
     """One with a model of its own is trained; those that sample the model of X1, by name or in fact, are not."""
     new = {**TINY["grid"]["X1"], "protocols": {"a": {"rationale": "new", "degradation": {"std": 2.0}}}}
     same = {**TINY["grid"]["X1"], "protocols": {"a": {"rationale": "the very same model"}}}
@@ -285,10 +285,10 @@ def test_a_new_experiment_plans_only_its_own_jobs(finished: Checkout) -> None:
 
 
 @pytest.mark.slow
-def test_every_file_of_a_run_and_every_protocol_can_be_asked_for(finished: Checkout) -> None:
+def test_every_file_of_a_run_and_every_protocol_is_a_target(finished: Checkout) -> None:
     other = "results/tiny/X1-b/model.safetensors"
     plan = finished.tiny(f"{RUN}/figures.json", "results/data/digits-16/train.npy", other, "-n")
-    assert plan.status == 0, plan.told
+    assert plan.status == 0, plan.errors
     assert plan.plan == {"draw_figures": 1, "train": 1}
 
 
@@ -320,7 +320,7 @@ def shards(run: Path) -> dict[tuple[str, str, int], str]:
 
 
 @pytest.mark.slow
-def test_two_jobs_make_the_shards_of_one(finished: Checkout, tmp_path: Path) -> None:
+def test_two_sampling_jobs_make_the_shards_of_one(finished: Checkout, tmp_path: Path) -> None:
     """And one of them that lacks its shards, or has damaged ones, is made up for by the last job."""
     checkout = Checkout(tmp_path)
     shutil.copytree(finished.folder / "results", tmp_path / "results")
@@ -349,7 +349,7 @@ def test_two_jobs_make_the_shards_of_one(finished: Checkout, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_ctrl_c_loses_nothing_and_changes_nothing(finished: Checkout, tmp_path: Path) -> None:
+def test_ctrl_c_loses_and_changes_nothing(finished: Checkout, tmp_path: Path) -> None:
     """Stopped while training and again while sampling, a run ends with the very files of an undisturbed one."""
     checkout = Checkout(tmp_path)
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
@@ -375,20 +375,20 @@ def test_ctrl_c_loses_nothing_and_changes_nothing(finished: Checkout, tmp_path: 
     assert 0 < int(resumed[1]) < 120
     assert (run / "model.safetensors").exists()
     assert not (run / "samples.json").exists()
-    kept = {path: path.stat().st_mtime_ns for path in run.glob("shards/*/*.npy")}
+    dates = {path: path.stat().st_mtime_ns for path in run.glob("shards/*/*.npy")}
 
     last = checkout.snakemake(*command)
     assert last.status == 0, last.end
-    assert f"{len(kept)} of 45 shards are finished already" in last.output
+    assert f"{len(dates)} of 45 shards are finished already" in last.output
     assert "train]" not in last.output
-    assert all(path.stat().st_mtime_ns == then for path, then in kept.items())
+    assert all(path.stat().st_mtime_ns == then for path, then in dates.items())
     assert_same_weights(run, finished.folder / RUN)
     assert shards(run) == shards(finished.folder / RUN)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_training_goes_on_to_the_same_weights(finished: Checkout, tmp_path: Path, number: int) -> None:
+def test_killed_training_resumes_to_the_same_weights(finished: Checkout, tmp_path: Path, number: int) -> None:
     """A cluster ends a job with SIGTERM, which saves the state, or SIGKILL, which loses at most one interval."""
     (description,) = (finished.folder / "results" / "runs").glob("tiny-X1-a-*.json")
     command = [str(BIN / "coldbench"), "train", str(description), "--device", "cpu", "--threads", "1"]
@@ -420,7 +420,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(finished: Checkout, tmp_p
 
 
 @pytest.mark.slow
-def test_a_damaged_shard_is_made_again(finished: Checkout, tmp_path: Path) -> None:
+def test_damaged_shard_is_sampled_again(finished: Checkout, tmp_path: Path) -> None:
     """A flipped bit in a restored image never becomes a score: following the error's advice brings the image back."""
     folder = tmp_path / "results"
     shutil.copytree(finished.folder / "results", folder)
@@ -441,11 +441,11 @@ def test_a_damaged_shard_is_made_again(finished: Checkout, tmp_path: Path) -> No
     scores = tmp_path / "scores.parquet"
     ended = coldbench("evaluate", description, manifest, *words, "--data", data, "--out", scores, "--device", "cpu")
     assert ended.status == 1
-    assert len(ended.told) == 1
-    assert str(shard) in ended.told[0]
+    assert len(ended.errors) == 1
+    assert str(shard) in ended.errors[0]
     assert not scores.exists()
 
-    assert f"delete {manifest}, then run again" in ended.told[0]
+    assert f"delete {manifest}, then run again" in ended.errors[0]
     manifest.unlink()
     model = manifest.with_name("model.safetensors")
     where = (
@@ -471,7 +471,7 @@ def test_a_damaged_shard_is_made_again(finished: Checkout, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_an_imported_model_is_sampled_and_never_trained(finished: Checkout, tmp_path: Path) -> None:
+def test_imported_model_is_sampled_and_never_trained(finished: Checkout, tmp_path: Path) -> None:
     """A checkpoint of the released code takes the place of a training, for good: without its file, and unnamed."""
     source = tmp_path / "released.pt"
     released.export_model(finished.folder / RUN / "model.safetensors", source)
@@ -493,5 +493,5 @@ def test_an_imported_model_is_sampled_and_never_trained(finished: Checkout, tmp_
     source.unlink()
     assert "Nothing to be done" in checkout.snakemake(*command).output
     wrong = checkout.snakemake("-n", *command, "--config", f"imports={{X1-c: {source}}}")
-    assert len(wrong.told) == 1
-    assert "unknown run in imports 'X1-c': did you mean 'X1-" in wrong.told[0]
+    assert len(wrong.errors) == 1
+    assert "unknown run in imports 'X1-c': did you mean 'X1-" in wrong.errors[0]
