@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -68,6 +69,20 @@ def test_failed_preparation_invalidates_the_older_result(tmp_path: Path, monkeyp
         data.prepare("digits", None, 16, tmp_path)
     with pytest.raises(ColdbenchError, match=r"info\.json does not exist"):
         data.load(tmp_path, "train")
+
+
+@pytest.mark.parametrize("split", data.SPLITS)
+def test_array_that_info_does_not_describe_is_refused(digits: Path, tmp_path: Path, split: str) -> None:
+    """Another number, another size, more channels, no channels, another type: each alone."""
+    shutil.copytree(digits, tmp_path, dirs_exist_ok=True)
+    images = np.array(data.load(digits, split))
+    others = (images[:-1], images[..., :-1], images.repeat(3, axis=1), images[:, 0], images.astype(np.int16))
+    for other in others:
+        np.save(tmp_path / f"{split}.npy", other)
+        with pytest.raises(ColdbenchError, match=rf"{split}\.npy"):
+            data.load(tmp_path, split)
+    np.save(tmp_path / f"{split}.npy", images)
+    np.testing.assert_array_equal(data.load(tmp_path, split), images)
 
 
 def test_load_names_the_damaged_file(tmp_path: Path) -> None:

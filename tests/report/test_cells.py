@@ -209,6 +209,22 @@ def test_latex_has_values_intervals_and_notes() -> None:
         assert part in text
 
 
+@pytest.mark.parametrize(("value", "symbol"), [(0.287, "="), (0.5, r"\neq")])
+def test_latex_symbol_is_that_of_the_verdict(value: float, symbol: str) -> None:
+    text = table_tex("1", table_frame("1", (score(value=value, low=value, high=value),), PAPER))
+    assert re.findall(rf"{value:.4f}\$\^\{{(.*?)\\,\d+\}}\$", text) == [symbol]
+
+
+def test_latex_heads_stand_over_their_values() -> None:
+    frame = table_frame("1", (score(value=0.5),), PAPER)
+    (cell,) = (cell for cell in cells_of(frame) if cell.metric)
+    lines = [line.removesuffix(r" \\").split(" & ") for line in table_tex("1", frame).splitlines()]
+    (heads,) = (line for line in lines if line[0] == "Metric")
+    (values,) = (line for line in lines if any(text.startswith("0.5000") for text in line))
+    columns = [next(k for k, text in enumerate(values) if text.startswith(n)) for n in ("0.5000", cell.printed)]
+    assert [heads[k] for k in columns] == ["Ours", "Paper"]
+
+
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex on this machine")
 def test_latex_compiles(tmp_path: Path) -> None:
     parts = [r"\documentclass{article}", r"\usepackage{booktabs}", r"\begin{document}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import replace
@@ -213,9 +214,16 @@ def test_pages_of_figures_escape_names(tmp_path: Path) -> None:
 
 def test_run_at_two_budgets_has_the_page_of_the_fuller_one(tmp_path: Path) -> None:
     smoke, paper = run_figures(tmp_path / "a", "E01"), run_figures(tmp_path / "b", "E01", budget="paper")
-    pages = run_pages.write(PLAN, (), [smoke, paper], tmp_path / "out" / "figures.html")
+    scores = tuple(
+        score(run="E01-a", budget=budget, provenance=json.dumps({"device": f"device of {budget}"}))
+        for budget in ("smoke", "paper")
+    )
+    pages = run_pages.write(PLAN, scores, [smoke, paper], tmp_path / "out" / "figures.html")
     assert len(pages) == 2
-    assert "at the paper budget" in pages[1].read_text()
+    html = pages[1].read_text()
+    assert "at the paper budget" in html
+    assert "device of paper" in html
+    assert "device of smoke" not in html
 
 
 def test_page_without_runs_has_no_image_and_missing_sprite_is_an_error(tmp_path: Path) -> None:

@@ -92,6 +92,14 @@ def test_page_lists_missing_numbers_with_reasons() -> None:
     assert "Missing numbers" not in table("5.3", generated())
 
 
+@pytest.mark.parametrize(("number", "source"), [("1", "1"), ("2", "2"), ("5", "5"), ("A.7", "5")])
+def test_page_names_no_run_of_another_table(number: str, source: str) -> None:
+    """Appendix A.7 shows other samples of the models of Table 5."""
+    sources = ("1", "2", "5")
+    html = table(number, tuple(score(run=f"run-of-{each}", table=each, row="") for each in sources))
+    assert [each for each in sources if f"run-of-{each}" in html] == [source]
+
+
 @pytest.mark.parametrize(
     ("scores", "title", "text"),
     [
@@ -121,14 +129,16 @@ def test_card_of_a_value_has_its_provenance(tmp_path: Path) -> None:
     (folder / "logs").mkdir(parents=True)
     (folder / "model.jsonl").write_text('{"step": 1, "seconds": 3}\n{"step": 2, "seconds": 7200}\n')
     (folder / "logs" / "sample.tsv").write_text("s\th:m:s\n90.5\t0:01:30\n")
-    record = {"commit": "abc123", "fingerprint": "f1f2", "data": "d1d2", "device": "H100", "seconds": 61.0}
+    record = {"commit": "abc123", "fingerprint": "f1f2", "data": "d1d2", "seconds": 61.0}
+    record |= {"trained_on": "H100", "device": "cpu"}
     own, folders = score(provenance=json.dumps(record)), {("E01-fitted", "paper"): folder}
     facts = dict(provenance.facts_of(own, folders))
     assert facts["wall time"] == "training 2.0 h, sampling 90 s, scoring 61 s"
     assert (facts["commit"], facts["configuration"], facts["data"]) == ("abc123", "f1f2", "d1d2")
+    assert (facts["trained on"], facts["scored on"]) == ("H100", "cpu")
     assert (facts["seed"], facts["images"], facts["logs"]) == ("0", "10,000 of MNIST", f"{folder}/logs/")
     (entry,) = hours(provenance.runs_of((own,), folders))
-    assert (entry.device, entry.training, entry.sampling, entry.scoring) == ("H100", "2.0 h", "90 s", "61 s")
+    assert (entry.device, entry.training, entry.sampling, entry.scoring) == ("H100; cpu", "2.0 h", "90 s", "61 s")
 
 
 def test_fact_without_a_record_is_left_out(tmp_path: Path) -> None:
@@ -242,16 +252,19 @@ def test_only_scripts_of_the_package_run() -> None:
 def test_ablation_stands_beside_the_unchanged_samples_of_its_model() -> None:
     model = {"provenance": json.dumps({"model": "abc"}), "method": "tacos"}
     unchanged = [score(**model, metric=metric, value=value) for metric, value in (("ssim", 0.71), ("rmse", 0.15))]
-    other = score(**{**model, "provenance": json.dumps({"model": "xyz"})}, run="E09-fitted", metric="ssim")
+    other = {**model, "provenance": json.dumps({"model": "xyz"}), "metric": "ssim"}
+    others = [score(**other, run=run) for run in ("E00-fitted", "E09-fitted")]
     changed = [
         score(**model, run="A4-fitted", title="Fewer steps", table="", row="", set=name, metric="ssim", value=value)
         for name, value in (("every_10", 0.5), ("every_2", 0.7))
     ]
-    (ablation,) = ablations((*unchanged, other, *changed))
+    (ablation,) = ablations((*unchanged, *others, *changed))
     labels = [(entry.label, entry.unchanged) for entry in ablation.sets]
     assert labels == [("E01-fitted, unchanged", True), ("every 2", False), ("every 10", False)]
     tacos = list(METHODS).index("tacos")
     assert [entry.values[tacos][0][0] for entry in ablation.sets] == ["0.7100", "0.7000", "0.5000"]
     assert ablation.sets[1].values[tacos][1] == ("", "")
+    (without,) = ablations((*others, *changed))
+    assert not any(entry.unchanged for entry in without.sets)
     assert "Every 10" in index((*unchanged, *changed))
     assert 'id="ablations"' not in index(tuple(unchanged))

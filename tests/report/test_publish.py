@@ -89,6 +89,18 @@ def test_refused_publication_changes_nothing(runs: list[Path], tmp_path: Path) -
     assert (out / "notes/mine.md").read_text() == "mine"
 
 
+def test_publication_that_fails_midway_leaves_the_older_one_whole(runs: list[Path], tmp_path: Path) -> None:
+    """A missing sprite is noticed when it is copied."""
+    out = tmp_path / "published/x"
+    publish(runs[:2], None, out)
+    before = digests(out)
+    next(runs[1].rglob("*.png")).unlink()
+    with pytest.raises(ColdbenchError, match=r"\.png"):
+        publish(runs[:2], None, out)
+    assert digests(out) == before
+    assert [path.name for path in out.parent.iterdir()] == ["x"]
+
+
 def test_run_may_be_named_from_its_parent_folder(
     runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

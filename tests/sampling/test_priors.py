@@ -30,6 +30,16 @@ def test_one_component_has_the_mean_and_the_covariance() -> None:
     np.testing.assert_allclose(mixture.factors[0] @ mixture.factors[0].T, covariance, atol=1e-9)
 
 
+def test_vectors_have_the_covariance_of_the_features() -> None:
+    """Of correlated features with very different spreads, so that a factor and its transpose differ."""
+    basis = np.array([[3.0, 2.0, 1.0], [0.0, 0.5, 0.4], [0.0, 0.0, 0.1]])
+    features = np.random.default_rng(0).normal(size=(4000, 3)) @ basis + 5
+    vectors = priors.fit(features, 1, 0).draw(torch.arange(4000), 7).numpy()
+    scale = features.std(axis=0)
+    np.testing.assert_allclose(np.cov((vectors / scale).T), np.cov((features / scale).T), atol=0.1)
+    np.testing.assert_allclose(vectors.mean(axis=0) / scale, features.mean(axis=0) / scale, atol=0.1)
+
+
 def test_vectors_follow_the_mixture_and_belong_to_their_image() -> None:
     factors = np.array([[[0.1, 0], [0.05, 0.2]], [[0.3, 0], [0, 0.1]]])
     mixture = priors.Mixture(np.array([0.25, 0.75]), np.array([[-5.0, 0.0], [5.0, 1.0]]), factors)
