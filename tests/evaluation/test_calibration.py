@@ -59,6 +59,15 @@ def test_spread_is_the_deviation_of_whole_evaluations(shared: int) -> None:
     assert calibration.ImageScores(many.ssim[:1], many.mse[:1], shared).spread == (0, 0)
 
 
+def test_some_steps_short_is_a_shorter_degradation() -> None:
+    """A mask of three steps, one step short, is the quantized mask of two steps."""
+    choices = {"short": {"steps_short": 1}, "two": {"degradation": {"T": 2}}, "three": {}}
+    rows = plan_of(interpretations={name: {"rationale": "", **choice} for name, choice in choices.items()})
+    records = pd.DataFrame(calibration.run(rows, Path(), CPU, 20)).set_index(["interpretation", "metric"]).value
+    for metric in ("ssim", "rmse"):
+        assert records["short", metric] == records["two", metric] != records["three", metric]
+
+
 REFUSALS: list[tuple[dict[str, Any], list[str]]] = [  # change, offending key and nearest valid choice
     (
         {"interpretations": {"r": {"rationale": "", "degradatoin": {}}}},

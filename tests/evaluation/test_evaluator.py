@@ -23,7 +23,7 @@ from coldbench.evaluation.evaluator import PAIR, Evaluator
 from coldbench.evaluation.measurements import Comparison
 from coldbench.evaluation.metrics import gabor, intervals, reference
 from coldbench.evaluation.metrics.extractors import GABOR
-from coldbench.evaluation.metrics.frechet import Statistics
+from coldbench.evaluation.metrics.frechet import Statistics, frechet_distance
 from coldbench.sampling import manifest as manifests
 from coldbench.sampling.manifest import read_images
 
@@ -166,7 +166,11 @@ def test_generated_images_are_compared_with_both_splits(experiment: Experiment, 
     for split in ("train", "test"):
         gap = frame.value["broken", "tacos", split] - frame.value["broken", "direct", split]
         assert frame.value["broken", "tacos-direct", split] == pytest.approx(gap, rel=1e-6)
-    assert frame.value["broken", "tacos", "train"] != frame.value["broken", "tacos", "test"]
+    images = torch.from_numpy(read_images(tmp_path / "samples.json", "broken", "tacos"))
+    target = Statistics.of(gabor.features(images).numpy())
+    for split in ("train", "test"):
+        whole = Statistics.of(gabor.features(unit(data.load(photos, split))).numpy())
+        assert frame.value["broken", "tacos", split] == pytest.approx(frechet_distance(target, whole), rel=1e-4)
 
 
 @pytest.fixture
@@ -187,6 +191,16 @@ def test_features_of_an_image_are_computed_once(
         before = count_extractions()
         evaluate(manifest, digits, "method", "metric")
         assert count_extractions() - before == images
+
+
+def test_feature_cache_keeps_the_originals_of_each_number_of_images(model: Path, digits: Path, tmp_path: Path) -> None:
+    """Evaluations that share a cache have the scores of an empty one."""
+    for step, images in enumerate((23, 30, 23)):
+        shared, fresh = (
+            evaluate(sampled(tmp_path / folder, model, digits, images=images), digits, "method", "metric").value
+            for folder in ("shared", f"fresh{step}")
+        )
+        pd.testing.assert_series_equal(shared, fresh)
 
 
 def test_diverged_method_has_no_distance_and_changes_no_other_score(

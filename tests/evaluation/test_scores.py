@@ -39,6 +39,18 @@ def test_merged_scores_do_not_depend_on_the_order_of_files(tmp_path: Path) -> No
     assert len(pd.read_csv(tmp_path / "one.csv")) == len(scores)
 
 
+def test_scores_are_replaced_whole(tmp_path: Path) -> None:
+    """A reader that opened the older file reads it to its end."""
+    write_scores(synthetic(), tmp_path / "new.parquet")
+    out = tmp_path / "scores.parquet"
+    for replace in (lambda: write_scores(synthetic(), out), lambda: merge_scores([tmp_path / "new.parquet"], out)):
+        out.write_bytes(b"older scores")
+        with out.open("rb") as reader:
+            replace()
+            assert reader.read() == b"older scores"
+        assert len(read_scores([out])) == len(synthetic())
+
+
 def test_merging_published_scores_changes_no_byte_of_their_csv(tmp_path: Path) -> None:
     merge_scores([PUBLISHED], tmp_path / "scores.parquet")
     assert (tmp_path / "scores.csv").read_bytes() == PUBLISHED.with_suffix(".csv").read_bytes()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from cases import CONFIG, DEVICES, ROOT
+from cases import CONFIG, DEVICES, METADATA, ROOT, sampled, untrained
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -21,10 +21,12 @@ from typer.testing import CliRunner
 
 from coldbench import data, degradations, models
 from coldbench.cli import app
-from coldbench.core.config import SampleSet, Sampling
+from coldbench.core.config import Run, SampleSet, Sampling
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Experiment, Network
 from coldbench.core.validation import checked
+from coldbench.evaluation.evaluator import Evaluator
+from coldbench.evaluation.metrics.extractors import GABOR
 from coldbench.evaluation.metrics.reference import reference
 from coldbench.planning import cost, plan
 from coldbench.planning.cost import Device
@@ -348,6 +350,23 @@ def test_inception_sees_samples_degraded_images_and_each_reference_once(tmp_path
     celeba = seen("E14_celeba", "E15_celeba")
     assert celeba["E14_celeba-released"] == pytest.approx(6_400 * 6 + 27_000 + 3_000)
     assert celeba["E15_celeba-released"] == pytest.approx(6_400 * 4)
+
+
+@pytest.mark.parametrize("images", [20, 360])
+def test_planned_references_are_those_of_an_evaluation(
+    experiment: Experiment, digits: Path, tmp_path: Path, images: int
+) -> None:
+    """Restored images have as many originals; generated images have both whole splits."""
+    generating = experiment.model_copy(update={"degradation": {"name": "noise", "T": 2}})
+    model = untrained(tmp_path / "model.safetensors", generating)
+    sampling = Sampling(images=images, methods=["direct"], sets={"test": {}, "new": {"start": {"kind": "noise"}}})
+    manifest = sampled(tmp_path, model, digits, **sampling.model_dump())
+    Evaluator(manifest, digits, tmp_path / "features", [GABOR], torch.device("cpu")).evaluate(METADATA)
+    evaluated = [json.loads(str(np.load(path)["identity"])) for path in (tmp_path / "features").iterdir()]
+    run = Run(experiment=generating, metadata=METADATA, sampling=sampling, model=generating.run)
+    planned = cost.references(run, data.info(digits)["counts"])
+    assert {(split, n) for *_, split, n in planned} == {(each["split"], each["n"]) for each in evaluated}
+    assert len(planned) == len(evaluated) == (3 if images == 20 else 2)
 
 
 def test_an_imported_model_is_not_trained(tmp_path: Path) -> None:
