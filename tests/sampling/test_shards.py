@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import signal
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +19,7 @@ from coldbench.core import rng
 from coldbench.core.config import Sampling
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Experiment, Network
-from coldbench.core.files import sha256
+from coldbench.core.files import sha256, write_json
 from coldbench.core.images import from_uint8, to_unit_interval
 from coldbench.core.interrupts import Interrupted
 from coldbench.models import model_file
@@ -211,6 +212,39 @@ def test_shards_of_another_model_are_removed_and_no_other_file(model, digits, ex
     assert not np.allclose(run(Path(), model, digits, images=2)["direct"], before["direct"])
     assert len(list(tmp_path.rglob("a.txt"))) == 3
     assert len([path for path in Path("shards").iterdir() if SHARD_FOLDER.fullmatch(path.name)]) == 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"severity": 3}, {"assumed_severity": 3}, {"known": "redrawn"}, {"stride": 2}, {"released_shift": True}],
+    ids=str,
+)
+def test_set_with_another_setting_leaves_no_stale_shards(model, digits, tmp_path, settings):
+    """In the folder of the same set with the defaults, the samples are those of an empty folder."""
+
+    def naive(folder: Path, settings: dict[str, Any]) -> np.ndarray:
+        manifest = sampled(folder, model, digits, images=5, methods=["naive"], sets={"test": settings})
+        return read_images(manifest, "test", "naive")
+
+    before, after = naive(tmp_path / "a", {}), naive(tmp_path / "a", settings)
+    np.testing.assert_array_equal(after, naive(tmp_path / "b", settings))
+    assert not np.array_equal(after, before)
+
+
+def test_another_partner_leaves_no_stale_shards(experiment, digits, tmp_path):
+    mixing = {"name": "animorphosis", "T": 3, "partner": "digits"}
+    model = untrained(tmp_path / "model.safetensors", experiment.model_copy(update={"degradation": mixing}))
+    other = Path(shutil.copytree(digits, tmp_path / "other"))
+    np.save(other / "train.npy", 255 - data.load(digits, "train"))
+    write_json(other / "info.json", {**data.info(digits), "hash": "0123456789ab"})
+
+    def naive(folder: Path, partner: Path) -> np.ndarray:
+        manifest = sampled(folder, model, digits, partner, images=5, methods=["naive"])
+        return read_images(manifest, "test", "naive")
+
+    before, after = naive(tmp_path / "a", digits), naive(tmp_path / "a", other)
+    np.testing.assert_array_equal(after, naive(tmp_path / "b", other))
+    assert not np.array_equal(after, before)
 
 
 def test_each_precision_has_its_own_shards(model, digits, tmp_path):
@@ -418,6 +452,16 @@ def test_starts_have_the_mean_colour_of_the_training_images(experiment, photos, 
     means = (data.load(photos, "train") / 255).mean(axis=(2, 3))
     error = means.std(axis=0) / math.sqrt(6)
     assert (np.abs(colours.mean(axis=0) - means.mean(axis=0)) < 4 * error).all()
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_training_images_alone_decide_a_fitted_start(experiment, photos, tmp_path, split):
+    first = generated(tmp_path / "a", experiment, "means", photos, methods=["naive"])
+    changed = Path(shutil.copytree(photos, tmp_path / "changed"))
+    np.save(changed / f"{split}.npy", 255 - data.load(photos, split) // 2)
+    second = generated(tmp_path / "b", experiment, "means", changed, methods=["naive"])
+    images = [read_images(manifest, "generated", "naive") for manifest in (first, second)]
+    assert np.array_equal(*images) == (split == "test")
 
 
 # Refusals

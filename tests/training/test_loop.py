@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_cases import CPU, assert_same_training, equal, heartbeat, losses, steps, train, weights, words
+from training_cases import CPU, assert_same_training, equal, heartbeat, log, losses, steps, train, weights, words
 
 from coldbench import data, degradations
 from coldbench.core import rng
@@ -55,6 +56,25 @@ def test_every_image_is_seen_once_an_epoch(experiment):
     assert set(severities.tolist()) == set(range(1, degradation.T + 1))
 
 
+def test_degradation_is_drawn_anew_every_epoch(experiment, digits):
+    """Of one image, so that every place in the sequence is an epoch."""
+    degradation = degradations.build({**experiment.degradation, "T": 1}, 16)
+    source = loop.TrainingSet(data.load(digits, "train")[:1], experiment, degradation, 5)
+    x0, xt, _ = loop.training_batch(source, 0, 8, CPU)
+    assert all(torch.equal(image, x0[0]) for image in x0)
+    assert len({image.numpy().tobytes() for image in xt}) > 4
+
+
+def test_model_file_holds_the_average(experiment, digits, tmp_path):
+    """An average taken after the first of three steps alone is the result of a training of one step."""
+    results = []
+    for count in (1, 3):
+        once = {"max_steps": count, "ema_update_every": count, "ema_start": 9}
+        training = experiment.training.model_copy(update=once)
+        results.append(train(experiment.model_copy(update={"training": training}), digits, tmp_path / str(count)))
+    assert equal(*results)
+
+
 def test_two_hundred_steps_restore_better_than_identity(experiment, digits, tmp_path):
     ema = {"ema_update_every": 1, "ema_decay": 0.9, "ema_start": 150}
     longer = Training(max_steps=200, batch_size=16, grad_accumulation=1, learning_rate=3e-3, **ema)
@@ -84,6 +104,11 @@ def test_every_micro_batch_has_its_own_dropout_seed(full, larger, tmp_path, monk
     monkeypatch.setattr(loop, "training_batch", lambda *args: seeds.append(torch.initial_seed()) or batch(*args))
     train(full, larger, tmp_path)
     assert len(seeds) == len(set(seeds)) == 24
+
+
+def test_log_counts_every_image(experiment, digits, undisturbed):
+    lines = log(undisturbed(experiment, digits))
+    assert [line["images"] for line in lines] == [line["step"] * experiment.training.batch_size for line in lines]
 
 
 def test_model_file_holds_its_experiment_and_refuses_other_networks(experiment, digits, tmp_path, undisturbed):
@@ -186,6 +211,23 @@ def test_command_saves_and_ends_with_status_75_after_signal(experiment, digits, 
     assert f"stopped by {number.name}; finished work is kept" in errors.splitlines()[-1]
     assert "Traceback" not in errors
     assert len(steps(tmp_path)) == 2
+
+
+def test_seconds_of_all_jobs_count_and_pauses_do_not(experiment, digits, tmp_path, monkeypatch, after_step):
+    clock = [0.0]
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
+
+    def work(*_):
+        clock[0] += 100.0
+
+    two = experiment.model_copy(update={"training": experiment.training.model_copy(update={"max_steps": 2})})
+    after_step((1,), work)
+    with pytest.raises(Interrupted):
+        train(two, digits, tmp_path, stop_after=50.0)
+    clock[0] += 10_000.0
+    after_step((1,), work)
+    train(two, digits, tmp_path)
+    assert [json.loads(line)["seconds"] for line in (tmp_path / "model.jsonl").open()] == [100.0, 200.0]
 
 
 # Losses that are not finite
