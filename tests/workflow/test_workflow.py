@@ -190,7 +190,7 @@ def test_mistyped_word_is_refused(checkout: Checkout, arguments: list[str], culp
         (["./reports/table9.html"], ["reports/table9.html", "reports/table"]),
         (["results/laptop/E01-fited/model.safetensors"], ["'results/laptop/E01-fitted/model.safetensors'"]),
         (["--config", "budget=paper", "device=cpu"], ["days", "budget=laptop"]),
-        (["--config", "absent=refuse"], ["E03", "CelebA-HQ", "--config missing_data=skip"]),
+        (["--config", "missing_data=refuse"], ["E03", "CelebA-HQ", "--config missing_data=skip"]),
         (["--config", "experiments=E18"], ["E18", "AFHQ"]),
         (["--config", "data=no/such/folder"], ["'no/such/folder'", "mnist"]),
         (["--workflow-profile", "smoke", "--config", "results=Snakefile"], ["Snakefile"]),
