@@ -114,7 +114,9 @@ def test_sprites_of_a_restoring_run_show_its_samples(drawn: tuple[RunFigures, Pa
     assert np.array_equal(columns[4], data.load(digits, "test")[:12])
     with np.load(folder / read_manifest(manifest).sets["test"].trajectory) as arrays:
         assert np.array_equal(columns[0][:6], eight_bit(arrays["degraded"]))
-    assert not np.array_equal(tiles_of(run.find("methods", "half"))[::5], columns[0])  # a smaller severity
+    half = tiles_of(run.find("methods", "half"))[::5]
+    assert not np.array_equal(half, columns[0])  # a smaller severity
+    assert np.array_equal(half[:6], tiles_of(run.find("trajectory", "half"))[::3])
     leaps = run.find("methods", "leaps")
     assert leaps
     assert leaps.columns == ("degraded", "direct", "tacos", "original")  # R(x_T) is known without sampling

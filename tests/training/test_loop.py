@@ -23,6 +23,7 @@ from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Network, Training
 from coldbench.core.images import from_uint8
 from coldbench.core.interrupts import RESUMABLE, Interrupted
+from coldbench.core.provenance import provenance
 from coldbench.models import model_file
 from coldbench.training import checkpoints, loop
 from coldbench.training.distributed import DeviceOptions
@@ -317,6 +318,7 @@ def test_channels_last_changes_results_by_rounding_alone(experiment, digits, tmp
         model_file.load_model(folder / "model.safetensors", CPU, 1).provenance for folder in (tmp_path, reference)
     )
     assert plain == {**changed, "channels_last": False}
+    assert plain["trained_on"] == provenance(CPU)["device"]
     assert changed.keys() == {"world_size", "precision", "compile", "channels_last", "trained_on"}
 
 
