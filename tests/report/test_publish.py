@@ -129,4 +129,4 @@ def test_report_is_rendered_from_published_results_alone(tmp_path: Path) -> None
     assert "Nothing to be done" in checkout.snakemake(*command).output  # new links are no reason to render again
     wrong = checkout.snakemake("results/laptop/E01-fitted/model.safetensors", "-n", *command)
     assert wrong.status != 0
-    assert wrong.told[0].startswith("coldbench: error: unknown target"), wrong.end
+    assert wrong.errors[0].startswith("coldbench: error: unknown target"), wrong.end
