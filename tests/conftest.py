@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cases import untrained
 
 from coldbench import data
 from coldbench.core.experiment import Experiment, Network, Training
@@ -16,6 +17,14 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded digits, prepared at 16 px."""
     folder = tmp_path_factory.mktemp("digits")
     data.prepare("digits", None, 16, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded photographs, prepared at 16 px."""
+    folder = tmp_path_factory.mktemp("photos")
+    data.prepare("photos", None, 16, folder)
     return folder
 
 
@@ -39,3 +48,9 @@ def experiment() -> Experiment:
             ema_decay=0.9, ema_update_every=2, ema_start=4
         ),
     )  # fmt: skip
+
+
+@pytest.fixture
+def model(experiment: Experiment, tmp_path: Path) -> Path:
+    """The small experiment's model, untrained."""
+    return untrained(tmp_path / "model.safetensors", experiment)

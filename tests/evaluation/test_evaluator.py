@@ -32,19 +32,6 @@ METHODS = ["direct", "naive", "tacos"]
 BLUR = {"name": "blur", "T": 4, "kernel": 5, "std": 1.0, "padding": "circular", "quantized": True}
 
 
-@pytest.fixture
-def model(experiment: Experiment, tmp_path: Path) -> Path:
-    return untrained(tmp_path / "model.safetensors", experiment)
-
-
-@pytest.fixture(scope="session")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded photographs, prepared at 16 px."""
-    folder = tmp_path_factory.mktemp("photos")
-    data.prepare("photos", None, 16, folder)
-    return folder
-
-
 def evaluate(manifest: Path, prepared: Path, *index: str) -> pd.DataFrame:
     """The scores of a run, by the columns `index`."""
     evaluator = Evaluator(manifest, prepared, manifest.parent / "features", [GABOR], CPU)

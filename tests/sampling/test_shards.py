@@ -33,19 +33,6 @@ METHODS = ("direct", "naive", "tacos")
 
 
 @pytest.fixture
-def model(experiment: Experiment, tmp_path: Path) -> Path:
-    return untrained(tmp_path / "model.safetensors", experiment)
-
-
-@pytest.fixture(scope="session")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded photographs, prepared at 16 px."""
-    folder = tmp_path_factory.mktemp("photos")
-    data.prepare("photos", None, 16, folder)
-    return folder
-
-
-@pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The stems of the shards that are written from now on."""
     stems: list[str] = []
