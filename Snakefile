@@ -36,9 +36,9 @@ rule all:
     default_target: True
     input:
         f"{REPORTS}/index.html",
-        f"{RESULTS}/scores.parquet",
+        [] if PUBLISHED else expand(f"{RESULTS}/{{budget}}/scores.parquet", budget=sorted({budget for budget, _ in REPORT_RUNS})),
         expand("{reports}/table{number}.html", reports=REPORTS, number=TABLES),
         f"{REPORTS}/figures.html",
         f"{REPORTS}/discrepancies.html",
-        CALIBRATED,
+        f"{REPORTS}/calibration.html" if SHOWN_CALIBRATION else [],
     localrule: True

@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from coldbench.cli.options import CALIBRATED, INTERPRETATIONS, PAPER, Device, Log, Out, Partner, Threads, setup, text_of
+from coldbench.cli.options import (
+    CALIBRATED,
+    INTERPRETATIONS,
+    PAPER,
+    Device,
+    Log,
+    Out,
+    Partner,
+    Threads,
+    check_folder,
+    setup,
+    text_of,
+)
 from coldbench.core import logs
 from coldbench.core.errors import ColdbenchError
 
@@ -34,7 +46,7 @@ def fetch_weights(
 
 def prepare(
     name: str,
-    out: Annotated[Path, typer.Option(help="folder to write")],
+    out: Annotated[Path, typer.Option(help="folder to write", callback=check_folder)],
     size: Annotated[int, typer.Option(help="side of the images in pixels")] = 32,
     folder: Annotated[Path | None, typer.Option(help="folder of the data sets; embedded ones need none")] = None,
     log: Log = None,
@@ -50,7 +62,7 @@ def prepare(
 def restore(
     model: Path,
     source: Annotated[Path, typer.Argument(help="an image, or a folder of images")],
-    out: Annotated[Path, typer.Option(help="folder for the restored images")],
+    out: Annotated[Path, typer.Option(help="folder for the restored images", callback=check_folder)],
     method: Annotated[str, typer.Option(help="sampling method")] = "tacos",
     severity: Annotated[int | None, typer.Option(help="severity of the images [default: the model's T]")] = None,
     stride: Annotated[int, typer.Option(min=1, help="severities per step")] = 1,

@@ -10,19 +10,33 @@ import typer
 from coldbench.core import logs
 from coldbench.core.config import Run
 from coldbench.core.errors import ColdbenchError
+from coldbench.core.files import check_writable
 from coldbench.core.validation import from_json
 
 if TYPE_CHECKING:
     import torch
 
+
+def check_file(path: Path | None) -> Path | None:
+    """Refuse a file that cannot be written before the command does its work."""
+    return path if path is None else check_writable(path)
+
+
+def check_folder(path: Path | None) -> Path | None:
+    """The same for a folder."""
+    return path if path is None else check_writable(path, folder=True)
+
+
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
-Log = Annotated[Path | None, typer.Option(help="write the progress lines to this file as well")]
+Log = Annotated[Path | None, typer.Option(help="write the progress lines to this file as well", callback=check_file)]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads")]
 RunFile = Annotated[Path, typer.Argument(help="the facts of the run (JSON), written by the workflow")]
 Prepared = Annotated[Path, typer.Option("--data", help="folder written by `coldbench prepare`")]
 Partner = Annotated[Path | None, typer.Option(help="prepared data set whose images a degradation mixes in")]
-Out = Annotated[Path, typer.Option(help="file to write")]
-FeatureCache = Annotated[Path, typer.Option(help="folder for the features of reference sets, computed once")]
+Out = Annotated[Path, typer.Option(help="file to write", callback=check_file)]
+FeatureCache = Annotated[
+    Path, typer.Option(help="folder for the features of reference sets, computed once", callback=check_folder)
+]
 Fid = Annotated[
     list[str] | None, typer.Option(help="FID protocols: paper-float, legacy_pytorch, legacy_tensorflow, clean")
 ]

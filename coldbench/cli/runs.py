@@ -22,6 +22,8 @@ from coldbench.cli.options import (
     Prepared,
     RunFile,
     Threads,
+    check_file,
+    check_folder,
     read_run,
     setup,
 )
@@ -29,42 +31,48 @@ from coldbench.core import logs
 from coldbench.core.errors import ColdbenchError
 from coldbench.training import slurm
 
+ConfigWords = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[CONFIG]...",
+        help="changes of the grid, as Snakemake takes them: files (YAML) as after --configfile, and KEY=VALUE as after "
+        "--config. Without a file: that of this machine (laptop.yaml)",
+    ),
+]
+ProfileName = Annotated[
+    str | None, typer.Option(metavar="NAME", help="as after snakemake --profile: the paper's budget, on a cluster")
+]
+Json = Annotated[bool, typer.Option("--json", help="for other programs")]
+
 
 def plan(
-    overlays: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[CONFIG]...", help="changes of the grid: files (YAML) as after --configfile, or KEY=VALUE"
-        ),
+    config: ConfigWords = None,
+    profile: ProfileName = None,
+    device: Annotated[
+        str | None, typer.Option(help="the kind of device, one of DEVICES [default: cpu, with --profile h100]")
     ] = None,
-    device: Annotated[str, typer.Option(help="the kind of device, one of DEVICES")] = "h100",
-    gpus: Annotated[int, typer.Option(min=1, help="how many of them")] = 8,
-    json: Annotated[bool, typer.Option("--json", help="for other programs")] = False,
-    grid: Annotated[Path, typer.Option(help="the grid (YAML)")] = Path("workflow/config/paper.yaml"),
+    gpus: Annotated[
+        int | None, typer.Option(min=1, help="how many of them [default: 1, with --profile 8]", show_default=False)
+    ] = None,
+    as_json: Json = False,
     devices: Devices = SPEEDS,
 ) -> None:
-    """Print the cost of the grid before it is run: jobs, GPU-hours, wall hours and disk, per run and table."""
+    """Print what Snakemake would run and its cost: jobs, device hours, wall hours and disk, per run and table."""
     from coldbench.planning import cost
     from coldbench.planning import plan as planning
 
-    on = cost.device(devices, device)
-    jobs = planning.jobs(planning.resolved(planning.read([grid, *(overlays or [])])), on)
-    typer.echo((planning.as_json if json else planning.as_text)(jobs, on, gpus))
+    on = cost.device(devices, device or ("h100" if profile else "cpu"))
+    jobs = planning.jobs(planning.resolved(planning.configuration(config or [], cluster=profile is not None)), on)
+    typer.echo((planning.as_json if as_json else planning.as_text)(jobs, on, gpus or (8 if profile else 1)))
 
 
-def status(
-    config: Annotated[
-        list[str] | None,
-        typer.Argument(help="changes of the grid: files (YAML) as after --configfile, or KEY=VALUE"),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="the same for programs")] = False,
-) -> None:
+def status(config: ConfigWords = None, profile: ProfileName = None, as_json: Json = False) -> None:
     """Print the status of every run: its model missing, running or done, and whether it was sampled and scored."""
     from coldbench.planning import plan
     from coldbench.planning import status as view
 
-    grid = plan.resolved(plan.read([Path("workflow/config/paper.yaml"), *(config or [])]))
-    statuses = view.run_statuses(grid, Path(grid.config.results), time.time())
+    grid = plan.resolved(plan.configuration(config or [], cluster=profile is not None))
+    statuses = view.run_statuses(grid, time.time())
     typer.echo(view.as_json(statuses) if as_json else view.as_text(statuses))
 
 
@@ -72,7 +80,9 @@ def train(
     run_file: RunFile,
     data: Prepared,
     out: Out,
-    checkpoint_dir: Annotated[Path, typer.Option(help="folder for checkpoints, which survive a stopped job")],
+    checkpoint_dir: Annotated[
+        Path, typer.Option(help="folder for checkpoints, which survive a stopped job", callback=check_folder)
+    ],
     partner: Partner = None,
     compile: Annotated[bool, typer.Option("--compile", help="compile the network (torch.compile)")] = False,
     channels_last: Annotated[bool, typer.Option("--channels-last", help="channels-last memory format")] = False,
@@ -130,8 +140,12 @@ def sample(
     run_file: RunFile,
     model: Path,
     data: Prepared,
-    shard_dir: Annotated[Path, typer.Option(help="folder for shards, which survive a stopped job")],
-    out: Annotated[Path | None, typer.Option(help="manifest to write; without it, only shards are made")] = None,
+    shard_dir: Annotated[
+        Path, typer.Option(help="folder for shards, which survive a stopped job", callback=check_folder)
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="manifest to write; without it, only shards are made", callback=check_file)
+    ] = None,
     part: Annotated[
         str, typer.Option(help="k/n, without OUT: make the missing ones of every n-th shard, from the k-th on")
     ] = "1/1",

@@ -16,6 +16,7 @@ from coldbench.cli.options import (
     Partner,
     Prepared,
     RunFile,
+    check_folder,
     read_run,
     setup,
 )
@@ -170,7 +171,7 @@ def render_index(
 
 def publish(
     runs: Annotated[list[Path], typer.Argument(help="finished runs: results/BUDGET/RUN")],
-    out: Annotated[Path, typer.Option(help="folder to write: results/published/BUDGET-DEVICE")],
+    out: Annotated[Path, typer.Option(help="folder to write: results/published/BUDGET-DEVICE", callback=check_folder)],
     calibration: Annotated[Path | None, typer.Option(help="the calibration's table (.parquet)")] = None,
 ) -> None:
     """Copy what the report needs of RUNS to OUT; `snakemake --config results=OUT` renders it alone."""

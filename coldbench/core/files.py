@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,20 @@ def atomic(path: Path) -> Iterator[Path]:
         raise ColdbenchError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path, folder: bool = False) -> Path:
+    """The path, if a file (or a `folder`) can be written there; ColdbenchError if not, before any work is done."""
+    for place in (path, *path.absolute().parents):
+        if place.is_symlink() and not place.exists():
+            raise ColdbenchError(f"cannot write {path}: {place} is a link to {place.readlink()}, which does not exist")
+        if place.exists():
+            break
+    if place.is_dir() == (place == path and not folder):
+        raise ColdbenchError(f"cannot write {path}: {place} is {'a' if place.is_dir() else 'no'} folder")
+    if not os.access(place if place.is_dir() else place.parent, os.W_OK):
+        raise ColdbenchError(f"cannot write {path}: {place} is not writable")
+    return path
 
 
 def write_text(path: Path, text: str) -> None:
@@ -83,3 +97,9 @@ def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def files_hash(files: Iterable[Path]) -> str:
+    """The hash of the contents of `files` in their order, 64 hexadecimal characters; a missing file counts as empty."""
+    sums = [sha256(file) if file.is_file() else "" for file in files]
+    return hashlib.sha256("\n".join(sums).encode()).hexdigest()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import platform
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coldbench import __version__
+from coldbench.core.files import files_hash
+from coldbench.core.validation import fingerprint
 
 # torch is imported inside functions, so that the status, the plan and the list of data sets answer without loading it.
 if TYPE_CHECKING:
@@ -25,6 +29,22 @@ def commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return ""
     return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
+
+
+@functools.cache
+def code_hash() -> str:
+    """The hash of this package's files: code, templates and tables."""
+    folder = Path(__file__).parents[1]
+    files = sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".html", ".css", ".js", ".json"))
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def page_hash(files: Iterable[Path]) -> str:
+    """The hash of `files` and of this package, which a page states: new numbers or new code render it again."""
+    return fingerprint([code_hash(), files_hash(files)])
 
 
 def device_name(device: torch.device) -> str:

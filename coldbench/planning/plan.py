@@ -23,7 +23,12 @@ from coldbench.core.validation import merged
 from coldbench.planning import cost
 from coldbench.planning.cost import Device, Time
 from coldbench.planning.grid import Grid, build
+from coldbench.planning.products import Product, Products
 
+GRID = "workflow/config/paper.yaml"
+"""The paper's grid, which every configuration changes."""
+THIS_MACHINE = "workflow/config/laptop.yaml"
+"""The configuration that `snakemake` has without a profile (profiles/default)."""
 LOCAL = "fetch"
 """The stage that runs on the submitting machine and is no job."""
 DATA = "data sets"
@@ -64,18 +69,31 @@ class Total:
     source: str
 
 
+def configuration(words: Sequence[str], cluster: bool = False) -> dict[str, Any]:
+    """The configuration that `snakemake` has with `words`, files and settings like budget=paper, on the paper's grid.
+
+    Without a file it takes the one of this machine, as the default profile does; a `cluster` has none.
+    """
+    settings = [word for word in words if _is_setting(word)]
+    files = [word for word in words if not _is_setting(word)] or ([] if cluster else [THIS_MACHINE])
+    return read([GRID, *files, *settings])
+
+
 def read(words: Sequence[Path | str]) -> dict[str, Any]:
     """Configurations on top of each other, as Snakemake merges them: files, and words like budget=paper.
 
     ColdbenchError for one that cannot be read.
     """
-    return merged(*map(_overlay, map(str, words)))
+    return merged(*(_setting(word) if _is_setting(word) else read_yaml(Path(word)) for word in map(str, words)))
 
 
-def _overlay(word: str) -> dict[str, Any]:
-    key, equals, value = word.partition("=")
-    if not (equals and key.isidentifier()):
-        return read_yaml(Path(word))
+def _is_setting(word: str) -> bool:
+    key, equals, _ = word.partition("=")
+    return bool(equals) and key.isidentifier()
+
+
+def _setting(word: str) -> dict[str, Any]:
+    key, _, value = word.partition("=")
     try:
         return {key: yaml.safe_load(value)}
     except yaml.YAMLError as error:
@@ -94,52 +112,60 @@ def resolved(raw: Mapping[str, Any]) -> Grid:
 
 def jobs(grid: Grid, on: Device) -> list[Job]:
     """Every job of `all` on such devices: of the report's runs, and of the models that they sample."""
-    results, protocols = Path(grid.config.results), len(grid.config.fid)
+    protocols = len(grid.config.fid)
+    runs = {(run.metadata.budget, name): run for name, run in grid.all_runs.items()}
+    products = Products(runs, Path(grid.config.results), Path(grid.config.data), grid.config.fid)
     owners = {run.model: grid.all_runs[run.model] for run in grid.report_runs.values()}
     experiments = [run.experiment for run in {**owners, **grid.report_runs}.values()]
     sets = {(name, one.prepared_size) for one in experiments for name in (one.dataset, one.partner) if name}
     counts = {name: data.dataset(name).counts(Path(grid.config.data)) for name in sorted({name for name, _ in sets})}
-    planned = list(_shared_jobs(grid, sets, counts, results))
-    planned += [_train_job(run, on, results, grid.config) for run in owners.values()]
+    planned = list(_shared_jobs(grid, sets, counts, products))
+    unscored = {run.model for run in grid.report_runs.values() if not _is_done(products.scores(run))}
+    planned += [
+        _train_job(run, on, grid.config, _is_done(products.model(run)) or name not in unscored)
+        for name, run in owners.items()
+    ]
     known: set[cost.Reference] = set()
     for run in grid.report_runs.values():
         references = cost.references(run, counts[run.experiment.dataset]) if protocols else set()
-        planned += _sample_jobs(run, on, results, counts[run.experiment.dataset]["test"])
-        planned.append(_score_job(run, on, results, counts[run.experiment.dataset], references - known, protocols))
+        planned += _sample_jobs(run, on, products, counts[run.experiment.dataset]["test"])
+        planned.append(_score_job(run, on, products, counts[run.experiment.dataset], references - known, protocols))
         known |= references
     return planned
 
 
 def _shared_jobs(
-    grid: Grid, sets: set[tuple[str, int]], counts: Mapping[str, Mapping[str, int]], results: Path
+    grid: Grid, sets: set[tuple[str, int]], counts: Mapping[str, Mapping[str, int]], products: Products
 ) -> Iterable[Job]:
     """Prepared data sets, the Inception weights, and the calibration of everything that is not embedded."""
     for name, side in sorted(sets):
-        folder = results / "data" / f"{name}-{side}"
         disk = cost.prepared_bytes(name, side, counts[name])
-        yield Job(f"{name}-{side}", DATA, "", "prepare", disk=disk, done=(folder / "info.json").exists())
+        yield Job(f"{name}-{side}", DATA, "", "prepare", disk=disk, done=_is_done(products.prepared(name, side)))
     if grid.config.fid and not grid.config.inception:
         files = {INCEPTION_FILES[protocol] for protocol in grid.config.fid}
-        fetched = (results / "inception" / "fetched").exists()
+        fetched = (products.results / "inception" / "fetched").exists()
         yield Job("inception", DATA, "", LOCAL, disk=len(files) * cost.INCEPTION_BYTES, done=fetched)
     if not all(data.dataset(name).embedded for name, _ in sets):
-        yield Job("calibration", DATA, "", "calibrate", done=(results / "calibration.parquet").exists())
+        yield Job("calibration", DATA, "", "calibrate", done=(products.results / "calibration.parquet").exists())
 
 
-def _train_job(run: Run, on: Device, results: Path, config: Config) -> Job:
+def _is_done(product: Product) -> bool:
+    return product.status == "current"
+
+
+def _train_job(run: Run, on: Device, config: Config, done: bool) -> Job:
     """The training of a run's model, or its import."""
     name, imported = run.metadata.run, run.metadata.run in config.imports
     time = Time() if imported else cost.training(on, run.experiment)
     disk = cost.model_bytes(run.experiment, imported)
-    done = (results / run.metadata.budget / name / "model.safetensors").exists()
     stage = "import" if imported else "train"
     return Job(_name(run, "train"), name, run.metadata.cell.table, stage, (), time.hours, time.source, disk, done)
 
 
-def _sample_jobs(run: Run, on: Device, results: Path, tests: int) -> list[Job]:
+def _sample_jobs(run: Run, on: Device, products: Products, tests: int) -> list[Job]:
     """The sampling of a run; of a run in parts one job each, and one that gathers them."""
     name, table, parts = run.metadata.run, run.metadata.cell.table, run.sampling.jobs
-    done = (results / run.metadata.budget / name / "samples.json").exists()
+    done = _is_done(products.samples(run)) or _is_done(products.scores(run))
     time = cost.sampling(on, run, tests)
     needs: tuple[str, ...] = (f"{run.metadata.budget}/{run.model}/train",)
     planned = []
@@ -152,14 +178,14 @@ def _sample_jobs(run: Run, on: Device, results: Path, tests: int) -> list[Job]:
 
 
 def _score_job(
-    run: Run, on: Device, results: Path, counts: Mapping[str, int], references: set[cost.Reference], protocols: int
+    run: Run, on: Device, products: Products, counts: Mapping[str, int], references: set[cost.Reference], protocols: int
 ) -> Job:
     """The scoring of a run; it also makes the features of new `references`."""
     time, disk = (
         cost.scoring(on, run, counts, references, protocols),
         cost.REFERENCE_BYTES * len(references) * protocols,
     )
-    done = (results / run.metadata.budget / run.metadata.run / "scores.parquet").exists()
+    done = _is_done(products.scores(run))
     needs = (_name(run, "sample"),)
     table = run.metadata.cell.table
     return Job(_name(run, "score"), run.metadata.run, table, "score", needs, time.hours, time.source, disk, done)

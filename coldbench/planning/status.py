@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -15,23 +16,27 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import safetensors
 from pydantic import BaseModel, Field, ValidationError
 
 from coldbench.core.config import Run
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.experiment import Experiment
 from coldbench.core.files import read_json
 from coldbench.core.logs import clock
+from coldbench.models.header import read_header
 from coldbench.planning.grid import Grid
-from coldbench.training.slurm import HEARTBEAT
+from coldbench.planning.products import Product, Products
+from coldbench.training.slurm import HEARTBEAT, lock_is_held
 
 HEARTBEAT_TIMEOUT = 300.0
 """Seconds without a heartbeat after which a training counts as stopped."""
+CLOCK_SKEW = 60.0
+"""Seconds that the clocks of two hosts may differ."""
 CHECKPOINT = re.compile(r"step-(\d{9})\.pt")
 
 ModelStatus = Literal["missing", "waiting", "running", "stopped", "failed", "done", "imported", "outdated", "damaged"]
 Stage = Literal["", "partly", "done", "outdated"]
+STAGES: dict[str, Stage] = {"missing": "", "incomplete": "partly", "outdated": "outdated", "current": "done"}
+"""How the status of samples and scores is shown."""
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -77,61 +82,49 @@ class RunStatus:
         return RunStatus(**{**asdict(self), **changes})
 
 
-def run_statuses(grid: Grid, results: Path, now: float) -> list[RunStatus]:
+def run_statuses(grid: Grid, now: float) -> list[RunStatus]:
     """The status of every run of the report in its order, then of the others that own a model or have a folder.
 
-    `results` is the folder of the results, `now` the time in seconds since 1970.
+    `now` is the time in seconds since 1970.
     """
+    results = Path(grid.config.results)
+    runs = {(run.metadata.budget, name): run for name, run in grid.all_runs.items()}
+    products = Products(runs, results, Path(grid.config.data), grid.config.fid)
     owners = {run.model for run in grid.report_runs.values()}
     others = [
         run
         for name, run in grid.all_runs.items()
         if name not in grid.report_runs and (name in owners or (results / run.metadata.budget / name).is_dir())
     ]
-    return [_run_status(run, results / run.metadata.budget, now) for run in (*grid.report_runs.values(), *others)]
+    return [_run_status(run, products, now) for run in (*grid.report_runs.values(), *others)]
 
 
-def _run_status(run: Run, folder: Path, now: float) -> RunStatus:
-    """The status of one run in the folder of its budget."""
-    metadata, experiment, model = run.metadata, run.experiment, folder / run.model / "model.safetensors"
+def _run_status(run: Run, products: Products, now: float) -> RunStatus:
+    metadata, experiment, model = run.metadata, run.experiment, products.model(run)
     facts = metadata.run, metadata.budget, metadata.title, run.model, experiment.training.max_steps
     status = RunStatus(*facts, status="missing")
-    if model.exists():
-        status = _of_model(status, model, experiment)
+    if model.file.exists():
+        status = _of_model(status, model)
     else:
-        status = _of_training(status, model.parent / "checkpoints" / experiment.fingerprint, now)
+        status = _of_training(status, model.file.parent / "checkpoints" / experiment.fingerprint, now)
     if not run.trains and status.status not in ("done", "imported"):
         status = RunStatus(*facts, status="waiting", note=f"for the model of {run.model}: {status.status}")
-    samples, scores = folder / metadata.run / "samples.json", folder / metadata.run / "scores.parquet"
-    partly = any((samples.parent / "shards").glob("*/*.npy"))
-    return status.updated(
-        samples=_stage(samples, model) or ("partly" if partly else ""), scores=_stage(scores, samples)
-    )
+    samples, scores = products.samples(run), products.scores(run)
+    partly = samples.status == "missing" and any((samples.file.parent / "shards").glob("*/*.npy"))
+    return status.updated(samples="partly" if partly else STAGES[samples.status], scores=STAGES[scores.status])
 
 
-def _stage(output: Path, source: Path) -> Stage:
-    """Whether an output exists and is not older than its source."""
-    if not output.exists():
-        return ""
-    return "outdated" if source.exists() and output.stat().st_mtime < source.stat().st_mtime else "done"
-
-
-def _of_model(status: RunStatus, path: Path, experiment: Experiment) -> RunStatus:
+def _of_model(status: RunStatus, model: Product) -> RunStatus:
     """The status of a finished model, from the metadata in its file; the weights are not read."""
     try:
-        with safetensors.safe_open(path, framework="numpy") as stream:
-            metadata = json.loads(stream.metadata()["experiment"])
-        provenance = metadata["provenance"]
-        fields = {key: value for key, value in metadata.items() if key in Experiment.model_fields}
-        fingerprint = Experiment.model_validate(fields).fingerprint
-        source, device = str(provenance.get("imported", "")), str(provenance.get("trained_on", ""))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError):
-        return status.updated(status="damaged", note=f"{path.name} cannot be read")
-    if fingerprint != experiment.fingerprint:
-        note = "trained with other settings; the next run trains it again"
-        return status.updated(status="outdated", time=path.stat().st_mtime, note=note)
-    state = "imported" if source else "done"
-    return status.updated(status=state, time=path.stat().st_mtime, device=device, source=source)
+        provenance = read_header(model.file).provenance
+    except ColdbenchError:
+        return status.updated(status="damaged", note=f"{model.file.name} cannot be read")
+    status = status.updated(time=model.file.stat().st_mtime)
+    if model.status == "outdated":
+        return status.updated(status="outdated", note=f"{model.reason}; the next run trains it again")
+    source, device = str(provenance.get("imported", "")), str(provenance.get("trained_on", ""))
+    return status.updated(status="imported" if source else "done", device=device, source=source)
 
 
 def _of_training(status: RunStatus, folder: Path, now: float) -> RunStatus:
@@ -142,7 +135,7 @@ def _of_training(status: RunStatus, folder: Path, now: float) -> RunStatus:
     except (ColdbenchError, ValidationError):
         return status.updated(status="stopped", step=max(steps)) if steps else status
     status = status.updated(time=beat.time, host=beat.host, job=beat.job, step=max(steps, default=0))
-    if beat.state == "running" and now - beat.time <= HEARTBEAT_TIMEOUT:
+    if beat.state == "running" and _is_alive(beat, folder, now):
         left = None if beat.seconds_left is None else max(0.0, beat.seconds_left - max(0.0, now - beat.time))
         return status.updated(
             status="running", step=beat.step, images_per_second=beat.images_per_second, seconds_left=left
@@ -150,6 +143,18 @@ def _of_training(status: RunStatus, folder: Path, now: float) -> RunStatus:
     if beat.state == "failed":
         return status.updated(status="failed", note=" ".join(beat.error.split()))
     return status.updated(status="stopped", note=f"no heartbeat since {date(beat.time)}" * (beat.state == "running"))
+
+
+def _is_alive(beat: Heartbeat, folder: Path, now: float) -> bool:
+    """Whether the training of a heartbeat runs: its lock tells.
+
+    A free lock settles it on the training's own host alone, because some file systems keep locks within a host. There
+    the heartbeat decides, as where no lock can be had. A heartbeat of the future, after a clock was set back, is none.
+    """
+    held = lock_is_held(folder)
+    if held or (held is False and beat.host == socket.gethostname()):
+        return held
+    return -CLOCK_SKEW <= now - beat.time <= HEARTBEAT_TIMEOUT
 
 
 def date(seconds: float) -> str:

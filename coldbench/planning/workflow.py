@@ -6,14 +6,15 @@ import csv
 import itertools
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from coldbench.core.config import Run
 from coldbench.core.errors import ColdbenchError, unknown
-from coldbench.core.files import write_text
-from coldbench.planning.grid import Grid
+from coldbench.core.files import read_yaml, write_text
+from coldbench.planning.grid import Grid, build
 
 RUN_FILES = "runs"
 """The folder of the run files inside the results."""
@@ -30,6 +31,19 @@ def write_run_files(runs: Iterable[Run], results: Path) -> None:
         path = run_file(run, results)
         if not path.exists():
             write_text(path, run.model_dump_json(indent=1) + "\n")
+
+
+def unfiltered(raw: Mapping[str, Any], finished: Callable[[str, str], bool]) -> dict[tuple[str, str], Run]:
+    """Every run that the configuration would have without its filters, by budget and name, with or without data."""
+    everything = {**raw, "experiments": [], "datasets": []}
+    grid = build(everything, finished, check_operators=False, check_sources=False)
+    return {(run.metadata.budget, name): run for name, run in grid.all_runs.items()}
+
+
+def calibrated_datasets(interpretations: Path) -> list[str]:
+    """The data sets of a calibration, in the file of its interpretations."""
+    rows = read_yaml(interpretations).get("rows", {})
+    return sorted({str(row["dataset"]) for row in rows.values()})
 
 
 def check_paper_rows(grid: Grid, paper: Path) -> None:
@@ -57,13 +71,6 @@ def refuse_unknown_targets(
         if inside and target not in valid and not Path(target).exists():
             close = get_close_matches(target, valid, n=1, cutoff=0.3)
             raise ColdbenchError(f"unknown target '{target}'" + (f": did you mean '{close[0]}'?" if close else ""))
-
-
-def check_writable(key: str, folder: str) -> None:
-    """Raise ColdbenchError if `folder`, the value of the configuration's `key`, cannot be written into."""
-    nearest = next(path for path in (Path(folder), *Path(folder).absolute().parents) if path.exists())
-    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-        raise ColdbenchError(f"{key} folder '{folder}': cannot write into {nearest}")
 
 
 def planned_rows(grid: Grid) -> list[dict[str, str]]:

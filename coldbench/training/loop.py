@@ -34,6 +34,7 @@ from coldbench.core.provenance import provenance
 from coldbench.data import preprocessing
 from coldbench.degradations import Degradation, network_input
 from coldbench.models import model_file
+from coldbench.models.header import read_header
 from coldbench.training import checkpoints, distributed, slurm
 from coldbench.training.distributed import DeviceOptions
 
@@ -175,12 +176,18 @@ def train(
 ) -> None:
     """Train `experiment`, resuming from its newest checkpoint, and write the averaged weights and the training log.
 
+    A finished model of this experiment and these images is kept. One of other settings is kept beside the new model,
+    under a name with its fingerprint.
+
     Raises Interrupted after saving, if a signal comes or the time is over. Raises ColdbenchError if the loss is not
     finite, the data do not fit, another process trains in the same folder, or the checkpoints belong to another
     training.
     """
     training = experiment.training
     source, identity = _training_set(experiment, paths), _identity(experiment, paths)
+    if _is_finished(paths.model, experiment, identity):
+        log.info("%s is finished: it was made from this experiment and these images", paths.model)
+        return
     fabric = distributed.launch(device, training.precision)
     local = distributed.local_batch(training.micro_batch, fabric)
     heartbeat = slurm.Heartbeat(paths.checkpoints, training.max_steps)
@@ -224,6 +231,7 @@ def train(
             origin = {"world_size": fabric.world_size, "precision": training.precision, "trained_on": device_name}
             write_text(paths.model.with_suffix(".jsonl"), "\n".join(state.log_lines) + "\n")
             origin |= vars(device_options)
+            _set_aside(paths.model, experiment)
             model_file.save_model(paths.model, state.ema, experiment, source.images.shape[1], origin)
         fabric.barrier()
 
@@ -240,6 +248,29 @@ def _identity(experiment: Experiment, paths: TrainingPaths) -> dict[str, Any]:
     """Everything that decides the weights: the experiment and the hashes of the images."""
     identity = {"experiment": experiment.hash_inputs, "data": data.info(paths.prepared)["hash"]}
     return identity | ({"partner": data.info(paths.partner)["hash"]} if paths.partner else {})
+
+
+def _is_finished(model: Path, experiment: Experiment, identity: dict[str, Any]) -> bool:
+    """Whether `model` was trained by `experiment` on the images of `identity`, and has its training log beside it."""
+    if not (model.exists() and model.with_suffix(".jsonl").exists()):
+        return False
+    try:
+        header = read_header(model)
+    except ColdbenchError:
+        return False  # damaged, so it is trained again
+    made_from = header.experiment.fingerprint, header.data, header.partner
+    return made_from == (experiment.fingerprint, identity["data"], identity.get("partner"))
+
+
+def _set_aside(model: Path, experiment: Experiment) -> None:
+    """Rename a finished model of another experiment, so that it is not lost to a change of the configuration."""
+    try:
+        old = read_header(model).experiment.fingerprint
+    except ColdbenchError:
+        return  # missing or damaged
+    if old != experiment.fingerprint:
+        model.rename(model.with_name(f"{model.stem}.{old}{model.suffix}"))
+        log.info("the model of other settings is kept as %s.%s%s", model.stem, old, model.suffix)
 
 
 class Monitor:

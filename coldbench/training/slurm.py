@@ -8,6 +8,7 @@ requeued. The heartbeat and the lock work everywhere.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -27,6 +28,8 @@ from coldbench.core.logs import log
 
 HEARTBEAT = "heartbeat.json"
 LOCK = ".lock"
+LOCK_WAIT = 2.0
+"""Seconds that a training waits for its lock, because `coldbench status` holds it for an instant to look."""
 REQUEUE_WAIT = 600.0
 """Seconds that a job waits for Slurm to end it. After them it ends by itself and counts as failed."""
 
@@ -99,7 +102,7 @@ def run_lock(heartbeat: Heartbeat) -> Iterator[None]:
 
     The kernel releases the lock when the process ends, also after SIGKILL. Within the block the heartbeat runs, and it
     records the error that ends the block. If the file system does not support locks, the block runs unlocked and the
-    log warns. Raises ColdbenchError at once if another process holds the lock, or if the folder cannot be made.
+    log warns. Raises ColdbenchError if another process holds the lock, or if the folder cannot be made.
     """
     folder = heartbeat.folder
     try:
@@ -107,7 +110,7 @@ def run_lock(heartbeat: Heartbeat) -> Iterator[None]:
     except OSError as error:
         raise ColdbenchError(f"cannot write {folder}: {error.strerror}") from error
     # flock alone: a lock that is only a file would outlive a killed process
-    lock = filelock.FileLock(folder / LOCK, timeout=0, fallback_to_soft=False)
+    lock = filelock.FileLock(folder / LOCK, timeout=LOCK_WAIT, fallback_to_soft=False)
     try:
         lock.acquire()
     except filelock.Timeout:
@@ -120,6 +123,20 @@ def run_lock(heartbeat: Heartbeat) -> Iterator[None]:
             yield
     finally:
         lock.release()
+
+
+def lock_is_held(folder: Path) -> bool | None:
+    """Whether a process holds the lock of `folder`; None if the file system cannot tell."""
+    try:
+        with (folder / LOCK).open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    return False
 
 
 def _lock_holder(folder: Path) -> str:

@@ -32,6 +32,7 @@ from coldbench.planning import cost, plan
 from coldbench.planning.cost import Device
 from coldbench.planning.grid import Grid, refuse_on_cpu
 from coldbench.planning.plan import Job
+from coldbench.planning.products import Product, Products
 from coldbench.sampling import samplers
 from coldbench.sampling.shards import SamplingPaths, batches_of, sample_run
 from coldbench.training import checkpoints, loop
@@ -307,21 +308,25 @@ def test_a_shared_model_is_counted_once(jobs: list[Job], tmp_path: Path) -> None
     assert (alone["E09-fitted"].jobs, alone["E17-fitted"].jobs) == (1, 2)
 
 
-def test_finished_jobs_cost_nothing(jobs: list[Job], tmp_path: Path) -> None:
+def test_finished_jobs_cost_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is current is no job; scores without their model need no training either."""
     whole = grid(tmp_path, experiments=["E01", "E04"])
     before = plan.totals(plan.jobs(whole, H100), 1)
-    run = tmp_path / "results/paper/E01-fitted"
-    run.mkdir(parents=True)
-    (run / "model.safetensors").touch()
-    trained = plan.totals(plan.jobs(whole, H100), 1)
+
+    def finish(*stages: str) -> dict[str, plan.Total]:
+        def product(self: Products, run: Run) -> Product:
+            return Product(tmp_path, "current" if run.metadata.name == "E01" else "missing")
+
+        with monkeypatch.context() as patch:
+            for stage in stages:
+                patch.setattr(Products, stage, product)
+            return plan.totals(plan.jobs(whole, H100), 1)
+
+    trained = finish("model")
     assert (trained["E01-fitted"].train, trained["E01-fitted"].jobs) == (0, 2)
     assert trained["E01-fitted"].sample == before["E01-fitted"].sample > 0
     assert trained["E04-released"] == before["E04-released"]
-    for name in ("samples.json", "scores.parquet"):
-        (run / name).touch()
-    done = plan.jobs(whole, H100)
-    assert plan.totals(done, 1)["E01-fitted"] == plan.Total(0, 0, 0, 0, 0, 0, 0, "done")
-    assert "E01-fitted" in plan.as_text(done, H100, 1)
+    assert finish("samples", "scores")["E01-fitted"] == plan.Total(0, 0, 0, 0, 0, 0, 0, "done")
 
 
 def test_parts_share_the_sampling(tmp_path: Path) -> None:
@@ -446,22 +451,30 @@ def test_rows_on_a_cpu_are_measured_or_scaled(tmp_path: Path) -> None:
     assert planned["E02-fitted"].source == "scaled"
 
 
-def test_the_command_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    files = ["--grid", str(CONFIG / "paper.yaml"), "--devices", str(DEVICES)]
-    overlay = tmp_path / "mine.yaml"
+def test_plan_takes_the_words_of_snakemake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    overlay, results = tmp_path / "mine.yaml", f"results={tmp_path / 'results'}"
     overlay.write_text(yaml.safe_dump({"experiments": ["E01"], "fid": []}))
-    ended = CliRunner().invoke(app, ["plan", str(CONFIG / "laptop.yaml"), str(overlay), *files, "--json"])
-    assert ended.exit_code == 0, ended.output
-    planned = json.loads(ended.output)
-    assert (planned["devices"], planned["device"], set(planned["runs"])) == (8, H100.title, {"E01-fitted", plan.DATA})
-    assert planned["jobs"][-1]["name"] == "laptop/E01-fitted/score"
+
+    def planned(*words: str) -> dict[str, Any]:
+        ended = CliRunner().invoke(app, ["plan", *words, results, "--json"])
+        assert ended.exit_code == 0, ended.output
+        answer: dict[str, Any] = json.loads(ended.output)
+        return answer
+
+    mine = planned(str(CONFIG / "laptop.yaml"), str(overlay))
+    assert (mine["devices"], mine["device"], set(mine["runs"])) == (1, CPU.title, {"E01-fitted", plan.DATA})
+    assert mine["jobs"][-1]["name"] == "laptop/E01-fitted/score"
+    here, cluster = planned("experiments=E01"), planned("experiments=E01", "--profile", "slurm")
+    assert here["jobs"][-1]["name"] == "laptop/E01-fitted/score"
+    assert cluster["jobs"][-1]["name"] == "paper/E01-fitted/score"
+    assert (cluster["devices"], cluster["device"]) == (8, H100.title)
     assert not list(tmp_path.glob("results"))
     for arguments, words in (
         (["--device", "h10"], "unknown device 'h10': did you mean 'h100'?"),
         (["nowhere.yaml"], "cannot read nowhere.yaml"),
     ):
-        error = CliRunner().invoke(app, ["plan", *files, *arguments]).exception
+        error = CliRunner().invoke(app, ["plan", *arguments]).exception
         assert isinstance(error, ColdbenchError)
         assert words in str(error)
 

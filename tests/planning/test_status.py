@@ -1,13 +1,16 @@
 """`coldbench status`: every status of a run, from files that the real code wrote; damage is never an error."""
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import pytest
 import torch
@@ -74,14 +77,14 @@ class Results:
     def save_model(self, **provenance: Any) -> None:
         model_file.save_model(self.model, {"w": torch.zeros(9)}, self.run().experiment, 1, provenance)
 
-    def beat(self, state: str, age: float = 0.0, error: str = "", **facts: Any) -> None:
+    def beat(self, state: str, age: float = 0.0, error: str = "", host: str = "node7", **facts: Any) -> None:
         progress = {"step": 6, "max_steps": 12, "images_per_second": 2.0, "seconds_left": 24.0, **facts}
         slurm.Heartbeat(self.checkpoints, **progress).write(state, error)
         beat = json.loads((self.checkpoints / slurm.HEARTBEAT).read_text())
-        write_json(self.checkpoints / slurm.HEARTBEAT, {**beat, "time": NOW - age, "host": "node7"})
+        write_json(self.checkpoints / slurm.HEARTBEAT, {**beat, "time": NOW - age, "host": host})
 
     def statuses(self) -> dict[str, RunStatus]:
-        return {status.run: status for status in run_statuses(self.grid, self.folder, NOW)}
+        return {status.run: status for status in run_statuses(self.grid, NOW)}
 
     def status(self, name: str = "X1-a") -> RunStatus:
         return self.statuses()[name]
@@ -212,25 +215,28 @@ def test_unreadable_model_is_damaged_and_no_error(results: Results) -> None:
     assert results.status().status == "damaged"
 
 
-def test_samples_and_scores_are_outdated_when_their_source_is_newer(results: Results) -> None:
-    manifest, scores = results.run_folder() / "samples.json", results.run_folder() / "scores.parquet"
-
-    def stages() -> tuple[str, str]:
-        return results.status().samples, results.status().scores
-
-    results.save_model()
-    os.utime(results.model, (100, 100))
+def test_shards_without_a_manifest_are_partly_sampled(results: Results) -> None:
     shards.Shard("test", "direct", range(2), results.run_folder() / "shards" / "test-0").write(np.zeros((2, 1, 4, 4)))
-    assert stages() == ("partly", "")
-    for path, time_of_path, expected in (
-        (manifest, 200, ("done", "")),
-        (scores, 300, ("done", "done")),
-        (manifest, 400, ("done", "outdated")),
-        (results.model, 500, ("outdated", "outdated")),
-    ):
-        path.touch()
-        os.utime(path, (time_of_path, time_of_path))
-        assert stages() == expected
+    assert (results.status().samples, results.status().scores) == ("partly", "")
+
+
+@pytest.mark.parametrize(
+    ("host", "held", "age", "expected"),
+    [
+        (socket.gethostname(), True, 10_000.0, "running"),  # the disk is full, so heartbeats are not written
+        (socket.gethostname(), False, 1.0, "stopped"),  # killed a second ago
+        (socket.gethostname(), False, -10_000.0, "stopped"),  # the clock was set back
+        ("node7", True, 10_000.0, "running"),
+        ("node7", False, 1.0, "running"),  # locks of some file systems stay within a host
+        ("node7", False, -10_000.0, "stopped"),
+    ],
+)
+def test_lock_tells_whether_a_training_runs(results: Results, host: str, held: bool, age: float, expected: str) -> None:
+    results.beat("running", age, host=host)
+    (results.checkpoints / slurm.LOCK).touch()
+    with filelock.FileLock(results.checkpoints / slurm.LOCK) if held else contextlib.nullcontext():
+        assert results.status().status == expected
+    assert results.status("X2-a").status == "waiting"
 
 
 def test_json_and_text_agree(results: Results) -> None:
@@ -248,11 +254,11 @@ def test_real_training_is_stopped_and_then_done(tmp_path: Path, digits: Path) ->
     arguments = (results.run().experiment, paths, torch.device("cpu"))
     with pytest.raises(loop.Interrupted):
         loop.train(*arguments, loop.LoopOptions(stop_after=0.0))
-    stopped = run_statuses(results.grid, results.folder, time.time())[0]
+    stopped = run_statuses(results.grid, time.time())[0]
     assert (stopped.status, stopped.step, stopped.note) == ("stopped", 1, "")
     assert stopped.host
     loop.train(*arguments)
-    done = run_statuses(results.grid, results.folder, time.time())[0]
+    done = run_statuses(results.grid, time.time())[0]
     assert done.status == "done"
     assert done.device.startswith("CPU")
     assert done.time == pytest.approx(time.time(), abs=60)

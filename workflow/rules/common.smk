@@ -5,14 +5,15 @@ import shlex
 import sys
 from pathlib import Path
 
+from snakemake.io import Wildcards
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import write_json
-from coldbench.core.validation import fingerprint
+from coldbench.core.files import check_writable, read_json, write_json
 from coldbench.data import dataset
 from coldbench.planning import workflow as planning
-from coldbench.planning.grid import build, refuse_on_cpu, was_imported
+from coldbench.planning.grid import build, refuse_on_cpu
+from coldbench.planning.products import Products, page, product, was_imported
 from coldbench.report.layout import TABLES
 
 PAPER = "workflow/paper/tables.csv"
@@ -49,7 +50,8 @@ if DeploymentMethod.APPTAINER in DEPLOYED and not GRID.config.container:
 ON = '"${{@:3}}"'
 if not workflow.is_main_process and "SLURM_JOB_ID" in os.environ and DeploymentMethod.APPTAINER not in DEPLOYED:
     ON = f'exec srun --overlap --ntasks=$(($1 > 1 ? $1 : 1)) --cpus-per-task="$2" --cpu-bind=none {ON}'
-shell.prefix(f"set -euo pipefail; export PATH={shlex.quote(':'.join(COMMANDS))}:$PATH; on() {{{{ {ON}; }}}}; ")
+COMMAND_PATH = shlex.quote(":".join(COMMANDS)).replace("{", "{{").replace("}", "}}")  # Snakemake formats the prefix
+shell.prefix(f"set -euo pipefail; export PATH={COMMAND_PATH}:$PATH; on() {{{{ {ON}; }}}}; ")
 
 
 def on_gpu():
@@ -62,18 +64,42 @@ def on_gpu():
 
 
 GPUS = int(on_gpu())
-DATA, DEVICE = GRID.config.data, GRID.config.device  # resources and not params, so that another place reruns nothing
+DATA, DEVICE = GRID.config.data, GRID.config.device
 RESULTS, REPORTS = GRID.config.results, GRID.config.reports
-RUNS = {(run.metadata.budget, name): run for name, run in GRID.all_runs.items()}
-REPORT_RUNS = [(run.metadata.budget, name) for name, run in GRID.report_runs.items()]
+RUN = f"{RESULTS}/{{budget}}/{{run}}"
+FID, INCEPTION = GRID.config.fid, GRID.config.inception or f"{RESULTS}/inception"
+WEIGHTS = f"{RESULTS}/inception/fetched" if FID and not GRID.config.inception else ""
 PUBLISHED = Path(RESULTS, "published.json").exists()  # results of `coldbench publish` are shown, and nothing is run
+
+# The runs of this configuration, and the finished ones of other experiments and data sets: a selection adds to the
+# report and to the tables of scores, and takes nothing out of them.
+RUNS = {(run.metadata.budget, name): run for name, run in GRID.all_runs.items()}
+EVERY = checked(planning.unfiltered, config, finished)
+PRODUCTS = Products(EVERY | RUNS, Path(RESULTS), Path(DATA), FID, Path(WEIGHTS) if WEIGHTS else None)
+REPORT_RUNS = [(run.metadata.budget, name) for name, run in GRID.report_runs.items()]
+REPORT_RUNS += [key for key, run in EVERY.items() if key not in RUNS and PRODUCTS.is_shown(run)]
 if PUBLISHED:
     REPORT_RUNS = [path.parts[-3:-1] for path in sorted(Path(RESULTS).glob("*/*/scores.parquet"))]
-RUN = f"{RESULTS}/{{budget}}/{{run}}"
 
 if workflow.is_main_process and not PUBLISHED:
     for name, why in GRID.skipped.items():
         print(f"coldbench: {name} is left out: {why}", file=sys.stderr)
+
+
+# Without true data no calibration is made, and a selection of experiments does not start one.
+CALIBRATION = None
+if PUBLISHED and Path(RESULTS, "calibration.parquet").exists():
+    CALIBRATION = product([Path(RESULTS, "calibration.parquet")], str)
+elif not PUBLISHED and not all(dataset(name).embedded for name in GRID.datasets):
+    CALIBRATION = PRODUCTS.calibration(
+        Path(RESULTS, "calibration.parquet"),
+        checked(planning.calibrated_datasets, Path(INTERPRETATIONS)),
+        GRID.datasets,
+        [Path(INTERPRETATIONS), Path(PAPER)],
+    )
+SHOWN_CALIBRATION = CALIBRATION
+if CALIBRATION and (GRID.config.experiments or GRID.config.datasets) and CALIBRATION.status != "current":
+    SHOWN_CALIBRATION = None
 
 
 def one_of(names):
@@ -81,14 +107,8 @@ def one_of(names):
     return "|".join(map(re.escape, sorted(set(names)))) or "(?!)"
 
 
-EMBEDDED = all(dataset(name).embedded for name in GRID.datasets)
-CALIBRATION = f"{RESULTS}/calibration.parquet"
-if EMBEDDED or PUBLISHED and not Path(CALIBRATION).exists():
-    CALIBRATION = []
-CALIBRATED = f"{REPORTS}/calibration.html" if CALIBRATION else []
 NAMES = {run for _, run in RUNS}
 BORROWED = {name for (_, name), run in RUNS.items() if not run.trains}
-FID, INCEPTION = GRID.config.fid, GRID.config.inception or f"{RESULTS}/inception"
 IMPORTED = {
     run
     for budget, run in RUNS
@@ -102,15 +122,34 @@ TRAINING_OPTIONS = " ".join(
         f"--max-cpu-hours {GRID.config.max_cpu_hours:g} --devices {DEVICES}",
     ]
 )
+FID_OPTIONS = (
+    f"--inception {shlex.quote(INCEPTION)} " + " ".join(f"--fid {protocol}" for protocol in FID) if FID else ""
+)
 
 
 wildcard_constraints:
     budget=one_of(budget for budget, _ in RUNS),
     run=one_of(NAMES),
     part=r"\d+",
-    dataset="|".join(GRID.datasets),
+    dataset=one_of(GRID.datasets),
     size=r"\d+",
     number=one_of(TABLES),
+
+
+# What is current has no inputs, so that no date can make it run again; what is outdated is forced. So the inputs of a
+# job are the files that other jobs have yet to make, and its commands get all paths as params.
+def to_make_first(product_of):
+    """An input function: the files that have to be made before the product that the wildcards name."""
+
+    def inputs(wildcards):
+        product = checked(product_of, wildcards)
+        if product.status in ("outdated", "incomplete") and workflow.is_main_process:
+            if str(product.file) not in workflow.dag.forcefiles:
+                print(f"coldbench: {product.file} is made again: {product.reason}", file=sys.stderr)
+            workflow.dag.forcefiles.add(str(product.file))
+        return product.to_make_first
+
+    return inputs
 
 
 def of(wildcards):
@@ -118,65 +157,33 @@ def of(wildcards):
     return RUNS[wildcards.budget, wildcards.run]
 
 
-def run_file(wildcards):
-    """The file with the facts of a run. It is a resource, because other words in it must not retrain a model."""
-    return str(planning.run_file(of(wildcards), Path(RESULTS)))
-
-
-def model(wildcards):
-    """The model that a run samples: its own, or that of another experiment."""
-    return f"{RESULTS}/{wildcards.budget}/{of(wildcards).model}/model.safetensors"
+def path_of(product_of):
+    """A params function: the file of a run's product."""
+    return lambda wildcards: str(product_of(of(wildcards)).file)
 
 
 def prepared(wildcards):
-    """The prepared data set of a run."""
-    experiment = of(wildcards).experiment
-    return f"{RESULTS}/data/{experiment.dataset}-{experiment.prepared_size}/info.json"
+    """The folder of a run's prepared data."""
+    return str(PRODUCTS.data_of(of(wildcards))[0].file.parent)
 
 
-def partner(wildcards):
-    """The prepared data set of a degradation that mixes in other images."""
-    experiment = of(wildcards).experiment
-    return [f"{RESULTS}/data/{experiment.partner}-{experiment.prepared_size}/info.json"] if experiment.partner else []
+def partner_option(wildcards):
+    """The option for the prepared data of a degradation that mixes in other images."""
+    return "".join(f"--partner {shlex.quote(str(part.file.parent))}" for part in PRODUCTS.data_of(of(wildcards))[1:])
 
 
-def partner_option(wildcards, input):
-    return f"--partner {shlex.quote(str(Path(input.partner[0]).parent))}" if input.partner else ""
+def run_file(wildcards):
+    """The file with the facts of a run."""
+    return str(planning.run_file(of(wildcards), Path(RESULTS)))
 
 
-def weights(wildcards):
-    """The fetched Inception weights; nothing if the configuration names their folder."""
-    return [f"{RESULTS}/inception/fetched"] if FID and not GRID.config.inception else []
-
-
-FID_OPTIONS = (
-    f"--inception {shlex.quote(INCEPTION)} " + " ".join(f"--fid {protocol}" for protocol in FID) if FID else ""
-)
-
-
-def experiment_hash(wildcards):
-    """A model is trained again when this hash changes. A training that is too long for this CPU is refused."""
-    experiment = of(wildcards).experiment
+def trained_model(wildcards):
+    """The model of a run that trains it. A training that is too long for this CPU is refused before anything runs."""
+    product, run = PRODUCTS.model(of(wildcards)), of(wildcards)
     local = workflow.is_main_process and workflow.local_exec and not workflow.dryrun
-    if local and not GPUS and not Path(RESULTS, wildcards.budget, wildcards.run, "model.safetensors").exists():
-        checked(refuse_on_cpu, experiment, GRID.config.max_cpu_hours, Path(DEVICES))
-    return experiment.fingerprint
-
-
-def sampling_hash(wildcards):
-    """A run is sampled again when this hash changes. The number of jobs changes no image."""
-    return fingerprint(of(wildcards).sampling.model_copy(update={"jobs": 1}).model_dump())
-
-
-def metadata_hash(wildcards):
-    """A run is scored and drawn again when this hash changes."""
-    return fingerprint(of(wildcards).metadata.model_dump())
-
-
-def parts(wildcards):
-    """The parts of a run's sampling, one job each."""
-    jobs = of(wildcards).sampling.jobs
-    return [f"{RUN}/parts/{k}-of-{jobs}.done" for k in range(1, jobs + 1)] if jobs > 1 else []
+    if local and not GPUS and not PRODUCTS.has_model(run):
+        refuse_on_cpu(run.experiment, GRID.config.max_cpu_hours, Path(DEVICES))
+    return product
 
 
 def each(runs, *files):
@@ -188,18 +195,31 @@ def threads_for(stage):
     return GRID.config.threads.get(stage, 1)
 
 
-def scores(wildcards):
-    """The scores of a page: those of one table, or all."""
+def scores_of(keys):
+    """The scores of some runs as products; published ones are what they are."""
+    if PUBLISHED:
+        return [product([Path(RESULTS, *key, "scores.parquet")], str) for key in keys]
+    return [PRODUCTS.scores((EVERY | RUNS)[key]) for key in keys]
+
+
+def figures_of(keys):
+    """The figures of some runs as products; published ones are what they are."""
+    if PUBLISHED:
+        return [product([Path(RESULTS, *key, "figures.json")], str) for key in keys]
+    return [PRODUCTS.figures((EVERY | RUNS)[key]) for key in keys]
+
+
+def score_runs(wildcards):
+    """The runs of a page: those of one table, or all."""
     number = getattr(wildcards, "number", None)
     if number is None or PUBLISHED:  # a table ignores the scores of others
-        return each(REPORT_RUNS, "scores.parquet")
-    sources = TABLES[number].sources
-    return each([key for key in REPORT_RUNS if RUNS[key].metadata.cell.table in sources], "scores.parquet")
+        return REPORT_RUNS
+    return [key for key in REPORT_RUNS if (EVERY | RUNS)[key].metadata.cell.table in TABLES[number].sources]
 
 
-def fetched(wildcards):
-    """The data sets of the grid. Calibration also scores other data sets in the data folder."""
-    return [f"{RESULTS}/data/{name}.fetched" for name in GRID.datasets]
+def score_files(wildcards):
+    """The scores of a page."""
+    return each(score_runs(wildcards), "scores.parquet")
 
 
 def targets():
@@ -210,14 +230,14 @@ def targets():
         return pages
     sets = [f"{RESULTS}/data/{name}-{size}" for name, sizes in GRID.datasets.items() for size in sizes]
     files = [f"{folder}/{file}" for folder in sets for file in ("info.json", "train.npy", "test.npy")]
-    files += [f"{RESULTS}/scores.parquet", f"{RESULTS}/scores.csv"]
+    files += [f"{RESULTS}/{budget}/scores.{end}" for budget, _ in RUNS for end in ("parquet", "csv")]
     files += each([key for key, run in RUNS.items() if run.trains], "model.safetensors", "model.jsonl")
     return pages + files + each(RUNS, "samples.json", "scores.parquet", "figures.json", "figures")
 
 
 if workflow.is_main_process:
-    checked(planning.check_writable, "results", RESULTS)
-    checked(planning.check_writable, "reports", REPORTS)
+    for folder in (RESULTS, REPORTS):
+        checked(check_writable, Path(folder), folder=True)
     checked(planning.refuse_unknown_targets, targets(), (RESULTS, REPORTS, "results", "reports"))
 elif not PUBLISHED:  # the configuration may have been edited while the job was queued
     checked(planning.write_run_files, RUNS.values(), Path(RESULTS))

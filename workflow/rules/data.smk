@@ -2,6 +2,8 @@
 
 
 rule fetch:
+    input:
+        to_make_first(lambda w: PRODUCTS.fetched(w.dataset)),
     output:
         touch(f"{RESULTS}/data/{{dataset}}.fetched"),
     log:
@@ -17,7 +19,7 @@ rule fetch:
 
 rule prepare:
     input:
-        f"{RESULTS}/data/{{dataset}}.fetched",
+        to_make_first(lambda w: PRODUCTS.prepared(w.dataset, int(w.size))),
     output:
         train=f"{RESULTS}/data/{{dataset}}-{{size}}/train.npy",
         test=f"{RESULTS}/data/{{dataset}}-{{size}}/test.npy",
@@ -41,7 +43,7 @@ rule prepare:
 # Inception's weights, for FID: fetched once, verified by their SHA-256; compute nodes need no network.
 rule fetch_weights:
     output:
-        touch(f"{RESULTS}/inception/fetched"),
+        touch(WEIGHTS or f"{RESULTS}/inception/fetched"),
     log:
         f"{RESULTS}/logs/fetch-weights.log",
     localrule: True

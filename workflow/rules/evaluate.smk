@@ -4,12 +4,9 @@ CACHE = f"{RESULTS}/features"
 
 rule evaluate:
     input:
-        weights,
-        samples=f"{RUN}/samples.json",
-        data=prepared,
-        partner=partner,
+        to_make_first(lambda w: PRODUCTS.scores(of(w))),
     output:
-        f"{RUN}/scores.parquet",
+        update(f"{RUN}/scores.parquet"),
     log:
         f"{RUN}/logs/evaluate.log",
     conda:
@@ -17,7 +14,6 @@ rule evaluate:
     threads: threads_for("evaluate")
     resources:
         device=DEVICE,
-        partner=partner_option,
         run_file=run_file,
         gpu=GPUS * bool(FID),
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
@@ -25,21 +21,18 @@ rule evaluate:
     params:
         fid=FID_OPTIONS,
         cache=CACHE,
-        metadata=metadata_hash,
-        data=subpath(input.data, parent=True),
+        samples=path_of(PRODUCTS.samples),
+        data=prepared,
+        partner=partner_option,
     shell:
-        "coldbench evaluate {resources.run_file:q} {input.samples:q} --data {params.data:q} --out {output:q}"
-        " --feature-cache {params.cache:q} {params.fid} {resources.partner} --device {resources.device} --threads {threads} --log {log:q}"
+        "coldbench evaluate {resources.run_file:q} {params.samples:q} --data {params.data:q} --out {output:q}"
+        " --feature-cache {params.cache:q} {params.fid} {params.partner} --device {resources.device} --threads {threads} --log {log:q}"
 
 
 # The images of a run, as sprites.
 rule draw_figures:
     input:
-        scores=f"{RUN}/scores.parquet",  # leaves the references' features in the cache
-        samples=f"{RUN}/samples.json",
-        log=lambda w: str(Path(model(w)).with_suffix(".jsonl")),
-        data=prepared,
-        partner=partner,
+        to_make_first(lambda w: PRODUCTS.figures(of(w))),  # after the scores, whose job leaves features in the cache
     output:
         list=f"{RUN}/figures.json",
         pictures=directory(f"{RUN}/figures"),
@@ -49,39 +42,49 @@ rule draw_figures:
     conda:
         "../../environment.yml"
     resources:
-        partner=partner_option,
         run_file=run_file,
     params:
         cache=CACHE,
-        metadata=metadata_hash,
-        data=subpath(input.data, parent=True),
+        samples=path_of(PRODUCTS.samples),
+        log=lambda w: str(PRODUCTS.model(of(w)).file.with_suffix(".jsonl")),
+        data=prepared,
+        partner=partner_option,
     shell:
-        "coldbench draw-figures {resources.run_file:q} {input.samples:q} {input.log:q} --data {params.data:q}"
-        " --feature-cache {params.cache:q} {resources.partner} --out {output.list:q} --log {log:q}"
+        "coldbench draw-figures {resources.run_file:q} {params.samples:q} {params.log:q} --data {params.data:q}"
+        " --feature-cache {params.cache:q} {params.partner} --out {output.list:q} --log {log:q}"
 
 
-# One tidy table of everything that was scored.
+# One tidy table of everything of a budget that was scored, whatever was selected.
+def merged_runs(wildcards):
+    """The runs of a budget in its table: those of this configuration, and finished ones of other experiments."""
+    return [(EVERY | RUNS)[key] for key in REPORT_RUNS if key[0] == wildcards.budget]
+
+
+def merged_table(wildcards):
+    return PRODUCTS.merged(Path(RESULTS, wildcards.budget, "scores.parquet"), merged_runs(wildcards))
+
+
 rule merge_scores:
     input:
-        scores,
+        to_make_first(merged_table),
     output:
-        table=f"{RESULTS}/scores.parquet",
-        csv=f"{RESULTS}/scores.csv",
+        table=f"{RESULTS}/{{budget}}/scores.parquet",
+        csv=f"{RESULTS}/{{budget}}/scores.csv",
     log:
-        f"{RESULTS}/logs/merge-scores.log",
+        f"{RESULTS}/logs/merge-scores-{{budget}}.log",
     localrule: True
     conda:
         "../../environment.yml"
+    params:
+        scores=lambda w: [str(source.file) for source in merged_table(w).sources],
     shell:
-        "coldbench merge-scores {input:q} --out {output.table:q} --log {log:q}"
+        "coldbench merge-scores {params.scores:q} --out {output.table:q} --log {log:q}"
 
 
 # Every interpretation of the printed Degraded cells, on the available data sets; no model is needed.
 rule calibrate:
     input:
-        fetched,
-        interpretations=INTERPRETATIONS,
-        paper=PAPER,
+        to_make_first(lambda w: CALIBRATION),
     output:
         scores=f"{RESULTS}/calibration.parquet",
         csv=f"{RESULTS}/calibration.csv",
@@ -95,6 +98,9 @@ rule calibrate:
         folder=DATA,
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        interpretations=INTERPRETATIONS,
+        paper=PAPER,
     shell:
-        "coldbench calibrate {input.interpretations:q} --paper {input.paper:q} --data {resources.folder:q}"
+        "coldbench calibrate {params.interpretations:q} --paper {params.paper:q} --data {resources.folder:q}"
         " --out {output.scores:q} --device {resources.device} --threads {threads} --log {log:q}"

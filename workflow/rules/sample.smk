@@ -2,11 +2,17 @@
 # that many jobs make the shards side by side; the last one finds them all, and makes again what is missing.
 
 
+def parts(wildcards):
+    """The parts of a run's sampling, one job each; none where nothing is to be sampled."""
+    jobs = of(wildcards).sampling.jobs
+    if jobs == 1 or PRODUCTS.samples(of(wildcards)).status == "current":
+        return []
+    return [f"{RUN}/parts/{k}-of-{jobs}.done" for k in range(1, jobs + 1)]
+
+
 rule sample_part:
     input:
-        model=model,
-        data=prepared,
-        partner=partner,
+        to_make_first(lambda w: PRODUCTS.samples(of(w))),
     output:
         touch(f"{RUN}/parts/{{part}}-of-{{jobs}}.done"),
     log:
@@ -18,30 +24,28 @@ rule sample_part:
     threads: threads_for("sample")
     resources:
         device=DEVICE,
-        partner=partner_option,
         run_file=run_file,
         gpu=GPUS,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        sampling=sampling_hash,
-        data=subpath(input.data, parent=True),
+        model=path_of(PRODUCTS.model),
+        data=prepared,
+        partner=partner_option,
         shards=f"{RUN}/shards",
     shell:
-        "on 1 {threads} coldbench sample {resources.run_file:q} {input.model:q}"
+        "on 1 {threads} coldbench sample {resources.run_file:q} {params.model:q}"
         " --data {params.data:q} --shard-dir {params.shards:q}"
-        " {resources.partner} --device {resources.device} --threads {threads} --log {log:q}"
+        " {params.partner} --device {resources.device} --threads {threads} --log {log:q}"
         " --part {wildcards.part}/{wildcards.jobs}"
 
 
 rule sample:
     input:
+        to_make_first(lambda w: PRODUCTS.samples(of(w))),
         parts,
-        model=model,
-        data=prepared,
-        partner=partner,
     output:
-        f"{RUN}/samples.json",
+        update(f"{RUN}/samples.json"),
     log:
         f"{RUN}/logs/sample.log",
     benchmark:
@@ -51,17 +55,17 @@ rule sample:
     threads: threads_for("sample")
     resources:
         device=DEVICE,
-        partner=partner_option,
         run_file=run_file,
         gpu=GPUS,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        sampling=sampling_hash,
-        data=subpath(input.data, parent=True),
+        model=path_of(PRODUCTS.model),
+        data=prepared,
+        partner=partner_option,
         shards=f"{RUN}/shards",
     shell:
-        "on 1 {threads} coldbench sample {resources.run_file:q} {input.model:q}"
+        "on 1 {threads} coldbench sample {resources.run_file:q} {params.model:q}"
         " --data {params.data:q} --shard-dir {params.shards:q}"
-        " {resources.partner} --device {resources.device} --threads {threads} --log {log:q}"
+        " {params.partner} --device {resources.device} --threads {threads} --log {log:q}"
         " --out {output:q}"

@@ -1,13 +1,13 @@
 # One model a job. Checkpoints are no outputs: they survive a killed job, and the next one goes on from them.
 
 
+# update() keeps Snakemake from removing a finished model before the job has decided whether it still fits.
 rule train:
     input:
-        data=prepared,
-        partner=partner,
+        to_make_first(trained_model),
     output:
-        model=f"{RUN}/model.safetensors",
-        log=f"{RUN}/model.jsonl",
+        model=update(f"{RUN}/model.safetensors"),
+        log=update(f"{RUN}/model.jsonl"),
     log:
         f"{RUN}/logs/train.log",
     benchmark:
@@ -19,25 +19,26 @@ rule train:
     threads: threads_for("train")
     resources:
         device=DEVICE,
-        partner=partner_option,
         gpu=GPUS,
         options=TRAINING_OPTIONS,
         run_file=run_file,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=1440,  # no more in a second attempt: it goes on where the first one stopped
     params:
-        experiment=experiment_hash,
-        data=subpath(input.data, parent=True),
+        data=prepared,
+        partner=partner_option,
         checkpoints=lambda w: f"{RESULTS}/{w.budget}/{w.run}/checkpoints/{of(w).experiment.fingerprint}",
     shell:
         "on {resources.gpu} {threads} coldbench train {resources.run_file:q} --data {params.data:q} --out {output.model:q}"
-        " --checkpoint-dir {params.checkpoints:q} {resources.partner} {resources.options} --device {resources.device} --threads {threads} --log {log:q}"
+        " --checkpoint-dir {params.checkpoints:q} {params.partner} {resources.options} --device {resources.device} --threads {threads} --log {log:q}"
         " --time-limit {resources.runtime}"
 
 
 # A checkpoint of the released code in place of a training. Nothing but its experiment makes it be imported again: the
 # file itself may be gone.
 rule import_model:
+    input:
+        to_make_first(lambda w: PRODUCTS.model(of(w))),
     output:
         model=f"{RUN}/model.safetensors",
         log=f"{RUN}/model.jsonl",
@@ -50,8 +51,6 @@ rule import_model:
     resources:
         source=lambda w: GRID.config.imports.get(w.run, ""),
         run_file=run_file,
-    params:
-        experiment=lambda w: of(w).experiment.fingerprint,
     shell:
         "coldbench import {resources.source:q} --run {resources.run_file:q} --out {output.model:q} --log {log:q}"
         " && touch {output.log:q}"

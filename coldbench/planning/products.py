@@ -1,0 +1,286 @@
+"""What is finished, and what has to be made again. Dates decide nothing: every product says what it was made from.
+
+A model, samples, scores, figures and pages state the hashes of what they were made from. A product whose statement
+agrees with the configuration and with the files that exist is current: its job has no inputs, so that Snakemake has
+nothing to compare. A product that disagrees is outdated, and its job runs again. What does not exist decides nothing:
+finished scores stay valid after their samples, their model or their data were deleted.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from coldbench import data
+from coldbench.core.config import Run
+from coldbench.core.errors import ColdbenchError
+from coldbench.core.files import files_hash, read_json, sha256
+from coldbench.core.provenance import page_hash
+from coldbench.core.validation import fingerprint
+from coldbench.evaluation.scores import read_made_from
+from coldbench.models.header import read_header
+from coldbench.sampling.manifest import Manifest, read_manifest
+
+Status = Literal["missing", "outdated", "incomplete", "current"]
+"""An incomplete product is current, but files that it names are gone; what was made from it stays valid."""
+Facts = Mapping[str, Any]
+"""What something was made from, by name. None: not known."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """The product of one job: its main file, its status, why it is outdated, and the products that its job reads."""
+
+    file: Path
+    status: Status
+    reason: str = ""
+    sources: tuple[Product, ...] = ()
+
+    @property
+    def to_make_first(self) -> list[str]:
+        """The sources that have to be made before this product; a current one needs none."""
+        if self.status == "current":
+            return []
+        return [str(source.file) for source in self.sources if source.status != "current"]
+
+
+def product(
+    files: Sequence[Path],
+    reason: Callable[[], str],
+    sources: Iterable[Product] = (),
+    needs_sources: bool = False,
+    parts: Callable[[], Iterable[Path]] = tuple,
+) -> Product:
+    """The product in `files`, of which the first is the main one; it names further files, its `parts`.
+
+    `reason` says why it does not agree with what it should be made from, "" if it agrees. An outdated source makes it
+    outdated, and so does a missing one if it `needs_sources`.
+    """
+    sources = tuple(sources)
+    if not all(file.exists() for file in files):
+        return Product(files[0], "missing", "", sources)
+    undone = next((source for source in sources if source.status == "outdated"), None)
+    if needs_sources:
+        undone = next((source for source in sources if source.status != "current"), None)
+    try:
+        why = f"{undone.file} is {undone.status}" if undone else reason()
+        gone = next((part for part in parts() if not part.exists()), None) if not why else None
+    except ColdbenchError as error:
+        why, gone = str(error), None
+    if gone:
+        return Product(files[0], "incomplete", f"{gone} is missing", sources)
+    return Product(files[0], "outdated" if why else "current", why, sources)
+
+
+def difference(stated: Facts, expected: Facts) -> str:
+    """The first fact, as a reason, in which a statement disagrees with what is known; "" if none does."""
+    for name, value in expected.items():
+        if value is not None and stated.get(name) != value:
+            return f"it was made from another {name}"
+    return ""
+
+
+def sampling_fingerprint(run: Run) -> str:
+    """The hash of how a run is sampled. The number of jobs changes no image."""
+    return fingerprint(run.sampling.model_copy(update={"jobs": 1}).model_dump())
+
+
+class Products:
+    """The products of runs in the folder `results`, whose source data lie in the folder `sources`.
+
+    `runs` holds every run by budget and name, `fid` the FID protocols to compute, and `weights` the mark that their
+    weights are fetched. What a file states is read once, so an instance describes one moment.
+    """
+
+    def __init__(
+        self,
+        runs: Mapping[tuple[str, str], Run],
+        results: Path,
+        sources: Path,
+        fid: Sequence[str] = (),
+        weights: Path | None = None,
+    ) -> None:
+        self.runs, self.results, self.sources, self.fid, self.weights = runs, results, sources, list(fid), weights
+        self._known: dict[tuple[Any, ...], Product] = {}
+
+    def fetched(self, name: str) -> Product:
+        """The mark that the source of a data set is complete."""
+
+        def reason() -> str:
+            return "" if data.available(name, self.sources) else "its source is not complete"
+
+        return product([self.results / "data" / f"{name}.fetched"], reason)
+
+    def prepared(self, name: str, size: int) -> Product:
+        """A prepared data set. It stays current where its source is gone, because nothing contradicts it."""
+        folder = self.results / "data" / f"{name}-{size}"
+
+        def reason() -> str:
+            fits = data.prepared_fits(folder, name, size, self.sources)
+            return "" if fits or not data.available(name, self.sources) else f"the source of {name} has changed"
+
+        files = [folder / file for file in ("info.json", "train.npy", "test.npy")]
+        return self._once(("data", name, size), files, reason, lambda: [self.fetched(name)])
+
+    def data_of(self, run: Run) -> list[Product]:
+        """The prepared data sets of a run: its images, and those that its degradation mixes in."""
+        experiment = run.experiment
+        names = [name for name in (experiment.dataset, experiment.partner) if name]
+        return [self.prepared(name, experiment.prepared_size) for name in names]
+
+    def model(self, run: Run) -> Product:
+        """The model that `run` samples. An imported model was made from no data."""
+        owner = self.runs[run.metadata.budget, run.model]
+        file = self._file(owner, "model.safetensors")
+
+        def reason() -> str:
+            header = read_header(file)
+            facts = self._experiment(owner)
+            if "imported" in header.provenance:
+                facts = {"experiment": facts["experiment"]}
+            stated = {"experiment": header.experiment.fingerprint, "data": header.data, "partner": header.partner}
+            return difference(stated, facts)
+
+        files = [file, file.with_suffix(".jsonl")]
+        sources = list if was_imported(file) else functools.partial(self.data_of, owner)
+        return self._once(("model", file), files, reason, sources)
+
+    def samples(self, run: Run) -> Product:
+        """The manifest of a run's images; it is outdated as well if a file that it names is missing."""
+        file = self._file(run, "samples.json")
+
+        def reason() -> str:
+            return difference(_stated(read_manifest(file)), self._sampling(run))
+
+        return self._once(
+            ("samples", file), [file], reason, lambda: [self.model(run), *self.data_of(run)], lambda: _named_by(file)
+        )
+
+    def scores(self, run: Run) -> Product:
+        """The scores of a run."""
+        file = self._file(run, "scores.parquet")
+        expected = {**self._images(run), "fid": self.fid}
+        weights = [product([self.weights], str)] if self.weights else []
+        return self._once(
+            ("scores", file),
+            [file],
+            lambda: difference(read_made_from(file), expected),
+            lambda: [self.samples(run), *self.data_of(run), *weights],
+        )
+
+    def figures(self, run: Run) -> Product:
+        """The drawn images of a run, and their list."""
+        file = self._file(run, "figures.json")
+
+        def reason() -> str:
+            return difference(read_json(file).get("made_from", {}), self._images(run))
+
+        return self._once(
+            ("figures", file),
+            [file, file.with_suffix("")],
+            reason,
+            lambda: [self.scores(run), self.samples(run), self.model(run), *self.data_of(run)],
+        )
+
+    def merged(self, file: Path, runs: Iterable[Run]) -> Product:
+        """The table, `file`, of the scores of several runs."""
+        scores = [self.scores(run) for run in runs]
+        expected = {"scores": files_hash(score.file for score in scores)}
+        files = [file, file.with_suffix(".csv")]
+        return product(files, lambda: difference(read_made_from(file), expected), scores, needs_sources=True)
+
+    def calibration(self, file: Path, names: Iterable[str], fetched: Iterable[str], inputs: Sequence[Path]) -> Product:
+        """The calibration, `file`, of the data sets `names` by the interpretations and printed numbers in `inputs`.
+
+        `fetched` names the data sets that a job can fetch.
+        """
+        present = [name for name in names if data.available(name, self.sources)]
+        digests = {name: data.source_digest(name, self.sources) for name in present}
+        expected = {"inputs": files_hash(inputs), "data": digests}
+        files = [file, file.with_suffix(".csv")]
+        return product(files, lambda: difference(read_made_from(file), expected), map(self.fetched, fetched))
+
+    def is_shown(self, run: Run) -> bool:
+        """Whether a run is finished: its scores and figures are current."""
+        return self.scores(run).status == self.figures(run).status == "current"
+
+    def has_model(self, run: Run) -> bool:
+        """Whether the model of a run's experiment exists, whatever images it was trained on."""
+        try:
+            header = read_header(self.model(run).file)
+        except ColdbenchError:
+            return False
+        return header.experiment.fingerprint == run.experiment.fingerprint
+
+    def _once(
+        self,
+        key: tuple[Any, ...],
+        files: Sequence[Path],
+        reason: Callable[[], str],
+        sources: Callable[[], Iterable[Product]],
+        parts: Callable[[], Iterable[Path]] = tuple,
+    ) -> Product:
+        if key not in self._known:
+            self._known[key] = product(files, reason, sources(), parts=parts)
+        return self._known[key]
+
+    def _file(self, run: Run, name: str) -> Path:
+        return self.results / run.metadata.budget / run.metadata.run / name
+
+    def _experiment(self, run: Run) -> dict[str, Any]:
+        """What the model of `run` is made from: its experiment, and the hashes of the prepared data that exist."""
+        hashes = [
+            data.info(part.file.parent)["hash"] if part.status == "current" else None for part in self.data_of(run)
+        ]
+        return {"experiment": run.experiment.fingerprint, **dict(zip(("data", "partner"), hashes, strict=False))}
+
+    def _sampling(self, run: Run) -> dict[str, Any]:
+        """What the images of `run` are made from."""
+        model = self.model(run)
+        weights = read_header(model.file).sha256 if model.status == "current" else None
+        return {**self._experiment(run), "model": weights, "sampling": sampling_fingerprint(run)}
+
+    def _images(self, run: Run) -> dict[str, Any]:
+        """What the scores and figures of `run` are made from."""
+        manifest = self._file(run, "samples.json")
+        checksum = sha256(manifest) if manifest.exists() else None
+        return {**self._sampling(run), "samples": checksum, "metadata": fingerprint(run.metadata.model_dump())}
+
+
+def page(files: Sequence[Path], made_from: Iterable[Path], sources: Iterable[Product]) -> Product:
+    """A page of the report, the first of `files`, whose job reads the files `made_from`."""
+
+    def reason() -> str:
+        stated = re.search(rb'<meta name="coldbench-made-from" content="(\w+)">', files[0].read_bytes())
+        return difference({"inputs": stated and stated[1].decode()}, {"inputs": page_hash(made_from)})
+
+    return product(files, reason, sources, needs_sources=True)
+
+
+def was_imported(model: Path) -> bool:
+    """Whether a model exists and was imported from a released checkpoint."""
+    try:
+        return "imported" in read_header(model).provenance
+    except ColdbenchError:
+        return False  # missing, or not written by coldbench: the rules make it again
+
+
+def _named_by(manifest: Path) -> list[Path]:
+    """The files of images that a manifest names."""
+    content = read_manifest(manifest)
+    names = [shard.file for shard in content.shards] + [part.trajectory for part in content.sets.values()]
+    return [manifest.parent / name for name in names]
+
+
+def _stated(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "experiment": manifest.experiment.fingerprint,
+        "data": manifest.data,
+        "partner": manifest.partner,
+        "model": manifest.model,
+        "sampling": manifest.sampling,
+    }
