@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import safetensors
 from pydantic import BaseModel, Field, ValidationError
 
 from coldbench.core.config import Run
@@ -23,6 +22,7 @@ from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Experiment
 from coldbench.core.files import read_json
 from coldbench.core.logs import clock
+from coldbench.models.header import read_header
 from coldbench.planning.grid import Grid
 from coldbench.training.slurm import HEARTBEAT
 
@@ -119,15 +119,11 @@ def _stage(output: Path, source: Path) -> Stage:
 def _of_model(status: RunStatus, path: Path, experiment: Experiment) -> RunStatus:
     """The status of a finished model, from the metadata in its file; the weights are not read."""
     try:
-        with safetensors.safe_open(path, framework="numpy") as stream:
-            metadata = json.loads(stream.metadata()["experiment"])
-        provenance = metadata["provenance"]
-        fields = {key: value for key, value in metadata.items() if key in Experiment.model_fields}
-        fingerprint = Experiment.model_validate(fields).fingerprint
-        source, device = str(provenance.get("imported", "")), str(provenance.get("trained_on", ""))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError):
+        header = read_header(path)
+    except ColdbenchError:
         return status.updated(status="damaged", note=f"{path.name} cannot be read")
-    if fingerprint != experiment.fingerprint:
+    source, device = (str(header.provenance.get(key, "")) for key in ("imported", "trained_on"))
+    if header.experiment.fingerprint != experiment.fingerprint:
         note = "trained with other settings; the next run trains it again"
         return status.updated(status="outdated", time=path.stat().st_mtime, note=note)
     state = "imported" if source else "done"

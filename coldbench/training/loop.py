@@ -224,7 +224,7 @@ def train(
             origin = {"world_size": fabric.world_size, "precision": training.precision, "trained_on": device_name}
             write_text(paths.model.with_suffix(".jsonl"), "\n".join(state.log_lines) + "\n")
             origin |= vars(device_options)
-            model_file.save_model(paths.model, state.ema, experiment, source.images.shape[1], origin)
+            model_file.save_model(paths.model, state.ema, experiment, source.images.shape[1], origin, identity)
         fabric.barrier()
 
 
