@@ -112,6 +112,11 @@ class Sampling(Strict):
         return self.sets[name].methods or self.methods
 
     @property
+    def fingerprint(self) -> str:
+        """Hash of the settings that samples are made again for; the number of jobs changes no image."""
+        return fingerprint(self.model_dump(exclude={"jobs"}))
+
+    @property
     def restores(self) -> bool:
         """Whether any of the sets restores test images."""
         return any(each.start is None for each in self.sets.values())

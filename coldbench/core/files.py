@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,27 +21,79 @@ from coldbench.core.errors import ColdbenchError
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`. On success it is synced and renamed to `path`, otherwise it is removed.
 
-    After an exception, a signal or a full disk, `path` is the old file or the complete new one.
+    After an exception, a signal or a full disk, `path` is the old file or the complete new one. What a killed process
+    left is removed by the next writer of `path`.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
+        temporary, handle = _temporary(path)
     except OSError as error:
         raise ColdbenchError(f"cannot write {path}: {error.strerror or error}") from error
-    temporary = Path(name)
     try:
         yield temporary
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # mkstemp makes 0600; results are shared within a lab
         temporary.replace(path)
     except OSError as error:
         raise ColdbenchError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _temporary(path: Path) -> tuple[Path, int]:
+    """A new file beside `path`, and the descriptor that locks it while this process lives."""
+    number = 0
+    while True:
+        temporary = path.with_name(f".{path.name}.{number}{path.suffix}")
+        try:
+            handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:
+            number += not _remove_if_abandoned(temporary)
+            continue
+        if _lock(handle, temporary) is not False:
+            return temporary, handle
+        os.close(handle)  # another writer took the file for abandoned before it was locked
+
+
+def _lock(handle: int, path: Path) -> bool | None:
+    """Whether this process locked the open file, and it is still the one at `path`; None if locking is unsupported."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(handle), path.lstat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    except OSError:
+        return None
+
+
+def _remove_if_abandoned(temporary: Path) -> bool:
+    """Remove a temporary file whose writer is dead, and what a library wrote beside it; whether `temporary` is gone."""
+    try:
+        handle = os.open(temporary, os.O_RDWR)
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+    try:
+        if not _lock(handle, temporary):
+            return False
+        for beside in temporary.parent.glob(f"{glob.escape(temporary.name)}.*"):
+            beside.unlink(missing_ok=True)
+        temporary.unlink()
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path `name`, read from a file, in `folder`; ColdbenchError if it leads out of the folder, also by a link."""
+    path = folder / name
+    if not name or "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ColdbenchError(f"{name[:80]!r} is no path inside {folder}")
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ColdbenchError(f"{path} is a link that leads out of {folder}")
+    return path
 
 
 def check_writable(path: Path, folder: bool = False) -> Path:

@@ -25,7 +25,7 @@ def add_file(path: Path) -> None:
     """Log to one more file, appending to it; ColdbenchError if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path, mode="a")
+        handler = logging.FileHandler(path, mode="a", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise ColdbenchError(f"cannot write log {path}: {error.strerror or error}") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))

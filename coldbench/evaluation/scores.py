@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pandas as pd
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from coldbench.core.checksums import UNSEALED, check_seal, seal
+from coldbench.core.config import RunMetadata
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import atomic
+from coldbench.core.files import atomic, sha256
+from coldbench.core.logs import log
+from coldbench.core.validation import fingerprint
+
+if TYPE_CHECKING:  # planning reads what scores were made from, and must not wait for pandas
+    import pandas as pd
+
+METADATA = b"coldbench"
+"""The key of the table's metadata: what the scores were made from, and the SHA-256 that the file states of itself."""
 
 
 def _null_is(default: Any) -> BeforeValidator:
     """Read a null as `default`: tables store an empty text or an unknown bound as null."""
-    return BeforeValidator(lambda value: default if pd.isna(value) else value)
+
+    def not_null(value: Any) -> Any:
+        import pandas as pd
+
+        return default if pd.isna(value) else value
+
+    return BeforeValidator(not_null)
 
 
 Text = Annotated[str, _null_is("")]
@@ -91,31 +107,82 @@ def validate_scores(rows: Sequence[Mapping[str, Any]]) -> Scores:
 
 def read_scores(paths: Iterable[Path]) -> Scores:
     """The scores of the parquet files at `paths`; ColdbenchError if a file is missing, damaged or has a wrong value."""
+    import pandas as pd
+
     rows: list[dict[str, Any]] = []
     for path in paths:
+        check_seal(path)
         try:
             rows += pd.read_parquet(path).to_dict("records")  # type: ignore[arg-type]
-        except FileNotFoundError as error:
-            raise ColdbenchError(f"{path} does not exist") from error
         except (OSError, ValueError) as error:  # pyarrow raises subclasses of ValueError
             raise ColdbenchError(f"{path} is not a readable scores file: {error}") from error
     return validate_scores(rows)
 
 
-def write_scores(scores: Iterable[Score], out: Path) -> None:
-    """Write the scores to `out` (parquet), in their order."""
-    with atomic(out) as temporary:
-        _frame(scores).to_parquet(temporary, index=False)
+def write_scores(scores: Iterable[Score], out: Path, made_from: str) -> None:
+    """Write the scores to `out` (parquet), in their order, with what they were made from (`scores_made_from`)."""
+    _write(_frame(scores), out, made_from)
+
+
+def read_made_from(path: Path) -> str:
+    """What the scores in `path` were made from; ColdbenchError if the file is missing or damaged."""
+    import pyarrow
+    from pyarrow import parquet
+
+    check_seal(path)
+    try:
+        return str(json.loads(parquet.read_metadata(path).metadata[METADATA])["made_from"])
+    except (OSError, pyarrow.ArrowException, ValueError, KeyError, TypeError) as error:
+        raise ColdbenchError(f"{path} does not say what it was made from; delete it and run again") from error
+
+
+def is_up_to_date(path: Path, made_from: str) -> bool:
+    """Whether the scores in `path` were made from that; a damaged file is not, with a warning."""
+    try:
+        return path.exists() and read_made_from(path) == made_from
+    except ColdbenchError as error:
+        log.warning("%s", error)
+        return False
+
+
+def scores_made_from(manifest: Path, metadata: RunMetadata, fid: Iterable[str]) -> str:
+    """Fingerprint of all that decides the scores of a run: its samples, names and FID protocols.
+
+    ColdbenchError if the manifest of the samples cannot be read.
+    """
+    try:
+        samples = sha256(manifest)
+    except OSError as error:
+        raise ColdbenchError(f"cannot read {manifest}: {error.strerror or error}") from error
+    return fingerprint({"samples": samples, "metadata": metadata.model_dump(), "fid": sorted(set(fid))})
 
 
 def merge_scores(paths: Iterable[Path], out: Path) -> None:
-    """Write the scores of all files, sorted, to `out` (parquet), and beside it as CSV without the provenance."""
+    """Write the scores of all files, sorted, to `out` (parquet), and beside it as CSV without the provenance.
+
+    The table is made from the contents of the files.
+    """
+    paths = list(paths)
     frame = _frame(read_scores(paths)).sort_values(SORT_KEYS)
     with atomic(out.with_suffix(".csv")) as temporary:
         frame.drop(columns="provenance").to_csv(temporary, index=False)
+    _write(frame, out, fingerprint(sorted(map(check_seal, paths))))
+
+
+def _write(frame: pd.DataFrame, out: Path, made_from: str) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    table = pyarrow.Table.from_pandas(frame, preserve_index=False)
+    own = json.dumps({"made_from": made_from, "file_sha256": UNSEALED})
     with atomic(out) as temporary:
-        frame.to_parquet(temporary, index=False)
+        with parquet.ParquetWriter(temporary, table.schema) as writer:
+            writer.write_table(table)
+            writer.add_key_value_metadata({METADATA: own})
+        seal(temporary)
 
 
 def _frame(scores: Iterable[Score]) -> pd.DataFrame:
+    import pandas as pd
+
     return pd.DataFrame([vars(score) for score in scores], columns=COLUMNS)

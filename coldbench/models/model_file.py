@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,24 +13,19 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from coldbench.core.checksums import UNSEALED, check_seal, seal
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Experiment
 from coldbench.core.files import atomic
-from coldbench.core.validation import checked
 from coldbench.models import registry
-
-HEADS = ("final_conv.1.weight", "conv_out.weight")
-"""The last convolution of each network; it has a kernel per channel of the images."""
+from coldbench.models.header import ModelHeader, read_header
 
 
 @dataclass(frozen=True)
-class Model:
-    """A finished model: its network in evaluation mode, its experiment, the channels of its images, its provenance."""
+class Model(ModelHeader):
+    """A finished model: what its file says of it, and its network in evaluation mode."""
 
     network: nn.Module
-    experiment: Experiment
-    channels: int
-    provenance: dict[str, Any]
 
 
 def save_model(
@@ -37,43 +33,46 @@ def save_model(
     weights: dict[str, torch.Tensor],
     experiment: Experiment,
     channels: int,
-    provenance: dict[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    identity: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a finished model of images with `channels` channels as safetensors, atomically."""
-    metadata = {**experiment.model_dump(), "channels": channels, "provenance": provenance or {}}
-    save_weights(path, weights, {"experiment": json.dumps(metadata)})
+    """Write a finished model of images with `channels` channels as safetensors, atomically.
 
-
-def save_weights(path: Path, weights: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
-    """Write tensors as safetensors, atomically; one key of metadata, because several would be in random order."""
+    `identity` names the hashes of the images that it was trained on: `data`, and `partner` if there is one.
+    """
+    origin = {"data": None, "partner": None, **(identity or {})}
+    metadata = {
+        **experiment.model_dump(),
+        "channels": channels,
+        "provenance": dict(provenance or {}),
+        "data": origin["data"],
+        "partner": origin["partner"],
+        "sha256": UNSEALED,
+    }
     try:
         with atomic(path) as temporary:
-            safetensors.torch.save_file({k: v.contiguous().cpu() for k, v in weights.items()}, temporary, metadata)
+            # One key of metadata, because several would be in random order.
+            tensors = {key: value.contiguous().cpu() for key, value in weights.items()}
+            safetensors.torch.save_file(tensors, temporary, {"experiment": json.dumps(metadata)})
+            seal(temporary, "sha256")
     except safetensors.SafetensorError as error:
         raise ColdbenchError(f"cannot write {path}: {error}") from error
 
 
-def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """The tensors and the metadata of a model; ColdbenchError if the file cannot be read or names no experiment."""
+def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], ModelHeader]:
+    """The tensors and the header of a model.
+
+    Raises ColdbenchError if the file cannot be read, is no model of this version, or has another content than the one
+    that was written.
+    """
+    header = read_header(path)
+    if check_seal(path, "sha256") != header.sha256:
+        raise ColdbenchError(f"{path} states two checksums; it was not written by coldbench")
     try:
         with safetensors.safe_open(path, framework="pt") as stream:
-            metadata = stream.metadata() or {}
-            weights = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 (not a mapping)
+            return {key: stream.get_tensor(key) for key in stream.keys()}, header  # noqa: SIM118 (not a mapping)
     except (OSError, safetensors.SafetensorError) as error:
         raise ColdbenchError(f"cannot read model {path}: {error}") from error
-    if "experiment" not in metadata:
-        raise ColdbenchError(f"{path} holds no experiment; it was not written by coldbench")
-    return weights, metadata
-
-
-def read_metadata(path: Path, metadata: dict[str, str]) -> tuple[Experiment, int | None, dict[str, Any]]:
-    """The experiment, the channels (None in older files) and the provenance of the model in `path`."""
-    try:
-        fields = json.loads(metadata["experiment"])
-        channels, provenance = fields.pop("channels", None), fields.pop("provenance", {})
-    except (ValueError, AttributeError, TypeError) as error:
-        raise ColdbenchError(f"the experiment in {path} is damaged: {error}") from error
-    return checked(Experiment, fields, f"the experiment in {path}"), channels, provenance
 
 
 def load_model(path: Path, device: torch.device, channels: int | None = None) -> Model:
@@ -82,14 +81,12 @@ def load_model(path: Path, device: torch.device, channels: int | None = None) ->
     Raises ColdbenchError if the file is damaged, does not fit its own experiment, or restores images with another
     number of channels than `channels`.
     """
-    weights, metadata = load_weights(path)
-    experiment, stored, provenance = read_metadata(path, metadata)
-    own_channels = stored or next((len(weights[key]) for key in HEADS if key in weights), 3)
-    if channels not in (None, own_channels):
-        raise ColdbenchError(f"{path} restores images with {own_channels} channels, not {channels}")
-    network = registry.build(experiment.network, own_channels, experiment.size)
+    weights, header = load_weights(path)
+    if channels not in (None, header.channels):
+        raise ColdbenchError(f"{path} restores images with {header.channels} channels, not {channels}")
+    network = registry.build(header.experiment.network, header.channels, header.experiment.size)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise ColdbenchError(f"{path} does not fit its network: {' '.join(str(error).split())[:300]}") from error
-    return Model(network.eval().to(device), experiment, own_channels, provenance)
+    return Model(**vars(header), network=network.eval().to(device))

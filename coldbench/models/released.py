@@ -120,11 +120,11 @@ def import_model(source: Path, out: Path, experiment: Experiment) -> None:
 
 def export_model(model: Path, out: Path) -> None:
     """Write a model for other code: .safetensors with the network's own keys, or .pt as a released checkpoint."""
-    weights, metadata = model_file.load_weights(model)
+    weights, header = model_file.load_weights(model)
     if out.suffix == ".safetensors":
-        model_file.save_weights(out, weights, metadata)
+        model_file.save_model(out, weights, header.experiment, header.channels, header.provenance, vars(header))
     elif out.suffix == ".pt":
-        save(out, weights, model_file.read_metadata(model, metadata)[0])
+        save(out, weights, header.experiment)
     else:
         raise ColdbenchError(f"cannot export to {out}: its suffix must be .safetensors or .pt")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from coldbench.core.config import Config, Run, chosen_protocol, resolve
 from coldbench.core.errors import ColdbenchError, MissingFile, unknown
 from coldbench.core.experiment import Experiment, Network
 from coldbench.core.validation import checked
+from coldbench.models.header import read_header
 
 DEFAULT_FOLDER = "data"
 
@@ -199,11 +199,8 @@ def _check_imports(config: Config) -> None:
 def was_imported(model: Path) -> bool:
     """Whether a model exists and was imported from a released checkpoint, read from the head of its file."""
     try:
-        with model.open("rb") as stream:
-            size = int.from_bytes(stream.read(8), "little")
-            head = json.loads(stream.read(min(size, 1 << 24)))
-        return "imported" in json.loads(head["__metadata__"]["experiment"]).get("provenance", {})
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return "imported" in read_header(model).provenance
+    except ColdbenchError:
         return False  # missing, or not written by coldbench: the rules make it again
 
 

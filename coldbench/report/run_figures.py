@@ -16,7 +16,7 @@ from coldbench.core.files import read_json, write_json
 from coldbench.core.validation import checked
 from coldbench.report.layout import METHODS
 from coldbench.report.sprites import Images, Sheet, Sprite, rows_that_fit, write
-from coldbench.sampling.manifest import Manifest, SampledSet, read_images, read_manifest
+from coldbench.sampling.manifest import Manifest, SampledSet, read_images, read_manifest, read_trajectory
 
 ROWS = 12
 """Test images in a comparison: three for the paper's first figure of a task, nine for the appendix."""
@@ -162,11 +162,7 @@ class Drawing:
     def sheets(self) -> Iterator[Sheet]:
         """Every sheet of the run, one after the other."""
         for name, sampled in self.run.sets.items():
-            try:
-                with np.load(self.inputs.manifest.parent / sampled.trajectory) as arrays:
-                    frames = {key: arrays[key] for key in arrays}
-            except (OSError, ValueError) as error:
-                raise ColdbenchError(f"cannot draw {self.run.experiment.run}: {error}") from error
+            frames = read_trajectory(self.inputs.manifest, name)
             yield self._comparison(name, sampled, frames)
             yield from self._trajectories(name, frames)
             if sampled.start is not None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import model_validator
 
+from coldbench.core.checksums import read_sealed, write_sealed
 from coldbench.core.config import Method, SampleSet
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Experiment
-from coldbench.core.files import read_json, sha256, write_json
+from coldbench.core.files import inside, sha256
+from coldbench.core.logs import log
 from coldbench.core.validation import Strict, checked
 
 
@@ -21,6 +25,7 @@ class SampledSet(SampleSet):
     methods: list[Method]
     images: int
     trajectory: str
+    trajectory_sha256: str
 
 
 class ShardFile(Strict):
@@ -35,11 +40,15 @@ class ShardFile(Strict):
 
 
 class Manifest(Strict):
-    """What was sampled, from which model (SHA-256 of its file) and data (hash of their content), and how."""
+    """What was sampled: from which model (SHA-256 that it states) and data (hash of their content), and how.
+
+    `sampling` is the fingerprint of the settings. The shards of each set and method cover its images in order.
+    """
 
     model: str
     data: str
     partner: str | None
+    sampling: str
     seed: int
     device: str
     inference_batch: int
@@ -53,18 +62,52 @@ class Manifest(Strict):
     shards: list[ShardFile]
 
 
+    @model_validator(mode="after")
+    def _shards_cover_every_image(self) -> Manifest:
+        stops: dict[tuple[str, Method], int] = {(name, m): 0 for name, each in self.sets.items() for m in each.methods}
+        for shard in self.shards:
+            key = shard.set, shard.method
+            if stops.get(key) != shard.first or shard.stop <= shard.first:
+                raise ValueError(f"the shards of set {shard.set} by {shard.method} have a gap, or are of no set")
+            stops[key] = shard.stop
+        for (name, method), stop in stops.items():
+            if stop != self.sets[name].images:
+                raise ValueError(f"the shards of set {name} by {method} end at image {stop}")
+        return self
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The SHA-256 of every file that the manifest names."""
+        trajectories = {each.trajectory: each.trajectory_sha256 for each in self.sets.values()}
+        return trajectories | {shard.file: shard.sha256 for shard in self.shards}
+
+
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write `manifest` to `path` as JSON, atomically."""
-    write_json(path, manifest.model_dump())
+    """Write `manifest` to `path` as JSON that states its own SHA-256, atomically."""
+    write_sealed(path, manifest.model_dump())
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest in `path`; ColdbenchError, with the first key that does not fit, if it is missing or damaged."""
-    content = read_json(path)
+    """The manifest in `path`; ColdbenchError if it is missing or damaged, or of another version.
+
+    Its files are verified when they are read.
+    """
+    content = read_sealed(path)
     try:
         return checked(Manifest, content, f"the manifest {path}")
     except ColdbenchError as error:
         raise ColdbenchError(f"{error}; delete it and run again") from None
+
+
+def intact(path: Path, manifest: Manifest) -> bool:
+    """Whether every file that `manifest`, read from `path`, names has the content that was written; else a warning."""
+    try:
+        for name, digest in manifest.files.items():
+            _verified(path, name, digest)
+    except ColdbenchError as error:
+        log.warning("%s", error)
+        return False
+    return True
 
 
 def read_images(path: Path, set_name: str, method: str, first: int | None = None) -> npt.NDArray[np.float32]:
@@ -76,13 +119,41 @@ def read_images(path: Path, set_name: str, method: str, first: int | None = None
     shards = [shard for shard in manifest.shards if (shard.set, shard.method) == (set_name, method)]
     if not shards:
         raise ColdbenchError(f"{path} names no images of set {set_name} by {method}")
-    arrays = [_load(path, shard) for shard in shards if first is None or shard.first < first]
-    return np.concatenate(arrays)[:first]
+    size = manifest.experiment.size
+    return np.concatenate(
+        [_load(path, shard, size) for shard in shards if first is None or shard.first < first]
+    )[:first]
 
 
-def _load(path: Path, shard: ShardFile) -> npt.NDArray[np.float32]:
-    file = path.parent / shard.file
-    if not file.exists() or sha256(file) != shard.sha256:
-        raise ColdbenchError(f"shard {file} is missing or damaged; delete {path}, then run again")
-    images: npt.NDArray[np.float32] = np.load(file)
+def read_trajectory(path: Path, set_name: str) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of a set's trajectories (`trajectories`); ColdbenchError if the file is missing or damaged."""
+    sampled = read_manifest(path).sets[set_name]
+    file = _verified(path, sampled.trajectory, sampled.trajectory_sha256)
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ColdbenchError(f"{file} holds no trajectories; delete {path}, then run again") from error
+
+
+def _verified(path: Path, name: str, digest: str) -> Path:
+    """The file `name` of the manifest in `path`; ColdbenchError if it lies elsewhere, is missing or has changed."""
+    file = inside(path.parent, name)
+    try:
+        found = sha256(file)
+    except OSError as error:
+        raise ColdbenchError(f"cannot read {file}: {error.strerror or error}; delete {path}, then run again") from error
+    if found != digest:
+        raise ColdbenchError(f"{file} is damaged; delete {path}, then run again")
+    return file
+
+
+def _load(path: Path, shard: ShardFile, size: int) -> npt.NDArray[np.float32]:
+    file = _verified(path, shard.file, shard.sha256)
+    try:
+        images: npt.NDArray[np.float32] = np.load(file, allow_pickle=False)
+        if images.dtype != np.float32 or (len(images), *images.shape[2:]) != (shard.stop - shard.first, size, size):
+            raise ValueError(f"{images.dtype} {images.shape}")
+    except (OSError, ValueError, EOFError, AttributeError) as error:
+        raise ColdbenchError(f"{file} holds no images of {size} px; delete {path}, then run again") from error
     return images

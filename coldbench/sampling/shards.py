@@ -11,7 +11,6 @@ finished shard is never made again; a missing or damaged one is made again alone
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import re
@@ -26,16 +25,18 @@ import numpy.typing as npt
 import torch
 
 from coldbench import data, degradations, models
+from coldbench.core.checksums import find_hashed, write_hashed
 from coldbench.core.config import Method, Sampling
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import atomic, sha256
+from coldbench.core.files import inside, sha256
 from coldbench.core.images import to_unit_interval
 from coldbench.core.interrupts import Stop, stoppable
 from coldbench.core.logs import Ticker, log
 from coldbench.core.validation import fingerprint
 from coldbench.models import model_file
+from coldbench.models.header import read_header
 from coldbench.sampling import starts, trajectories
-from coldbench.sampling.manifest import Manifest, SampledSet, ShardFile, write_manifest
+from coldbench.sampling.manifest import Manifest, SampledSet, ShardFile, intact, read_manifest, write_manifest
 
 SHARD_FOLDER = re.compile(r".+-[0-9a-f]{16}")
 """The name of a folder with a set's shards."""
@@ -70,22 +71,13 @@ class Shard:
 
     def file(self) -> Path | None:
         """The finished file, or None; a file whose content does not match its name is deleted."""
-        for path in sorted(self.folder.glob(f"{self.stem}-*.npy")):
-            if sha256(path)[:16] == path.stem.rpartition("-")[2]:
-                return path
-            log.warning("%s is damaged and will be made again", path)
-            path.unlink()
-        return None
+        return find_hashed(self.folder, self.stem, ".npy")
 
     def write(self, images: npt.NDArray[np.float32]) -> Path:
         """Write the images, atomically."""
         buffer = io.BytesIO()
         np.save(buffer, images)
-        content = buffer.getbuffer()
-        path = self.folder / f"{self.stem}-{hashlib.sha256(content).hexdigest()[:16]}.npy"
-        with atomic(path) as temporary:
-            temporary.write_bytes(content)
-        return path
+        return write_hashed(self.folder, self.stem, ".npy", buffer.getbuffer())
 
 
 @dataclass(frozen=True)
@@ -144,7 +136,7 @@ def load_sampler(paths: SamplingPaths, sampling: Sampling, device: torch.device)
     inference_batch = sampling.inference_batch or models.INFERENCE_BATCH[device.type]
     network: torch.nn.Module = torch.compile(model.network) if sampling.compile else model.network  # type: ignore
     identity = {
-        "model": sha256(paths.model),
+        "model": model.sha256,
         "data": info["hash"],
         "partner": data.info(paths.partner)["hash"] if paths.partner else None,
         "seed": seed,
@@ -187,9 +179,15 @@ def sample_part(paths: SamplingPaths, sampling: Sampling, device: torch.device, 
 def sample_run(paths: SamplingPaths, sampling: Sampling, device: torch.device, manifest: Path) -> None:
     """Make every missing shard and trajectory; then write the file `manifest`, which names them all.
 
-    An interrupted run continues at the first missing shard. Folders of other sets, models or settings in `paths.shards`
-    are removed at the end.
+    An interrupted run continues at the first missing shard, and finished samples that fit are kept. Folders of other
+    sets, models or settings in `paths.shards` are removed at the end. ColdbenchError if the shards would not lie below
+    the manifest's folder.
     """
+    inside(manifest.parent, os.path.relpath(paths.shards, manifest.parent))
+    if (finished := _finished(paths, sampling, manifest)) is not None:
+        log.info("%s is up to date: it was sampled from this model and these data by these settings", manifest)
+        _remove_others(paths.shards, {manifest.parent / Path(name).parent for name in finished.files})
+        return
     sampler = load_sampler(paths, sampling, device)
     shards = sampler.shards()
     with stoppable() as stop, torch.inference_mode():
@@ -200,8 +198,29 @@ def sample_run(paths: SamplingPaths, sampling: Sampling, device: torch.device, m
             for name, task in sampler.tasks.items()
         }
     write_manifest(manifest, _manifest(sampler, shards, trajectory_files, manifest.parent, device))
-    for folder in paths.shards.iterdir():
-        if folder.is_dir() and SHARD_FOLDER.fullmatch(folder.name) and folder not in sampler.folders.values():
+    _remove_others(paths.shards, set(sampler.folders.values()))
+
+
+def _finished(paths: SamplingPaths, sampling: Sampling, path: Path) -> Manifest | None:
+    """The manifest in `path` if it fits model, data and settings and all its files are intact."""
+    if not path.exists():
+        return None
+    try:
+        manifest = read_manifest(path)
+    except ColdbenchError as error:
+        log.warning("%s", error)
+        return None
+    partner = data.info(paths.partner)["hash"] if paths.partner else None
+    expected = read_header(paths.model).sha256, data.info(paths.prepared)["hash"], partner, sampling.fingerprint
+    stated = manifest.model, manifest.data, manifest.partner, manifest.sampling
+    return manifest if stated == expected and intact(path, manifest) else None
+
+
+def _remove_others(shards: Path, folders: set[Path]) -> None:
+    """Remove the folders of other sets, models or settings, which also hold what killed processes left."""
+    kept = {folder.resolve() for folder in folders}
+    for folder in shards.iterdir():
+        if folder.is_dir() and SHARD_FOLDER.fullmatch(folder.name) and folder.resolve() not in kept:
             shutil.rmtree(folder)
 
 
@@ -228,11 +247,13 @@ def _manifest(
             **{**task.settings.model_dump(), "methods": task.methods},
             images=task.images,
             trajectory=os.path.relpath(trajectory_files[name], folder),
+            trajectory_sha256=sha256(trajectory_files[name]),
         )
         for name, task in sampler.tasks.items()
     }
     return Manifest(
         **{**sampler.identity, "device": str(device)},
+        sampling=sampler.sampling.fingerprint,
         signed_metrics=sampler.sampling.signed_metrics,
         experiment=sampler.model.experiment,
         provenance=sampler.model.provenance,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
+import io
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from coldbench.core.files import atomic
+from coldbench.core.checksums import find_hashed, write_hashed
 from coldbench.core.images import to_unit_interval
 from coldbench.core.interrupts import Stop
-from coldbench.core.logs import log
 from coldbench.core.validation import fingerprint
 from coldbench.models import Restorer
 from coldbench.sampling.starts import InitialState, SamplingTask
@@ -31,26 +30,16 @@ def update(folder: Path, restore: Restorer, task: SamplingTask, max_frames: int 
     Its name holds a hash of methods, max_frames and number of images; files of other settings are removed.
     """
     settings = {"methods": list(task.methods), "max_frames": max_frames, "images": min(SHOWN, task.images)}
-    path = folder / f"trajectory-{fingerprint(settings)}.npz"
-    if path.exists() and not _intact(path):
-        log.warning("%s is damaged and will be made again", path)
-        path.unlink()
-    if not path.exists():
-        arrays = _trajectories(restore, task, max_frames, stop)
-        with atomic(path) as temporary, temporary.open("wb") as stream:
-            np.savez_compressed(stream, **arrays)
-    for other in folder.glob("trajectory*.npz"):
+    stem = f"trajectory-{fingerprint(settings)}"
+    path = find_hashed(folder, stem, ".npz")
+    if path is None:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **_trajectories(restore, task, max_frames, stop))
+        path = write_hashed(folder, stem, ".npz", buffer.getbuffer())
+    for other in folder.glob("trajectory-*.npz"):
         if other != path:
             other.unlink()
     return path
-
-
-def _intact(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile):
-        return False
 
 
 def _trajectories(restore: Restorer, task: SamplingTask, max_frames: int | None, stop: Stop) -> dict[str, Any]:

@@ -232,7 +232,7 @@ def train(
             write_text(paths.model.with_suffix(".jsonl"), "\n".join(state.log_lines) + "\n")
             origin |= vars(device_options)
             _set_aside(paths.model, experiment)
-            model_file.save_model(paths.model, state.ema, experiment, source.images.shape[1], origin)
+            model_file.save_model(paths.model, state.ema, experiment, source.images.shape[1], origin, identity)
         fabric.barrier()
 
 

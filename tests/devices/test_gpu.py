@@ -172,7 +172,7 @@ def test_samples_and_scores_agree_with_a_cpu(model: Path, larger: Path, tmp_path
     for device in (CPU, GPU):
         folder = tmp_path / device.type
         evaluator = Evaluator(folder / "samples.json", larger, folder / "features", [GABOR], device)
-        write_scores(evaluator.evaluate(METADATA), folder / "scores.parquet")
+        write_scores(evaluator.evaluate(METADATA), folder / "scores.parquet", "")
         tables[device.type] = pd.read_parquet(folder / "scores.parquet")
     keys = ["set", "method", "metric", "reference"]
     a, b = (tables[name].set_index(keys)[["value", "low", "high", "n"]] for name in ("cpu", "cuda"))

@@ -19,10 +19,9 @@ PUBLISHED = ROOT / "results/published/laptop-cpu/scores.parquet"
 def test_scores_round_trip_through_parquet(tmp_path: Path) -> None:
     """Null bounds are read as NaN, and null texts as empty ones."""
     scores = synthetic()
-    write_scores(scores, tmp_path / "a.parquet")
+    write_scores(scores, tmp_path / "a.parquet", "samples")
     assert read_scores([tmp_path / "a.parquet"]) == scores
-    pd.read_parquet(tmp_path / "a.parquet").assign(low=None, row=None).to_parquet(tmp_path / "b.parquet")
-    for score in read_scores([tmp_path / "b.parquet"]):
+    for score in validate_scores(pd.read_parquet(tmp_path / "a.parquet").assign(low=None, row=None).to_dict("records")):
         assert math.isnan(score.low)
         assert score.row == ""
     assert read_scores([]) == ()
@@ -30,8 +29,8 @@ def test_scores_round_trip_through_parquet(tmp_path: Path) -> None:
 
 def test_merged_scores_do_not_depend_on_the_order_of_files(tmp_path: Path) -> None:
     scores = synthetic()
-    write_scores(scores[:5], tmp_path / "a.parquet")
-    write_scores(scores[5:], tmp_path / "b.parquet")
+    write_scores(scores[:5], tmp_path / "a.parquet", "")
+    write_scores(scores[5:], tmp_path / "b.parquet", "")
     for out, order in (("one", "ab"), ("two", "ba")):
         merge_scores([tmp_path / f"{name}.parquet" for name in order], tmp_path / f"{out}.parquet")
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
@@ -41,9 +40,9 @@ def test_merged_scores_do_not_depend_on_the_order_of_files(tmp_path: Path) -> No
 
 def test_scores_are_replaced_whole(tmp_path: Path) -> None:
     """A reader that opened the older file reads it to its end."""
-    write_scores(synthetic(), tmp_path / "new.parquet")
+    write_scores(synthetic(), tmp_path / "new.parquet", "")
     out = tmp_path / "scores.parquet"
-    for replace in (lambda: write_scores(synthetic(), out), lambda: merge_scores([tmp_path / "new.parquet"], out)):
+    for replace in (lambda: write_scores(synthetic(), out, ""), lambda: merge_scores([tmp_path / "new.parquet"], out)):
         out.write_bytes(b"older scores")
         with out.open("rb") as reader:
             replace()
@@ -72,7 +71,7 @@ def test_wrong_scores_are_refused(change: Callable[[pd.DataFrame], pd.DataFrame]
         validate_scores(frame.to_dict("records"))
 
 
-@pytest.mark.parametrize(("content", "names"), [(b"PAR1", "not a readable scores file"), (None, "does not exist")])
+@pytest.mark.parametrize(("content", "names"), [(b"PAR1", "states no checksum"), (None, "does not exist")])
 def test_unreadable_scores_are_refused(tmp_path: Path, content: bytes | None, names: str) -> None:
     if content is not None:
         (tmp_path / "scores.parquet").write_bytes(content)

@@ -13,6 +13,7 @@ from typing import Any
 import filelock
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from cases import ROOT
 
@@ -208,7 +209,7 @@ def test_unreadable_model_is_damaged_and_no_error(results: Results) -> None:
         results.model.write_bytes(damaged)
         assert results.status().status == "damaged"
     for metadata in ({}, {"experiment": "no JSON"}, {"experiment": "[]"}, {"experiment": '{"provenance": 3}'}):
-        model_file.save_weights(results.model, {"w": torch.zeros(9)}, metadata)
+        safetensors.torch.save_file({"w": torch.zeros(9)}, results.model, metadata)
         assert results.status().status == "damaged"
     results.model.unlink()
     results.model.mkdir()

@@ -118,7 +118,7 @@ def test_model_file_holds_its_experiment_and_refuses_other_networks(experiment, 
     with pytest.raises(ColdbenchError, match="restores images with 1 channels, not 3"):
         model_file.load_model(path, CPU, 3)
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ColdbenchError, match="cannot read model"):
+    with pytest.raises(ColdbenchError, match="damaged"):
         model_file.load_model(path, CPU, 1)
 
 

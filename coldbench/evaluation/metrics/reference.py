@@ -1,11 +1,12 @@
 """The features of a reference set, computed once: statistics for the Fréchet distance, rows for the kernel distance.
 
-Each set has its file in the feature cache. The file's name carries a hash of the set's identity, and the file holds the
-identity in full. A damaged file or one of another set is computed again.
+Each set has its file in the feature cache. The file's name carries a hash of the set's identity and one of its content,
+and the file holds the identity in full. A damaged file or one of another set is computed again.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -17,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from coldbench.core.checksums import find_hashed, write_hashed
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import atomic
 from coldbench.core.logs import log
 from coldbench.core.validation import fingerprint
 from coldbench.evaluation.metrics.frechet import Features, Moments, Statistics
@@ -48,12 +49,12 @@ def reference(
     file is missing, damaged or of another set. ColdbenchError for fewer than 2 images, features that are not finite, or
     a file that cannot be written.
     """
-    path = folder / f"{identity['features']}-{fingerprint(identity)}.npz"
-    text = json.dumps(identity, sort_keys=True)
-    stored = _read(path, text)
+    stem, text = f"{identity['features']}-{fingerprint(identity)}", json.dumps(identity, sort_keys=True)
+    path = find_hashed(folder, stem, ".npz")
+    stored = _read(path, text) if path else None
     if stored is None:
         stored = _compute(map(features, batches()))
-        _write(path, text, stored)
+        write_hashed(folder, stem, ".npz", _bytes(text, stored))
     return stored
 
 
@@ -71,17 +72,12 @@ def _compute(parts: Iterable[Features]) -> Reference:
 
 
 def _read(path: Path, identity: str) -> Reference | None:
-    """The content of `path`. None, with a warning, if it is damaged or of another set; None if it is missing."""
-    if not path.exists():
-        return None
+    """The content of `path`, which is what was written; None, with a warning, if that was for another set."""
     try:
-        with zipfile.ZipFile(path) as archive:  # NumPy checks the checksum of an array only if it reads to its end
-            if archive.testzip() is not None:
-                raise zipfile.BadZipFile
         with np.load(path, allow_pickle=False) as file:
             statistics = Statistics(file["mean"], file["covariance"], int(file["n"]))
             stored_identity, rows = str(file["identity"]), file["features"]
-    except Exception as error:  # damage raises many types: of zip, array header, end of file, missing entry
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         log.warning("reference features %s are damaged (%s); computing them again", path, type(error).__name__)
         return None
     if stored_identity != identity:
@@ -90,14 +86,14 @@ def _read(path: Path, identity: str) -> Reference | None:
     return Reference(statistics, rows)
 
 
-def _write(path: Path, identity: str, result: Reference) -> None:
-    statistics = result.statistics
-    with atomic(path) as temporary:
-        np.savez(
-            temporary,
-            mean=statistics.mean,
-            covariance=statistics.covariance,
-            n=np.array(statistics.n),
-            features=result.features,
-            identity=np.array(identity),
-        )
+def _bytes(identity: str, result: Reference) -> memoryview:
+    statistics, buffer = result.statistics, io.BytesIO()
+    np.savez(
+        buffer,
+        mean=statistics.mean,
+        covariance=statistics.covariance,
+        n=np.array(statistics.n),
+        features=result.features,
+        identity=np.array(identity),
+    )
+    return buffer.getbuffer()
