@@ -110,6 +110,18 @@ def check_writable(path: Path, folder: bool = False) -> Path:
     return path
 
 
+def check_writable(path: Path) -> None:
+    """Raise ColdbenchError unless a file can be written at `path`; its folder is made. Called before any work."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ColdbenchError(f"cannot write {path}: {error.strerror or error}") from error
+    if path.is_dir():
+        raise ColdbenchError(f"cannot write {path}: Is a directory")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, atomically, as UTF-8."""
     with atomic(path) as temporary:

@@ -4,7 +4,19 @@
 `preprocessing` makes network inputs of them, and `image_io` reads single image files.
 """
 
-from coldbench.data.prepared import LARGEST, SMALLEST, available, check_source, fetch, info, load, prepare
+from coldbench.data.prepared import (
+    LARGEST,
+    SMALLEST,
+    available,
+    check_source,
+    fetch,
+    info,
+    load,
+    prepare,
+    prepared_fits,
+    source_digest,
+    write_info,
+)
 from coldbench.data.registry import DATASETS, SPLITS, Dataset, dataset
 
 __all__ = [
@@ -20,4 +32,7 @@ __all__ = [
     "info",
     "load",
     "prepare",
+    "prepared_fits",
+    "source_digest",
+    "write_info",
 ]

@@ -6,6 +6,9 @@ the prepared arrays distinguishes two copies.
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coldbench.core.errors import ColdbenchError, MissingFile
-from coldbench.data.image_io import list_images, read_image
+from coldbench.core.logs import log
+from coldbench.data.image_io import SUFFIXES, describe, read_image, scan, shown
 
 PREFIX = "folder-"
+LONGEST_NAME = 200
+"""Bytes of NAME in folder-NAME, so that names of results made of it stay below the 255 of file systems."""
 TEST_EVERY = 10
 """Without folders train and test, each tenth image of a folder is a test image."""
 
@@ -26,91 +32,144 @@ CELEBA_HQ_COUNTS = {"train": 27000, "test": 3000}
 CELEBA_HQ_PLACES = ("CelebA-HQ/images-128", "CelebA-HQ/images")  # the released scripts read the first
 CELEBA_COUNTS = {"train": 162770, "test": 19962}  # of 202599 images; the validation split is not used
 CELEBA_SPLITS = {"train": "0", "test": "2"}  # as the official partition numbers them
+CELEBA_IMAGES = "celeba/img_align_celeba"
+CELEBA_PARTITION = "celeba/list_eval_partition.txt"
 AFHQ_COUNTS = {"train": 14630, "test": 1500}  # the original release; version 2 has 14336 and 1467
 AFHQ_PLACES = {"train": "AFHQ/afhq/train", "test": "AFHQ/afhq/val"}
 AFHQ_CLASSES = ("cat", "dog", "wild")
 
+Splits = dict[str, list[str]]
+"""The files of each split, in order: their paths relative to the data folder, as text because that is faster."""
+Passed = Counter[str]
+
 
 @dataclass(frozen=True)
 class Source:
-    """A data set of image files: `paths(folder, split)` lists the files of a split, in order.
+    """A data set of image files.
 
-    `paths` raises MissingFile if a folder is missing and ColdbenchError if the number of images is wrong.
+    `find(folder)` lists the files of each split, in order, and counts what was passed over. It raises MissingFile if a
+    folder is missing and ColdbenchError if the number of images is wrong. `lists` are files that say which image is in
+    which split.
     """
 
-    paths: Callable[[Path, str], list[Path]]
+    find: Callable[[Path], tuple[Splits, Passed]]
     requirements: str
+    lists: tuple[str, ...] = ()
 
     def build(self, folder: Path, size: int, split: str) -> Iterator[NDArray[np.uint8]]:
         """The images of `split`: each uint8 (3, size, size). ColdbenchError naming a file that cannot be decoded."""
-        for path in self.paths(folder, split):
-            yield read_image(path, size)
+        for name in self.find(folder)[0][split]:
+            yield read_image(folder / name, size)
 
     def check(self, folder: Path) -> None:
         """Raise MissingFile or ColdbenchError unless both splits have their number of images. No image is decoded."""
-        for split in ("train", "test"):
-            self.paths(folder, split)
+        self.find(folder)
 
-    def count(self, folder: Path, split: str) -> int:
-        """The number of images of `split`."""
-        return len(self.paths(folder, split))
+    def count(self, folder: Path) -> dict[str, int]:
+        """The number of images of each split."""
+        return {split: len(names) for split, names in self.find(folder)[0].items()}
+
+    def files(self, folder: Path) -> Splits:
+        """The files that are read, in order, by what they are read for."""
+        return {"lists": [*self.lists], **self.find(folder)[0]}
+
+    def report(self, folder: Path) -> None:
+        """Log in one line which files are no images of the data set."""
+        if passed := self.find(folder)[1]:
+            log.info("passed over in %s: %s (images are %s)", shown(folder), describe(passed), " ".join(SUFFIXES))
 
 
-def _celeba_hq_paths(folder: Path, split: str) -> list[Path]:
+def _celeba_hq(folder: Path) -> tuple[Splits, Passed]:
     places = [folder / place for place in CELEBA_HQ_PLACES]
     place = next((place for place in places if place.is_dir()), None)
     if place is None:
-        raise MissingFile(f"{places[0]} does not exist: CelebA-HQ needs {CELEBA_HQ.requirements}")
-    images = _complete(list_images(place), sum(CELEBA_HQ_COUNTS.values()), place, CELEBA_HQ.requirements)
+        raise _missing(folder, places[0], "CelebA-HQ", CELEBA_HQ.requirements)
+    names, passed = scan(place)
+    images = [f"{place.relative_to(folder)}/{name}" for name in names]
+    _check_count(folder, len(images), sum(CELEBA_HQ_COUNTS.values()), place, CELEBA_HQ.requirements)
     train = CELEBA_HQ_COUNTS["train"]
-    return images[:train] if split == "train" else images[train:]
+    return {"train": images[:train], "test": images[train:]}, passed
 
 
-def _celeba_paths(folder: Path, split: str) -> list[Path]:
-    partition = folder / "celeba" / "list_eval_partition.txt"
+def _celeba(folder: Path) -> tuple[Splits, Passed]:
+    partition, place = folder / CELEBA_PARTITION, folder / CELEBA_IMAGES
     try:
-        lines = [line.split() for line in partition.read_text().splitlines() if line.strip()]
-    except FileNotFoundError as error:
-        raise MissingFile(f"{partition} does not exist: CelebA needs {CELEBA.requirements}") from error
-    if any(len(line) != 2 or "/" in line[0] for line in lines):
-        raise ColdbenchError(f"{partition} is not the official partition: each line must be a file name and 0, 1 or 2")
-    place = partition.parent / "img_align_celeba"
-    if not place.is_dir():
-        raise MissingFile(f"{place} does not exist: CelebA needs {CELEBA.requirements}")
-    images = [place / name for name, number in lines if number == CELEBA_SPLITS[split]]
-    return _complete(images, CELEBA_COUNTS[split], partition, CELEBA.requirements)
+        lines = [line.split() for line in partition.read_text(encoding="utf-8").splitlines() if line.strip()]
+        present = {path.name for path in place.iterdir()}
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise _missing(folder, Path(error.filename), "CelebA", CELEBA.requirements) from None
+    except OSError as error:
+        raise ColdbenchError(f"{shown(error.filename)} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ColdbenchError(f"{shown(partition)} is not the official partition: it is no text in UTF-8") from error
+    for number, line in enumerate(lines, 1):
+        if len(line) != 2 or line[1] not in ("0", "1", "2") or not re.fullmatch(r"[\w-]+\.\w+", line[0]):
+            raise ColdbenchError(
+                f"{shown(partition)} is not the official partition: line {number} must be a file name and 0, 1 or 2"
+            )
+    splits: Splits = {}
+    for split, number in CELEBA_SPLITS.items():
+        names = [name for name, its_number in lines if its_number == number]
+        _check_count(folder, len(set(names)), CELEBA_COUNTS[split], partition, CELEBA.requirements)
+        if absent := [name for name in names if name not in present]:
+            raise ColdbenchError(
+                f"{shown(place)} lacks {len(absent)} of {len(names)} {split} images, the first {absent[0]}"
+                f"{_nested(folder, place)}: needed are {CELEBA.requirements}"
+            )
+        splits[split] = [f"{CELEBA_IMAGES}/{name}" for name in names]
+    return splits, Counter()
 
 
-def _afhq_paths(folder: Path, split: str) -> list[Path]:
-    top = folder / AFHQ_PLACES[split]
-    for place in (top / name for name in AFHQ_CLASSES):
-        if not place.is_dir():
-            raise MissingFile(f"{place} does not exist: AFHQ needs {AFHQ.requirements}")
-    images = [path for name in AFHQ_CLASSES for path in list_images(top / name)]
-    return _complete(images, AFHQ_COUNTS[split], top, AFHQ.requirements)
+def _afhq(folder: Path) -> tuple[Splits, Passed]:
+    splits: Splits = {}
+    passed: Passed = Counter()
+    for split, top in AFHQ_PLACES.items():
+        splits[split] = []
+        for place in (f"{top}/{kind}" for kind in AFHQ_CLASSES):
+            if not (folder / place).is_dir():
+                raise _missing(folder, folder / place, "AFHQ", AFHQ.requirements)
+            names, more = scan(folder / place)
+            splits[split] += [f"{place}/{name}" for name in names]
+            passed += more
+        _check_count(folder, len(splits[split]), AFHQ_COUNTS[split], folder / top, AFHQ.requirements)
+    return splits, passed
 
 
-def _complete(images: list[Path], count: int, place: Path, requirements: str) -> list[Path]:
-    if len(images) != count:
-        raise ColdbenchError(f"{place} holds {len(images)} images, should be {count}: needed are {requirements}")
-    return images
+def _check_count(folder: Path, found: int, count: int, place: Path, requirements: str) -> None:
+    if found != count:
+        nested = _nested(folder, place)
+        raise ColdbenchError(
+            f"{shown(place)} holds {found} images, should be {count}{nested}: needed are {requirements}"
+        )
+
+
+def _missing(folder: Path, place: Path, title: str, requirements: str) -> MissingFile:
+    return MissingFile(f"{shown(place)} does not exist{_nested(folder, place)}: {title} needs {requirements}")
+
+
+def _nested(folder: Path, place: Path) -> str:
+    """A hint if unpacking put a folder on the way from `folder` to `place` into another one of its name."""
+    for outer in reversed([place, *place.parents][: len(place.relative_to(folder).parts)]):
+        if (outer / outer.name).is_dir():
+            return f"; move what {shown(outer / outer.name)} holds to {shown(outer)}"
+    return ""
 
 
 CELEBA_HQ = Source(
-    _celeba_hq_paths,
-    "the 30000 images of CelebA-HQ (jpg or png, any size: 128x128 is used as it is) in CelebA-HQ/images-128 or "
-    "CelebA-HQ/images inside the data folder; licence and files: github.com/tkarras/progressive_growing_of_gans",
+    _celeba_hq,
+    "the 30000 images of CelebA-HQ (any size: 128x128 is used as it is) in CelebA-HQ/images-128 or CelebA-HQ/images "
+    "inside the data folder; files: github.com/tkarras/progressive_growing_of_gans",
 )
 CELEBA = Source(
-    _celeba_paths,
-    "the aligned and cropped images of CelebA in celeba/img_align_celeba and the official partition in "
-    "celeba/list_eval_partition.txt inside the data folder, as torchvision lays them out; licence and files: "
-    "mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
+    _celeba,
+    "the aligned images in celeba/img_align_celeba and the partition celeba/list_eval_partition.txt inside the data "
+    "folder; files: mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
+    lists=(CELEBA_PARTITION,),
 )
 AFHQ = Source(
-    _afhq_paths,
+    _afhq,
     "the original AFHQ, not version 2: 14630 images in AFHQ/afhq/train/{cat,dog,wild} and 1500 in "
-    "AFHQ/afhq/val/{cat,dog,wild} inside the data folder; licence and files: github.com/clovaai/stargan-v2",
+    "AFHQ/afhq/val/{cat,dog,wild} inside the data folder; files: github.com/clovaai/stargan-v2",
 )
 
 
@@ -118,24 +177,42 @@ def image_folder(name: str) -> Source:
     """The folder `name` inside the data folder as a data set of RGB images.
 
     Its folders train and test are the splits; without them each tenth image in natural order is a test image.
+    ColdbenchError if `name` is not the name of a folder.
     """
+    if reason := _fault(name):
+        raise ColdbenchError(f"data set '{shown(PREFIX + name)}' {reason}: give {PREFIX} and the name of a folder")
     requirements = (
-        f"image files (jpg or png) in {name}/train and {name}/test, or all of them in {name}, inside the data folder"
+        f"images in {shown(name)}/train and {shown(name)}/test, or 10 or more in {shown(name)}, inside the data folder"
     )
 
-    def paths(folder: Path, split: str) -> list[Path]:
+    def find(folder: Path) -> tuple[Splits, Passed]:
         top = folder / name
         if not top.is_dir():
-            raise MissingFile(f"{top} does not exist: {PREFIX}{name} needs {requirements}")
-        if (top / "train").is_dir() and (top / "test").is_dir():
-            images = list_images(top / split)
-        else:
-            last = TEST_EVERY - 1
-            images = [
-                path for index, path in enumerate(list_images(top)) if (index % TEST_EVERY == last) == (split == "test")
-            ]
-        if not images:
-            raise ColdbenchError(f"{top} holds no {split} images: needed are {requirements}")
-        return images
+            raise MissingFile(f"{shown(top)} does not exist: {shown(PREFIX + name)} needs {requirements}")
+        names, passed = scan(top)
+        splits: Splits = {"train": [], "test": []}
+        own = all((top / split).is_dir() for split in splits)
+        for index, image in enumerate(names):
+            split = image.split("/")[0] if own else "test" if index % TEST_EVERY == TEST_EVERY - 1 else "train"
+            if own and (split not in splits or "/" not in image):
+                passed["images outside train and test"] += 1
+            else:
+                splits[split].append(f"{name}/{image}")
+        for split, images in splits.items():
+            if not images:
+                raise ColdbenchError(
+                    f"{shown(top)} holds no {split} images among {len(names)}: needed are {requirements}"
+                    + (f"; passed over: {describe(passed)}" if passed else "")
+                )
+        return splits, passed
 
-    return Source(paths, requirements)
+    return Source(find, requirements)
+
+
+def _fault(name: str) -> str:
+    """Why `name` cannot be that of a folder inside the data folder and of results made of it, or nothing."""
+    if "/" in name or name in (".", ".."):
+        return "is a path"
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
+        return "has control characters or bytes that are no text"
+    return f"is longer than {LONGEST_NAME} bytes" if len(name.encode()) > LONGEST_NAME else ""

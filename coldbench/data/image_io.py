@@ -11,7 +11,7 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Callable
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,64 +23,117 @@ from coldbench.core.errors import ColdbenchError
 if TYPE_CHECKING:  # the registry of data sets imports this module and must load without torch and Pillow
     from PIL import Image
 
-SUFFIXES = (".jpg", ".jpeg", ".png")  # upper or lower case; the suffixes that the released code reads
-FORMATS = ("JPEG", "PNG")  # by content: Pillow would hand a disguised PostScript file to an interpreter
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".jp2")
+SUFFIXES += (".ppm", ".pgm", ".pbm", ".pnm")
+"""How the names of image files end, in upper or lower case."""
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "JPEG2000", "PPM")
+"""What an image file may hold, by content: Pillow would hand a disguised PostScript file to an interpreter."""
+SMALLEST_SIDE, LARGEST_RATIO = 8, 50
+"""Limits of an image of a data set, in pixels and as longer by shorter side. Beyond them hardly anything is seen."""
+Part = list[str | int]
+DIGITS = re.compile("([0-9]+)")
+REASONS_SHOWN = 8
+SHOWN = 120
 
 
-def list_images(folder: Path) -> list[Path]:
-    """All image files in `folder` and below, in natural order; hidden files and folders do not count.
+def scan(folder: Path) -> tuple[list[str], Counter[str]]:
+    """The image files in `folder` and below as paths relative to it, in natural order, and what was passed over.
 
-    ColdbenchError if a folder cannot be read, because a missing image would shift all those after it.
+    Links are followed. A folder that several links lead to, or one above itself, is listed once. Hidden files and
+    folders do not count. What was passed over is counted by suffix or reason. ColdbenchError if a folder cannot be
+    read, because a missing image would shift all those after it.
     """
 
     def stop(error: OSError) -> None:
-        raise ColdbenchError(f"{error.filename} cannot be read: {error.strerror or error}") from error
+        raise ColdbenchError(f"{shown(error.filename)} cannot be read: {error.strerror or error}") from error
 
-    paths = []
-    for place, folders, files in os.walk(folder, onerror=stop):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        images = (name for name in files if name.lower().endswith(SUFFIXES) and not name.startswith("."))
-        paths += [Path(place, name) for name in images]
-    return sorted(paths, key=lambda path: natural_order(path.relative_to(folder)))
+    found: list[tuple[list[Part], str]] = []  # the text decides between names that differ in leading zeros only
+    passed: Counter[str] = Counter()
+    seen = set()
+    pending = [folder]  # links to folders come last, so that a folder is listed under its own name
+    for start in pending:
+        for name, folders, files in os.walk(start, onerror=stop):
+            place = Path(name)
+            status = place.stat()
+            if (status.st_dev, status.st_ino) in seen:
+                passed["links to folders listed already"] += 1
+                folders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            passed["hidden"] += sum(each.startswith(".") for each in (*folders, *files))
+            folders[:] = sorted(each for each in folders if not each.startswith("."))
+            pending += [place / each for each in folders if (place / each).is_symlink()]
+            parts = place.relative_to(folder).parts
+            keys, prefix = [natural_order(part) for part in parts], "".join(f"{part}/" for part in parts)
+            for each in (each for each in files if not each.startswith(".")):
+                if each.lower().endswith(SUFFIXES):
+                    found.append(([*keys, natural_order(each)], prefix + each))
+                else:
+                    passed[_kind(place / each)] += 1
+    return [name for _, name in sorted(found)], +passed
 
 
-def natural_order(path: Path) -> tuple[list[list[str | int]], str]:
-    """The sort key of a file. The path's text decides between names that differ in leading zeros only."""
-    parts = [re.split("([0-9]+)", part) for part in path.parts]  # text and digits alternate
-    return [[int(run) if place % 2 else run for place, run in enumerate(part)] for part in parts], str(path)
+def _kind(path: Path) -> str:
+    """What a file is that is no image: a suffix or a reason."""
+    if not path.exists():
+        return "broken links"
+    suffix = path.suffix.lower()
+    return suffix if re.fullmatch(r"\.[a-z0-9]{1,8}", suffix) else "without a known suffix"
+
+
+def list_images(folder: Path) -> list[Path]:
+    """All image files in `folder` and below, in natural order; see `scan`."""
+    return [folder / name for name in scan(folder)[0]]
+
+
+def describe(passed: Counter[str]) -> str:
+    """What a scan passed over, in words: the most frequent kinds with their numbers, or nothing."""
+    parts = [f"{count} {kind}" for kind, count in passed.most_common(REASONS_SHOWN)]
+    rest = passed.total() - sum(count for _, count in passed.most_common(REASONS_SHOWN))
+    return ", ".join(parts + ([f"{rest} others"] if rest else []))
+
+
+def shown(path: str | Path) -> str:
+    """A path for a message: control characters and bytes that are no text are escaped, and a long one is cut."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))
+    return text if len(text) <= SHOWN else f"…{text[-SHOWN:]}"
+
+
+def natural_order(name: str) -> Part:
+    """The sort key of a name without folders: its text, and its runs of digits as numbers."""
+    return [int(run) if place % 2 else run for place, run in enumerate(DIGITS.split(name))]
 
 
 def read_image(path: Path, size: int) -> NDArray[np.uint8]:
     """An image of a data set: the file `path` as RGB, brought to `size` by `resize_center_crop`, uint8 (3, size, size).
 
-    Grey images get three equal channels; 16 bits become the nearest 8. Transparency and orientation tags are ignored,
-    as in the released loaders. ColdbenchError naming the file if it is unreadable, truncated, or no JPEG or PNG.
+    Pixels are those that a viewer shows, as in `read`; grey images get three equal channels. ColdbenchError naming the
+    file if it is unreadable, truncated, of no known format, narrower than SMALLEST_SIDE or longer than LARGEST_RATIO.
     """
-    return resize_center_crop(_decode(path, _read(path), lambda image: _to_8_bits(image).convert("RGB")), size)
+    image = _decode(path, _read(path), "RGB")
+    shorter, longer = sorted(image.size)
+    if shorter < SMALLEST_SIDE or longer > LARGEST_RATIO * shorter:
+        raise ColdbenchError(
+            f"{shown(path)} has {image.width}x{image.height} pixels: an image of a data set needs sides of at least "
+            f"{SMALLEST_SIDE}, the longer at most {LARGEST_RATIO} times the shorter; remove the file"
+        )
+    return resize_center_crop(image, size)
 
 
 def read(path: Path, side: int, channels: int, resize: bool) -> tuple[NDArray[np.uint8], str]:
     """An image to restore: its pixels as a viewer shows them, uint8 (channels, side, side), and its file's SHA-256.
 
     The EXIF orientation is applied, transparency is dropped, and 16 bits become the nearest 8 (for colours Pillow keeps
-    the upper 8). One channel is the Rec. 601 luma, three are RGB. With `resize` the centre square is resized to `side`
-    by antialiased bilinear interpolation. ColdbenchError naming the file if it is unreadable, truncated, no JPEG or
-    PNG, or, without `resize`, of another size.
+    the upper 8). An animated file gives its first frame. One channel is the Rec. 601 luma, three are RGB. With `resize`
+    the centre square is resized to `side` by antialiased bilinear interpolation. ColdbenchError naming the file if it
+    is unreadable, truncated, of no known format, or, without `resize`, of another size.
     """
-    from PIL import ImageOps
-
-    def upright(image: Image.Image) -> Image.Image:
-        image = _to_8_bits(ImageOps.exif_transpose(image))
-        if image.mode == "P":
-            image = image.convert("RGBA")  # a palette may be transparent
-        return image.convert("RGB" if channels == 3 else "L").convert("RGB")
-
     content = _read(path)
-    image = _decode(path, content, upright)
+    image = _decode(path, content, "RGB" if channels == 3 else "L").convert("RGB")
     width, height = image.size
     if not resize and (width, height) != (side, side):
         raise ColdbenchError(
-            f"{path} has {width}x{height} pixels, but the model restores {side}x{side}; "
+            f"{shown(path)} has {width}x{height} pixels, but the model restores {side}x{side}; "
             "--resize crops its centre square and resizes it"
         )
     shorter = min(width, height)
@@ -107,27 +160,53 @@ def resize_center_crop(image: Image.Image, size: int) -> NDArray[np.uint8]:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        if path.exists() and not path.is_file():  # reading a pipe would never end
+            raise ColdbenchError(f"{shown(path)} cannot be read: it is no file")
+        content = path.read_bytes()
     except OSError as error:
-        raise ColdbenchError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise ColdbenchError(f"{shown(path)} cannot be read: {error.strerror or error}") from error
+    if not content:
+        raise ColdbenchError(f"{shown(path)} cannot be decoded as an image: it is empty")
+    return content
 
 
-def _decode(path: Path, content: bytes, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+def _decode(path: Path, content: bytes, mode: str) -> Image.Image:
+    """The first frame of an image file, upright, in `mode` "RGB" or "L"."""
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
-            return convert(opened)
+            opened.load()
+            image = _to_8_bits(_upright(opened))
+            if image.mode == "P":
+                image = image.convert("RGBA")  # a palette may be transparent
+            return image.convert(mode)
     except Exception as error:  # a damaged file makes Pillow's parsers raise nearly anything
-        reason = " ".join(re.sub("<_io.BytesIO[^>]*>", "its content", str(error)).split())
-        raise ColdbenchError(f"{path} cannot be decoded as an image: {reason or type(error).__name__}") from error
+        reason = " ".join(re.sub("<_io.BytesIO[^>]*>", "its content", str(error)).split())[:SHOWN]
+        raise ColdbenchError(
+            f"{shown(path)} cannot be decoded as an image: {reason or type(error).__name__}"
+        ) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says; unchanged if that cannot be read, as in a viewer."""
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # EXIF data of cameras and editors are damaged in many ways
+        return image
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """A grey image of 16 bits rounded to the nearest 8, because Pillow would clip it; any other image unchanged."""
+    """A grey image of 16 bits rounded to the nearest 8, because Pillow would clip it; others of 8 bits unchanged."""
     from PIL import Image
 
+    if image.mode == "F":
+        raise ValueError("it holds floating-point numbers, whose range is unknown; save it with 8 or 16 bits")
     if not image.mode.startswith("I"):
         return image
-    wide = np.asarray(image).astype(np.uint32)
+    wide = np.asarray(image).astype(np.int64)
+    if wide.min() < 0 or wide.max() > 65535:
+        raise ValueError("it holds values outside 16 bits; save it with 8 or 16 bits")
     return Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))

@@ -1,12 +1,17 @@
 """Prepared data sets: two arrays of uint8 images in a folder, written once and memory-mapped from then on.
 
 The folder holds `train.npy` and `test.npy`, uint8 (N, C, size, size) with values 0…255, and `info.json`. `info.json` is
-written last; a folder without it is not a prepared data set. Labels are never used.
+written last; a folder without it is not a prepared data set. It holds the SHA-256 of both arrays, which are compared
+when an array is opened, and a checksum of itself. Labels are never used.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import importlib.metadata
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -14,13 +19,16 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from coldbench.core.errors import ColdbenchError, unknown
-from coldbench.core.files import atomic, read_json, sha256, write_json
+from coldbench.core.errors import ColdbenchError, MissingFile, unknown
+from coldbench.core.files import atomic, check_writable, read_json, sha256, write_json
+from coldbench.core.logs import log
+from coldbench.core.validation import fingerprint
+from coldbench.data.image_io import shown
 from coldbench.data.registry import SPLITS, Dataset, dataset
 
 SMALLEST, LARGEST = 16, 256
 """Sides in pixels at which a data set can be prepared; the paper's largest is 143."""
-INFO_KEYS = {"name", "title", "channels", "size", "embedded", "counts", "sha256", "hash", "source"}
+REPAIR = "delete it and prepare the data set again"
 
 
 def check_source(name: str, folder: Path | None) -> None:
@@ -54,29 +62,86 @@ def fetch(name: str, folder: Path | None) -> None:
         check_source(name, folder)
     except ColdbenchError as error:
         if entry.download is None:
-            raise ColdbenchError(f"{error}; data set '{name}' cannot be downloaded") from error
+            raise ColdbenchError(f"{error}; data set '{shown(name)}' cannot be downloaded") from error
         entry.download(_required(entry, folder))
+    if entry.report is not None:
+        entry.report(_required(entry, folder))
+
+
+def source_digest(name: str, folder: Path | None) -> str:
+    """A digest of the source of data set `name` in `folder`: hexadecimal, 16 characters.
+
+    It covers names, sizes and modification times of the files that would be read, in their order, and which split they
+    belong to; for an embedded data set the version of its package. Fast: no file is opened but a list of splits.
+    ColdbenchError if `check_source` would raise it, or if a file is none or a link to a missing one.
+    """
+    entry = dataset(name)
+    digest = hashlib.sha256()
+    if entry.files is None:
+        digest.update(f"{entry.package} {importlib.metadata.version(entry.package)}".encode())
+        return digest.hexdigest()[:16]
+    top = os.fspath(_required(entry, folder))
+    for split, names in entry.files(Path(top)).items():
+        digest.update(f"{split}\n".encode())
+        for name in names:
+            path = f"{top}/{name}"
+            try:
+                status = os.stat(path)  # noqa: PTH116 - without Path objects it is twice as fast
+            except OSError as error:
+                raise ColdbenchError(f"{shown(path)} cannot be read: {error.strerror or error}") from error
+            if not stat.S_ISREG(status.st_mode):
+                raise ColdbenchError(f"{shown(path)} cannot be read: it is no file; remove it")
+            digest.update(os.fsencode(name) + f"\0{status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def prepared_fits(out: Path, name: str, size: int, folder: Path | None) -> bool:
+    """Whether `out` holds data set `name` at `size` × `size` pixels, made from the source in `folder` as it is now.
+
+    Fast: the files must have the size that info.json says; `load` compares their content. If the source is absent,
+    nothing says that it changed, so that results can be used without it. False for data of an earlier version.
+    """
+    try:
+        description = info(out)
+        if (description["name"], description["size"]) != (name, size):
+            return False
+        if any((out / f"{split}.npy").stat().st_size != description["bytes"][split] for split in SPLITS):
+            return False
+        return bool(description["source_digest"] == source_digest(name, folder))
+    except MissingFile:
+        return True
+    except (ColdbenchError, OSError):
+        return False
 
 
 def prepare(name: str, folder: Path | None, size: int, out: Path) -> None:
     """Write `out`/train.npy, `out`/test.npy and, last, `out`/info.json for data set `name` at `size` × `size` pixels.
 
     `folder` holds the source files (None for embedded data sets). The result depends on the source and `size` alone.
-    ColdbenchError for an unknown name, a size outside 16…256, a missing or damaged source.
+    Undamaged arrays of the same source and size are kept, and an older result is replaced when the new one is complete.
+    ColdbenchError for an unknown name, a size outside 16…256, a missing or damaged source, or one that changes while it
+    is read.
     """
     entry = dataset(name)
     if not SMALLEST <= size <= LARGEST:
         raise ColdbenchError(f"image size {size} is out of range: {SMALLEST} to {LARGEST} pixels are supported")
+    if _kept(out, name, size, folder):
+        return
     check_source(name, folder)
-    try:
-        (out / "info.json").unlink(missing_ok=True)  # until the end the folder is not a prepared data set
-    except OSError as error:
-        raise ColdbenchError(f"cannot write {out}: {error.strerror or error}") from error
+    check_writable(out / "info.json")
+    if entry.report is not None:
+        entry.report(_required(entry, folder))
+    digest = source_digest(name, folder)
     counts = entry.counts(folder or Path())
-    for split, count in counts.items():
-        images = entry.build(folder or Path(), size, split)
-        _write(out / f"{split}.npy", images, (count, entry.channels, size, size))
-    sums = {split: sha256(out / f"{split}.npy") for split in SPLITS}
+    arrays = {split: out / f"{split}.npy" for split in SPLITS}
+    with atomic(arrays["train"]) as train, atomic(arrays["test"]) as test:
+        for split, path in (("train", train), ("test", test)):
+            images = entry.build(folder or Path(), size, split)
+            _write(path, arrays[split], images, (counts[split], entry.channels, size, size))
+        sums = {"train": sha256(train), "test": sha256(test)}
+        if source_digest(name, folder) != digest:
+            raise ColdbenchError(f"files of data set '{shown(name)}' changed while they were read: prepare it again")
+        (out / "info.json").unlink(missing_ok=True)  # until the end the folder is not a prepared data set
     description = {
         "name": name,
         "title": entry.title,
@@ -84,27 +149,50 @@ def prepare(name: str, folder: Path | None, size: int, out: Path) -> None:
         "size": size,
         "embedded": entry.embedded,
         "counts": counts,
+        "bytes": {split: path.stat().st_size for split, path in arrays.items()},
         "sha256": sums,
         "hash": hashlib.sha256("".join(sums[split] for split in SPLITS).encode()).hexdigest()[:12],
         "source": f"{entry.preprocessing}, to {size}x{size} pixels",
+        "source_digest": digest,
     }
-    write_json(out / "info.json", description)
+    write_info(out, description)
+
+
+def _kept(out: Path, name: str, size: int, folder: Path | None) -> bool:
+    """Whether `out` holds what `prepare` would write; logs why it does not if something is there."""
+    if not (out / "info.json").exists():
+        return False
+    try:
+        fits = prepared_fits(out, name, size, folder)
+        for split in SPLITS if fits else ():
+            load(out, split)
+        info(out)
+    except ColdbenchError as error:
+        log.info("prepared again, because %s", error)
+        return False
+    log.info("kept: it holds this data set" if fits else "prepared again, because the source or the size is another")
+    return fits
+
+
+def write_info(out: Path, description: dict[str, Any]) -> None:
+    """Write `out`/info.json with a checksum of itself."""
+    write_json(out / "info.json", {**description, "checksum": fingerprint(description)})
 
 
 def info(out: Path) -> dict[str, Any]:
-    """The content of `out`/info.json: the keys of INFO_KEYS. ColdbenchError if `out` is not a prepared data set."""
+    """What `prepare` wrote into `out`/info.json. ColdbenchError if `out` is not a prepared data set.
+
+    ColdbenchError as well if the file is damaged or of an earlier version, which wrote no checksum.
+    """
     path = out / "info.json"
     if not path.is_file():
         raise ColdbenchError(f"{path} does not exist: the data set is not prepared, or not completely")
     description = read_json(path)
-    if not isinstance(description, dict) or not description.keys() >= INFO_KEYS:
-        raise ColdbenchError(
-            f"{path} is damaged: it lacks some of {', '.join(sorted(INFO_KEYS))}; prepare the data set again"
-        )
-    counts = description["counts"]
-    if not isinstance(counts, dict) or not all(isinstance(counts.get(split), int) for split in SPLITS):
-        raise ColdbenchError(f"{path} is damaged: counts must name train and test images; prepare the data set again")
-    return description
+    checksum = description.pop("checksum", None) if isinstance(description, dict) else None
+    if checksum != fingerprint(description):
+        state = "is damaged" if checksum else "is of an earlier version or damaged"
+        raise ColdbenchError(f"{path} {state}: {REPAIR}")
+    return cast(dict[str, Any], description)
 
 
 def load(out: Path, split: str) -> NDArray[np.uint8]:
@@ -118,34 +206,42 @@ def load(out: Path, split: str) -> NDArray[np.uint8]:
     shape = (description["counts"][split], description["channels"], description["size"], description["size"])
     try:
         images = np.load(path, mmap_mode="r", allow_pickle=False)
+        status = path.stat()
+        content = _verified_sha256(path, status.st_size, status.st_mtime_ns, status.st_ino)
     except FileNotFoundError as error:
         raise ColdbenchError(f"{path} does not exist: prepare the data set again") from error
     except (OSError, ValueError, EOFError) as error:
-        raise ColdbenchError(f"{path} is damaged or truncated ({error}): prepare the data set again") from error
+        raise ColdbenchError(f"{path} is damaged or truncated ({error}): {REPAIR}") from error
     if images.dtype != np.uint8 or images.shape != shape:
-        raise ColdbenchError(
-            f"{path} holds {images.dtype} {images.shape}, info.json says uint8 {shape}: prepare the data set again"
-        )
+        raise ColdbenchError(f"{path} holds {images.dtype} {images.shape}, info.json says uint8 {shape}: {REPAIR}")
+    if content != description["sha256"][split]:
+        raise ColdbenchError(f"{path} is damaged, because its SHA-256 is not that in info.json: {REPAIR}")
     return cast(NDArray[np.uint8], images)
+
+
+@functools.lru_cache(maxsize=64)
+def _verified_sha256(path: Path, size: int, mtime_ns: int, inode: int) -> str:
+    """SHA-256 of a file, once a process; the other arguments tell another content under the same name."""
+    return sha256(path)
 
 
 def _required(entry: Dataset, folder: Path | None) -> Path:
     if folder is None:
-        raise ColdbenchError(f"data set '{entry.name}' needs a data folder: {entry.requirements}")
+        raise ColdbenchError(f"data set '{shown(entry.name)}' needs a data folder: {entry.requirements}")
+    if os.path.lexists(folder) and not folder.is_dir():
+        state = "is no folder" if folder.exists() else "is a link to a missing folder"
+        raise ColdbenchError(f"data folder {shown(folder)} {state}: give the folder of the data sets")
     return folder
 
 
-def _write(path: Path, images: Iterator[NDArray[np.uint8]], shape: tuple[int, ...]) -> None:
+def _write(temporary: Path, path: Path, images: Iterator[NDArray[np.uint8]], shape: tuple[int, ...]) -> None:
     """Stream `images` into an npy file by plain writes, because a memory map dies of SIGBUS on a full disk."""
-    with atomic(path) as temporary:
-        written = 0
-        with temporary.open("wb") as stream:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(stream, header)
-            for image in images:
-                stream.write(image.tobytes())
-                written += image.size
-        if written != np.prod(shape):
-            raise ColdbenchError(
-                f"{path} would hold {written} bytes of pixels, {np.prod(shape)} are needed for {shape}"
-            )
+    written = 0
+    with temporary.open("wb") as stream:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        for image in images:
+            stream.write(image.tobytes())
+            written += image.size
+    if written != np.prod(shape):
+        raise ColdbenchError(f"{path} would hold {written} bytes of pixels, {np.prod(shape)} are needed for {shape}")

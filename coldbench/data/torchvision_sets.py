@@ -24,13 +24,14 @@ TIMEOUT = 30.0  # seconds without a byte before a download fails
 class Source:
     """A data set of torchvision and its files.
 
-    `dataset` is the class in torchvision.datasets. The files lie in `place` inside the data folder; `sizes` gives their
-    bytes. `packed` names the files that torchvision downloads and unpacks, relative to the data folder. `sha256` holds
-    the SHA-256 of the decoded uint8 images of each split.
+    `dataset` is the class in torchvision.datasets, `channels` those of its images. The files lie in `place` inside the
+    data folder; `sizes` gives their bytes. `packed` names the files that torchvision downloads and unpacks, relative to
+    the data folder. `sha256` holds the SHA-256 of the decoded uint8 images of each split.
     """
 
     dataset: str
     title: str
+    channels: int
     place: str
     sizes: dict[str, int]
     packed: tuple[str, ...]
@@ -41,6 +42,7 @@ class Source:
 MNIST = Source(
     dataset="MNIST",
     title="MNIST",
+    channels=1,
     place="MNIST/raw",
     sizes={
         "train-images-idx3-ubyte": 47040016,
@@ -66,6 +68,7 @@ MNIST = Source(
 CIFAR10 = Source(
     dataset="CIFAR10",
     title="CIFAR-10",
+    channels=3,
     place="cifar-10-batches-py",
     sizes={
         "data_batch_1": 31035704,
@@ -113,6 +116,12 @@ def check(source: Source, folder: Path) -> None:
     for path in paths:
         if not path.is_file():
             raise MissingFile(f"{path} does not exist: {source.title} needs {source.requirements}")
+
+
+def files(source: Source, folder: Path) -> dict[str, list[str]]:
+    """The files of `source`, relative to `folder`. ColdbenchError if `check` fails."""
+    check(source, folder)
+    return {"": [f"{source.place}/{name}" for name in source.sizes]}
 
 
 def download(source: Source, folder: Path) -> None:

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cases import sampled, untrained
+from cases import change_images, sampled, untrained
 
 from coldbench import data, degradations
 from coldbench.core import rng
 from coldbench.core.config import Sampling
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Experiment, Network
-from coldbench.core.files import sha256, write_json
+from coldbench.core.files import sha256
 from coldbench.core.images import from_uint8, to_unit_interval
 from coldbench.core.interrupts import Interrupted
 from coldbench.models import model_file
@@ -222,8 +222,7 @@ def test_another_partner_leaves_no_stale_shards(experiment, digits, tmp_path):
     mixing = {"name": "animorphosis", "T": 3, "partner": "digits"}
     model = untrained(tmp_path / "model.safetensors", experiment.model_copy(update={"degradation": mixing}))
     other = Path(shutil.copytree(digits, tmp_path / "other"))
-    np.save(other / "train.npy", 255 - data.load(digits, "train"))
-    write_json(other / "info.json", {**data.info(digits), "hash": "0123456789ab"})
+    change_images(other, "train")
 
     def naive(folder: Path, partner: Path) -> np.ndarray:
         manifest = sampled(folder, model, digits, partner, images=5, methods=["naive"])
@@ -451,7 +450,7 @@ def test_starts_have_the_mean_colour_of_the_training_images(experiment, photos, 
 def test_training_images_alone_decide_a_fitted_start(experiment, photos, tmp_path, split):
     first = generated(tmp_path / "a", experiment, "means", photos, methods=["naive"])
     changed = Path(shutil.copytree(photos, tmp_path / "changed"))
-    np.save(changed / f"{split}.npy", 255 - data.load(photos, split) // 2)
+    change_images(changed, split)
     second = generated(tmp_path / "b", experiment, "means", changed, methods=["naive"])
     images = [read_images(manifest, "generated", "naive") for manifest in (first, second)]
     assert np.array_equal(*images) == (split == "test")

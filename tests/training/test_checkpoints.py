@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import gc
-import json
 import os
 import re
 import shutil
@@ -153,8 +152,8 @@ def test_checkpoints_of_another_training_are_refused(experiment, digits, tmp_pat
         train(mixed, digits, tmp_path, digits, stop_after=0.0)
     other = tmp_path / "other"
     shutil.copytree(digits, other)
-    info = json.loads((other / "info.json").read_text())
-    (other / "info.json").write_text(json.dumps({**info, "hash": "0123456789ab"}))
+    info = data.info(other)
+    data.write_info(other, {**info, "hash": "0123456789ab"})
     changed = mixed.model_copy(update=change) if isinstance(change, dict) else mixed
     prepared, partner = (other if change == name else digits for name in ("data", "partner"))
     refusal = f"belongs to another training: its {field} is {info['hash'] if old is None else old}, not {new};"
