@@ -186,13 +186,14 @@ def evaluate(
     target = setup(log, f"{manifest.parent.name} evaluate", device, threads)
     from coldbench.evaluation.evaluator import Evaluator
     from coldbench.evaluation.metrics.extractors import extractors
-    from coldbench.evaluation.scores import is_up_to_date, scores_made_from, write_scores
+    from coldbench.evaluation.scores import is_up_to_date, write_scores
+    from coldbench.sampling.manifest import made_from
 
     metadata = read_run(run_file).metadata
-    made_from = scores_made_from(manifest, metadata, fid or [])
-    if is_up_to_date(out, made_from):
+    facts = {**made_from(manifest, metadata), "fid": sorted(fid or [])}
+    if is_up_to_date(out, facts):
         logs.log.info("%s is up to date: it was made from these samples under these names", out)
         return
     features = extractors(fid or [], inception, target)
     evaluator = Evaluator(manifest, data, feature_cache, features, target, partner)
-    write_scores(evaluator.evaluate(metadata), out, made_from)
+    write_scores(evaluator.evaluate(metadata), out, facts)

@@ -8,6 +8,7 @@ import glob
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -97,29 +98,17 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def check_writable(path: Path, folder: bool = False) -> Path:
-    """The path, if a file (or a `folder`) can be written there; ColdbenchError if not, before any work is done."""
-    for place in (path, *path.absolute().parents):
-        if place.is_symlink() and not place.exists():
-            raise ColdbenchError(f"cannot write {path}: {place} is a link to {place.readlink()}, which does not exist")
-        if place.exists():
-            break
+    """The path, if a file (or a `folder`) can be written there, else ColdbenchError. Called before any work."""
+    place = next(each for each in (path, *path.absolute().parents) if each.exists() or each.is_symlink())
+    if not place.exists():
+        raise ColdbenchError(f"cannot write {path}: {place} is a link to {place.readlink()}, which does not exist")
     if place.is_dir() == (place == path and not folder):
         raise ColdbenchError(f"cannot write {path}: {place} is {'a' if place.is_dir() else 'no'} folder")
-    if not os.access(place if place.is_dir() else place.parent, os.W_OK):
-        raise ColdbenchError(f"cannot write {path}: {place} is not writable")
-    return path
-
-
-def check_writable(path: Path) -> None:
-    """Raise ColdbenchError unless a file can be written at `path`; its folder is made. Called before any work."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        with tempfile.TemporaryFile(dir=place if place.is_dir() else place.parent):
+            return path
     except OSError as error:
         raise ColdbenchError(f"cannot write {path}: {error.strerror or error}") from error
-    if path.is_dir():
-        raise ColdbenchError(f"cannot write {path}: Is a directory")
 
 
 def write_text(path: Path, text: str) -> None:

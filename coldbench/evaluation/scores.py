@@ -14,9 +14,8 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from coldbench.core.checksums import UNSEALED, check_seal, seal
-from coldbench.core.config import RunMetadata
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import atomic, sha256
+from coldbench.core.files import atomic
 from coldbench.core.logs import log
 from coldbench.core.validation import fingerprint
 
@@ -119,42 +118,30 @@ def read_scores(paths: Iterable[Path]) -> Scores:
     return validate_scores(rows)
 
 
-def write_scores(scores: Iterable[Score], out: Path, made_from: str) -> None:
-    """Write the scores to `out` (parquet), in their order, with what they were made from (`scores_made_from`)."""
+def write_scores(scores: Iterable[Score], out: Path, made_from: Mapping[str, Any]) -> None:
+    """Write the scores to `out` (parquet), in their order, with what they were made from."""
     _write(_frame(scores), out, made_from)
 
 
-def read_made_from(path: Path) -> str:
+def read_made_from(path: Path) -> dict[str, Any]:
     """What the scores in `path` were made from; ColdbenchError if the file is missing or damaged."""
     import pyarrow
     from pyarrow import parquet
 
     check_seal(path)
     try:
-        return str(json.loads(parquet.read_metadata(path).metadata[METADATA])["made_from"])
+        return dict(json.loads(parquet.read_metadata(path).metadata[METADATA])["made_from"])
     except (OSError, pyarrow.ArrowException, ValueError, KeyError, TypeError) as error:
         raise ColdbenchError(f"{path} does not say what it was made from; delete it and run again") from error
 
 
-def is_up_to_date(path: Path, made_from: str) -> bool:
+def is_up_to_date(path: Path, made_from: Mapping[str, Any]) -> bool:
     """Whether the scores in `path` were made from that; a damaged file is not, with a warning."""
     try:
         return path.exists() and read_made_from(path) == made_from
     except ColdbenchError as error:
         log.warning("%s", error)
         return False
-
-
-def scores_made_from(manifest: Path, metadata: RunMetadata, fid: Iterable[str]) -> str:
-    """Fingerprint of all that decides the scores of a run: its samples, names and FID protocols.
-
-    ColdbenchError if the manifest of the samples cannot be read.
-    """
-    try:
-        samples = sha256(manifest)
-    except OSError as error:
-        raise ColdbenchError(f"cannot read {manifest}: {error.strerror or error}") from error
-    return fingerprint({"samples": samples, "metadata": metadata.model_dump(), "fid": sorted(set(fid))})
 
 
 def merge_scores(paths: Iterable[Path], out: Path) -> None:
@@ -169,7 +156,7 @@ def merge_scores(paths: Iterable[Path], out: Path) -> None:
     _write(frame, out, fingerprint(sorted(map(check_seal, paths))))
 
 
-def _write(frame: pd.DataFrame, out: Path, made_from: str) -> None:
+def _write(frame: pd.DataFrame, out: Path, made_from: Mapping[str, Any]) -> None:
     import pyarrow
     from pyarrow import parquet
 

@@ -18,12 +18,12 @@ from typing import Any, Literal
 from coldbench import data
 from coldbench.core.config import Run
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import files_hash, read_json, sha256
+from coldbench.core.files import files_hash, inside, read_json, sha256
 from coldbench.core.provenance import page_hash
 from coldbench.core.validation import fingerprint
 from coldbench.evaluation.scores import read_made_from
 from coldbench.models.header import read_header
-from coldbench.sampling.manifest import Manifest, read_manifest
+from coldbench.sampling.manifest import facts, read_manifest
 
 Status = Literal["missing", "outdated", "incomplete", "current"]
 """An incomplete product is current, but files that it names are gone; what was made from it stays valid."""
@@ -84,11 +84,6 @@ def difference(stated: Facts, expected: Facts) -> str:
     return ""
 
 
-def sampling_fingerprint(run: Run) -> str:
-    """The hash of how a run is sampled. The number of jobs changes no image."""
-    return fingerprint(run.sampling.model_copy(update={"jobs": 1}).model_dump())
-
-
 class Products:
     """The products of runs in the folder `results`, whose source data lie in the folder `sources`.
 
@@ -120,8 +115,7 @@ class Products:
         folder = self.results / "data" / f"{name}-{size}"
 
         def reason() -> str:
-            fits = data.prepared_fits(folder, name, size, self.sources)
-            return "" if fits or not data.available(name, self.sources) else f"the source of {name} has changed"
+            return "" if data.prepared_fits(folder, name, size, self.sources) else f"the source of {name} has changed"
 
         files = [folder / file for file in ("info.json", "train.npy", "test.npy")]
         return self._once(("data", name, size), files, reason, lambda: [self.fetched(name)])
@@ -154,7 +148,7 @@ class Products:
         file = self._file(run, "samples.json")
 
         def reason() -> str:
-            return difference(_stated(read_manifest(file)), self._sampling(run))
+            return difference(facts(read_manifest(file)), self._sampling(run))
 
         return self._once(
             ("samples", file), [file], reason, lambda: [self.model(run), *self.data_of(run)], lambda: _named_by(file)
@@ -163,21 +157,20 @@ class Products:
     def scores(self, run: Run) -> Product:
         """The scores of a run."""
         file = self._file(run, "scores.parquet")
-        expected = {**self._images(run), "fid": self.fid}
+
+        def reason() -> str:
+            return difference(read_made_from(file), {**self._images(run), "fid": sorted(self.fid)})
+
         weights = [product([self.weights], str)] if self.weights else []
-        return self._once(
-            ("scores", file),
-            [file],
-            lambda: difference(read_made_from(file), expected),
-            lambda: [self.samples(run), *self.data_of(run), *weights],
-        )
+        return self._once(("scores", file), [file], reason, lambda: [self.samples(run), *self.data_of(run), *weights])
 
     def figures(self, run: Run) -> Product:
         """The drawn images of a run, and their list."""
         file = self._file(run, "figures.json")
 
         def reason() -> str:
-            return difference(read_json(file).get("made_from", {}), self._images(run))
+            stated = read_json(file)
+            return difference(stated.get("made_from", {}) if isinstance(stated, dict) else {}, self._images(run))
 
         return self._once(
             ("figures", file),
@@ -242,7 +235,7 @@ class Products:
         """What the images of `run` are made from."""
         model = self.model(run)
         weights = read_header(model.file).sha256 if model.status == "current" else None
-        return {**self._experiment(run), "model": weights, "sampling": sampling_fingerprint(run)}
+        return {**self._experiment(run), "model": weights, "sampling": run.sampling.fingerprint}
 
     def _images(self, run: Run) -> dict[str, Any]:
         """What the scores and figures of `run` are made from."""
@@ -271,16 +264,4 @@ def was_imported(model: Path) -> bool:
 
 def _named_by(manifest: Path) -> list[Path]:
     """The files of images that a manifest names."""
-    content = read_manifest(manifest)
-    names = [shard.file for shard in content.shards] + [part.trajectory for part in content.sets.values()]
-    return [manifest.parent / name for name in names]
-
-
-def _stated(manifest: Manifest) -> dict[str, Any]:
-    return {
-        "experiment": manifest.experiment.fingerprint,
-        "data": manifest.data,
-        "partner": manifest.partner,
-        "model": manifest.model,
-        "sampling": manifest.sampling,
-    }
+    return [inside(manifest.parent, name) for name in read_manifest(manifest).files]

@@ -16,7 +16,7 @@ from coldbench.core.files import read_json, write_json
 from coldbench.core.validation import checked
 from coldbench.report.layout import METHODS
 from coldbench.report.sprites import Images, Sheet, Sprite, rows_that_fit, write
-from coldbench.sampling.manifest import Manifest, SampledSet, read_images, read_manifest, read_trajectory
+from coldbench.sampling.manifest import Manifest, SampledSet, made_from, read_images, read_manifest, read_trajectory
 
 ROWS = 12
 """Test images in a comparison: three for the paper's first figure of a task, nine for the appendix."""
@@ -93,6 +93,7 @@ def draw(inputs: Inputs, metadata: RunMetadata, out: Path) -> None:
     drawing = Drawing(inputs, run)
     sprites = [write(sheet, out.parent / "figures", text) for sheet in drawing.sheets()]
     record = {
+        "made_from": made_from(inputs.manifest, metadata),
         "metadata": metadata.model_dump(),
         "embedded": info["embedded"],
         "watermark": watermark,

@@ -11,12 +11,12 @@ import numpy.typing as npt
 from pydantic import model_validator
 
 from coldbench.core.checksums import read_sealed, write_sealed
-from coldbench.core.config import Method, SampleSet
+from coldbench.core.config import Method, RunMetadata, SampleSet
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Experiment
 from coldbench.core.files import inside, sha256
 from coldbench.core.logs import log
-from coldbench.core.validation import Strict, checked
+from coldbench.core.validation import Strict, checked, fingerprint
 
 
 class SampledSet(SampleSet):
@@ -61,7 +61,6 @@ class Manifest(Strict):
     sets: dict[str, SampledSet]
     shards: list[ShardFile]
 
-
     @model_validator(mode="after")
     def _shards_cover_every_image(self) -> Manifest:
         stops: dict[tuple[str, Method], int] = {(name, m): 0 for name, each in self.sets.items() for m in each.methods}
@@ -99,6 +98,18 @@ def read_manifest(path: Path) -> Manifest:
         raise ColdbenchError(f"{error}; delete it and run again") from None
 
 
+def facts(manifest: Manifest) -> dict[str, Any]:
+    """What the images of a manifest were made from."""
+    names = ("model", "data", "partner", "sampling")
+    return {"experiment": manifest.experiment.fingerprint, **{name: getattr(manifest, name) for name in names}}
+
+
+def made_from(path: Path, metadata: RunMetadata) -> dict[str, Any]:
+    """What scores and figures of the images in `path`, shown with `metadata`, are made from."""
+    manifest = read_manifest(path)
+    return {**facts(manifest), "samples": sha256(path), "metadata": fingerprint(metadata.model_dump())}
+
+
 def intact(path: Path, manifest: Manifest) -> bool:
     """Whether every file that `manifest`, read from `path`, names has the content that was written; else a warning."""
     try:
@@ -120,9 +131,9 @@ def read_images(path: Path, set_name: str, method: str, first: int | None = None
     if not shards:
         raise ColdbenchError(f"{path} names no images of set {set_name} by {method}")
     size = manifest.experiment.size
-    return np.concatenate(
-        [_load(path, shard, size) for shard in shards if first is None or shard.first < first]
-    )[:first]
+    return np.concatenate([_load(path, shard, size) for shard in shards if first is None or shard.first < first])[
+        :first
+    ]
 
 
 def read_trajectory(path: Path, set_name: str) -> dict[str, npt.NDArray[Any]]:

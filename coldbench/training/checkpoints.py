@@ -16,6 +16,7 @@ import torch
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import atomic, write_text
 from coldbench.core.logs import log
+from coldbench.core.validation import fingerprint
 
 KEEP_NEWEST = 2
 """The number of newest checkpoints that are kept."""
@@ -76,6 +77,26 @@ def load_state(folder: Path, device: torch.device, identity: dict[str, Any]) -> 
             )
         return state
     return None
+
+
+def set_aside(folder: Path, identity: dict[str, Any]) -> None:
+    """Move the checkpoints in `folder` into a folder inside it if their training had other images than `identity`.
+
+    The images of a data set can change while its experiment stays the same. Damaged checkpoints are left to
+    `load_state`.
+    """
+    path = newest(folder)
+    try:
+        saved = torch.load(path, map_location="meta", weights_only=True)["identity"] if path else identity
+    except Exception:  # a damaged file can raise anything
+        return
+    if saved == identity or saved["experiment"] != identity["experiment"]:
+        return
+    other = folder / f"other-images-{fingerprint({**saved, 'experiment': None})}"
+    other.mkdir(exist_ok=True)
+    for path in _checkpoints(folder):
+        path.replace(other / path.name)
+    log.warning("the checkpoints in %s are of other images; they are kept in %s", folder, other)
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@ and resumed training therefore ends with the weights of an undisturbed one, bit 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import signal
@@ -191,7 +192,7 @@ def train(
     fabric = distributed.launch(device, training.precision)
     local = distributed.local_batch(training.micro_batch, fabric)
     heartbeat = slurm.Heartbeat(paths.checkpoints, training.max_steps)
-    with distributed.in_first_process(slurm.run_lock(heartbeat), fabric):
+    with distributed.in_first_process(_own_folder(heartbeat, identity), fabric):
         torch.manual_seed(rng.derive(experiment.seed, "weights"))
         network = models.build(experiment.network, source.images.shape[1], experiment.size)
         state = TrainingState.initial(network.to(fabric.device).train(), training.learning_rate, identity)
@@ -248,6 +249,14 @@ def _identity(experiment: Experiment, paths: TrainingPaths) -> dict[str, Any]:
     """Everything that decides the weights: the experiment and the hashes of the images."""
     identity = {"experiment": experiment.hash_inputs, "data": data.info(paths.prepared)["hash"]}
     return identity | ({"partner": data.info(paths.partner)["hash"]} if paths.partner else {})
+
+
+@contextlib.contextmanager
+def _own_folder(heartbeat: slurm.Heartbeat, identity: dict[str, Any]) -> Iterator[None]:
+    """Hold the lock of the folder of checkpoints, in which none of other images are left."""
+    with slurm.run_lock(heartbeat):
+        checkpoints.set_aside(heartbeat.folder, identity)
+        yield
 
 
 def _is_finished(model: Path, experiment: Experiment, identity: dict[str, Any]) -> bool:

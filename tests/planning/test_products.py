@@ -21,6 +21,7 @@ from coldbench.evaluation.scores import write_scores
 from coldbench.planning.plan import resolved
 from coldbench.planning.products import Product, Products, difference
 from coldbench.report import run_figures
+from coldbench.sampling.manifest import made_from
 from coldbench.sampling.shards import SamplingPaths, sample_run
 from coldbench.training import loop
 
@@ -74,14 +75,15 @@ class Place:
 
     def make(self) -> None:
         """Every stage, by the functions that the commands call."""
-        products, run = self.products()
+        _, run = self.products()
         prepared = self.results / "data" / "folder-cats-16"
         data.prepare("folder-cats", self.folder / "data", 16, prepared)
         model, manifest = self.run("model.safetensors"), self.run("samples.json")
         loop.train(run.experiment, loop.TrainingPaths(prepared, model, self.run("checkpoints")), CPU)
         sample_run(SamplingPaths(model, prepared, self.run("shards")), run.sampling, CPU, manifest)
         evaluator = Evaluator(manifest, prepared, self.results / "features", [GABOR], CPU)
-        evaluator.write(run.metadata, [], self.run("scores.parquet"))
+        facts = {**made_from(manifest, run.metadata), "fid": []}
+        write_scores(evaluator.evaluate(run.metadata), self.run("scores.parquet"), facts)
         inputs = run_figures.Inputs(manifest, model.with_suffix(".jsonl"), prepared)
         run_figures.draw(inputs, run.metadata, self.run("figures.json"))
 

@@ -20,6 +20,7 @@ from coldbench import data
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Network
 from coldbench.core.interrupts import Interrupted
+from coldbench.models.header import read_header
 from coldbench.training import checkpoints
 
 IDENTITY = {"experiment": {"seed": 3}, "data": "abc"}
@@ -141,25 +142,33 @@ def test_two_newest_and_archived_checkpoints_are_kept(
     [
         ({"seed": 4}, "seed", 3, 4),
         ({"network": Network(dim=8, dim_mults=[1, 2], residual=True)}, "network.residual", False, True),
-        ("data", "data", None, "0123456789ab"),
-        ("partner", "partner", None, "0123456789ab"),
     ],
 )
-def test_checkpoints_of_another_training_are_refused(experiment, digits, tmp_path, change, field, old, new):
-    """Another configuration, other images, or other images to mix in: the error names the field and both values."""
+def test_checkpoints_of_another_experiment_are_refused(experiment, digits, tmp_path, change, field, old, new):
+    """The error names the field and both values."""
+    with pytest.raises(Interrupted):
+        train(experiment, digits, tmp_path, stop_after=0.0)
+    refusal = f"belongs to another training: its {field} is {old}, not {new};"
+    with pytest.raises(ColdbenchError, match=re.escape(refusal)):
+        train(experiment.model_copy(update=change), digits, tmp_path)
+    assert steps(tmp_path) == [1]
+
+
+@pytest.mark.parametrize("changed", ["data", "partner"])
+def test_checkpoints_of_other_images_are_kept_aside(experiment, digits, tmp_path, changed):
+    """When the images of a data set change, its training begins anew, and the old checkpoints can be copied back."""
     mixed = experiment.model_copy(update={"degradation": {"name": "animorphosis", "T": 4, "partner": "digits"}})
     with pytest.raises(Interrupted):
         train(mixed, digits, tmp_path, digits, stop_after=0.0)
+    saved = (tmp_path / "work" / "step-000000001.pt").read_bytes()
     other = tmp_path / "other"
     shutil.copytree(digits, other)
-    info = data.info(other)
-    data.write_info(other, {**info, "hash": "0123456789ab"})
-    changed = mixed.model_copy(update=change) if isinstance(change, dict) else mixed
-    prepared, partner = (other if change == name else digits for name in ("data", "partner"))
-    refusal = f"belongs to another training: its {field} is {info['hash'] if old is None else old}, not {new};"
-    with pytest.raises(ColdbenchError, match=re.escape(refusal)):
-        train(changed, prepared, tmp_path, partner)
-    assert steps(tmp_path) == [1]
+    data.write_info(other, {**data.info(other), "hash": "0123456789ab"})
+    prepared, partner = (other if changed == name else digits for name in ("data", "partner"))
+    train(mixed, prepared, tmp_path, partner)
+    (kept,) = (tmp_path / "work").glob("other-images-*/step-000000001.pt")
+    assert kept.read_bytes() == saved
+    assert getattr(read_header(tmp_path / "model.safetensors"), changed) == "0123456789ab"
 
 
 # Disks that are full, read-only or not there
