@@ -64,8 +64,6 @@ def read_header(path: Path) -> ModelHeader:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ColdbenchError(f"{path} is damaged, or no model that coldbench wrote; {REMAKE}") from error
     if "sha256" not in own:
-        raise ColdbenchError(
-            f"model {path} states no checksum: no released version wrote it; train or import it again"
-        )
+        raise ColdbenchError(f"model {path} states no checksum: no released version wrote it; train or import it again")
     stated = checked(_Stated, own, f"the metadata of {path}")
     return ModelHeader(checked(Experiment, fields, f"the experiment in {path}"), **dict(stated))

@@ -542,7 +542,16 @@ def test_the_head_of_a_model_tells_whether_it_was_imported(experiment, weights, 
     assert grid.was_imported(path)
     whole = path.read_bytes()
     head = 8 + int.from_bytes(whole[:8], "little")
-    for content in (whole[:-1], whole[:head], whole[: head - 9], whole[:7], b"", b"\xff" * 40, bytes(100), b"PK\x03\x04" + whole):
+    for content in (
+        whole[:-1],
+        whole[:head],
+        whole[: head - 9],
+        whole[:7],
+        b"",
+        b"\xff" * 40,
+        bytes(100),
+        b"PK\x03\x04" + whole,
+    ):
         path.write_bytes(content)
         assert not grid.was_imported(path)
     for text in ("{", "[]", "3", '{"provenance": null}', '{"provenance": 3}', '{"provenance": []}', "{}"):
