@@ -68,7 +68,9 @@ def restore(
     stride: Annotated[int, typer.Option(min=1, help="severities per step")] = 1,
     known: Annotated[
         list[str] | None,
-        typer.Option(help="what is known of the degradation, as NAME=NUMBERS: centre=10,12 is row 10, column 12"),
+        typer.Option(
+            help="what is known of the degradation, as NAME=NUMBERS: centre=ROW,COLUMN, colour=RED,GREEN,BLUE"
+        ),
     ] = None,
     resize: Annotated[bool, typer.Option("--resize", help="bring images of any size to the model's")] = False,
     released_shift: Annotated[

@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -46,6 +46,9 @@ class Degradation(abc.ABC):
 
     test_params: ClassVar[tuple[dict[str, Any], ...]] = ()
     """Sets of parameters, without the name, that span the family."""
+
+    orders: ClassVar[Mapping[str, str]] = {}
+    """The order of the numbers of what is drawn, by name, in the words of help and messages."""
 
     size: int
     T: int
@@ -98,12 +101,15 @@ class Degradation(abc.ABC):
     def degrade(self, x0: Tensor, t: Tensor, drawn: Drawn) -> Tensor:
         """The images at their severities t ≥ 1; anything finite where t = 0. `__call__` has checked the input."""
 
-    def __call__(self, x0: Tensor, t: Tensor, drawn: Drawn) -> Tensor:
+    def __call__(self, x0: Tensor, t: Tensor | int, drawn: Drawn) -> Tensor:
         """D(x0, t), of x0's shape and dtype: each image at its own severity, exactly x0 at t = 0.
 
-        Raises ColdbenchError if the images have another shape, are not floating point or not finite, if a severity is
-        outside 0…T, or if `drawn` belongs to another number of images or another degradation.
+        A single number is the severity of all images. Raises ColdbenchError if the images have another shape, are not
+        floating point or not finite, if a severity is outside 0…T, or if `drawn` belongs to another number of images or
+        another degradation.
         """
+        if isinstance(t, int) and isinstance(x0, Tensor):
+            t = torch.full((len(x0),), t, device=x0.device)
         check_input(self, x0, t, drawn)
         try:
             with _full_precision(x0.device):
@@ -128,6 +134,9 @@ def _full_precision(device: torch.device) -> Iterator[None]:
 def check_input(degradation: Degradation, x0: Tensor, t: Tensor, drawn: Drawn) -> None:
     """Raise ColdbenchError, naming the limit, unless x0, t and drawn fit `degradation`."""
     size, top = degradation.size, degradation.T
+    for what, value, kind in (("images", x0, Tensor), ("severities", t, Tensor), ("what was drawn", drawn, dict)):
+        if not isinstance(value, kind):
+            raise ColdbenchError(f"{what} must be a {kind.__name__}, not a {type(value).__name__}")
     if x0.ndim != 4 or x0.shape[-2:] != (size, size) or x0.shape[1] not in (1, 3):
         raise ColdbenchError(f"images must be (N, C, {size}, {size}) with 1 or 3 channels, not {tuple(x0.shape)}")
     if degradation.needs_colour and x0.shape[1] != 3:

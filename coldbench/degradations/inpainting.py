@@ -41,6 +41,8 @@ class Inpainting(Precomputed):
     `quantized` (protocol 2.2): the network is trained on 8-bit values, and x_T is rounded too.
     """
 
+    orders = {"centre": "row, column"}  # noqa: RUF012 (a constant of the class)
+
     size: Size
     T: Severity
     std: Std
@@ -118,6 +120,7 @@ class InpaintingGeneration(Precomputed):
     colour_high: Level = 0.5
 
     name = "inpainting_generation"
+    orders = {"colour": "red, green, blue"}  # noqa: RUF012 (a constant of the class)
     test_params = (
         {"T": 8, "std": 0.5, "rate": 0.6},
         {"T": 6, "std": 1.5, "rate": 0.5, "order": "outwards", "colour_low": -1.0, "colour_high": 1.0},

@@ -45,8 +45,10 @@ PREFIXES = {
 """The prefix of the network's keys in the released code of each degradation (protocol 1.6)."""
 RELATIVE, ABSOLUTE = 1e-3, 1e-5
 """The tolerance of a schedule's numbers: float32 sums err by 4e-6 (golden vectors), float16 by a relative 5e-4."""
-MOST_NAMES = 4
-"""The number of keys in an error message."""
+MOST_NAMES, LONGEST_NAME = 4, 40
+"""The number of keys in an error message, and of characters of each."""
+OBJECT = re.compile(r"GLOBAL ([\w.]+)")
+"""Where torch names the object that it refuses to load."""
 
 
 def load(path: Path, experiment: Experiment) -> Weights:
@@ -106,8 +108,12 @@ def save(path: Path, weights: Weights, experiment: Experiment) -> None:
     outer = "module." if prefix.startswith("module.") else ""
     module = {f"{prefix}{key}": value for key, value in weights.items()}
     module |= {f"{outer}{key}": value for key, value in beside.items()}
-    with atomic(path) as temporary:
-        torch.save({"step": experiment.training.max_steps, "model": module, "ema": module}, temporary)
+    content = {"step": experiment.training.max_steps, "model": module, "ema": module}
+    try:
+        with atomic(path) as temporary:
+            torch.save(content, temporary)
+    except RuntimeError as error:  # torch reports a full disk as RuntimeError
+        raise ColdbenchError(f"cannot write {path}: {str(error).splitlines()[0]}; is the disk full?") from error
 
 
 def import_model(source: Path, out: Path, experiment: Experiment) -> None:
@@ -139,8 +145,13 @@ def _read(path: Path) -> Weights:
     except ColdbenchError:
         raise
     except Exception as error:  # a damaged file can raise anything: of zip, of pickle, at its end, of an object in it
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ColdbenchError(f"checkpoint {path} cannot be read as tensors: {reason[:200]}") from None
+        if culprit := OBJECT.search(str(error)):
+            name = _names(culprit.groups())
+            raise ColdbenchError(f"checkpoint {path} holds other objects than tensors: {name}; not loaded") from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:150]
+        if "weights_only" in reason:  # torch's advice to load everything that a file holds
+            reason = type(error).__name__
+        raise ColdbenchError(f"checkpoint {path} cannot be read as tensors: {reason}") from None
     ema = content.get("ema") if isinstance(content, dict) else None
     if not isinstance(ema, dict):
         keys = f"keys {_names(map(str, content))}" if isinstance(content, dict) else type(content).__name__
@@ -155,7 +166,7 @@ def _check_archive(path: Path) -> None:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if (damaged := archive.testzip()) is not None:
-                raise ColdbenchError(f"checkpoint {path} is damaged: {damaged} has a wrong checksum")
+                raise ColdbenchError(f"checkpoint {path} is damaged: {_names([damaged])} has a wrong checksum")
 
 
 def _is_dense(value: object) -> bool:
@@ -170,7 +181,7 @@ def _split(path: Path, entries: Weights) -> tuple[Weights, Weights]:
         match = SCHEDULE.match(key)
         group, name = (steps, match[1]) if match else (weights, NETWORK.sub("", key))
         if name in group:
-            raise ColdbenchError(f"{path} holds {name} twice, under two prefixes; the second is {key}")
+            raise ColdbenchError(f"{path} holds {_names([name])} twice, under two prefixes")
         group[name] = value
     return weights, steps
 
@@ -188,7 +199,7 @@ def _check_length(path: Path, steps: Weights, expected: Weights, run: str, T: in
 def _check_keys(path: Path, owner: str, entries: Weights, expected: Weights) -> None:
     """Raise ColdbenchError unless the entries have the keys and shapes that their `owner` expects."""
     shapes = [
-        f"{key}: {tuple(entries[key].shape)}, not {tuple(value.shape)}"
+        f"{key} {tuple(entries[key].shape)} not {tuple(value.shape)}"
         for key, value in expected.items()
         if key in entries and entries[key].shape != value.shape
     ]
@@ -213,6 +224,8 @@ def _to_float32(path: Path, tensors: Weights) -> Weights:
 
 
 def _names(keys: Iterable[str]) -> str:
-    """The first keys, for an error message."""
+    """The first keys, for an error message; a key of a foreign file may be long and hold anything."""
     names = list(keys)
-    return ", ".join(names[:MOST_NAMES]) + (", …" if len(names) > MOST_NAMES else "")
+    shown = [name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…" for name in names[:MOST_NAMES]]
+    visible = [name if name.isprintable() else name.encode("unicode_escape").decode() for name in shown]
+    return ", ".join(visible) + (", …" if len(names) > MOST_NAMES else "")

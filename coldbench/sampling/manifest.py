@@ -12,9 +12,9 @@ from pydantic import model_validator
 
 from coldbench.core.checksums import read_sealed, write_sealed
 from coldbench.core.config import Method, RunMetadata, SampleSet
-from coldbench.core.errors import ColdbenchError
+from coldbench.core.errors import ColdbenchError, unknown
 from coldbench.core.experiment import Experiment
-from coldbench.core.files import inside, sha256
+from coldbench.core.files import below, sha256
 from coldbench.core.logs import log
 from coldbench.core.validation import Strict, checked, fingerprint
 
@@ -25,7 +25,6 @@ class SampledSet(SampleSet):
     methods: list[Method]
     images: int
     trajectory: str
-    trajectory_sha256: str
 
 
 class ShardFile(Strict):
@@ -42,7 +41,8 @@ class ShardFile(Strict):
 class Manifest(Strict):
     """What was sampled: from which model (SHA-256 that it states) and data (hash of their content), and how.
 
-    `sampling` is the fingerprint of the settings. The shards of each set and method cover its images in order.
+    `sampling` is the fingerprint of the settings, `trajectories` the SHA-256 of each set's trajectories. The shards of
+    each set and method cover its images in order.
     """
 
     model: str
@@ -59,10 +59,13 @@ class Manifest(Strict):
     experiment: Experiment
     provenance: dict[str, Any]
     sets: dict[str, SampledSet]
+    trajectories: dict[str, str]
     shards: list[ShardFile]
 
     @model_validator(mode="after")
     def _shards_cover_every_image(self) -> Manifest:
+        if self.trajectories.keys() != self.sets.keys():
+            raise ValueError("the trajectories are not those of the sets")
         stops: dict[tuple[str, Method], int] = {(name, m): 0 for name, each in self.sets.items() for m in each.methods}
         for shard in self.shards:
             key = shard.set, shard.method
@@ -77,7 +80,7 @@ class Manifest(Strict):
     @property
     def files(self) -> dict[str, str]:
         """The SHA-256 of every file that the manifest names."""
-        trajectories = {each.trajectory: each.trajectory_sha256 for each in self.sets.values()}
+        trajectories = {each.trajectory: self.trajectories[name] for name, each in self.sets.items()}
         return trajectories | {shard.file: shard.sha256 for shard in self.shards}
 
 
@@ -138,8 +141,10 @@ def read_images(path: Path, set_name: str, method: str, first: int | None = None
 
 def read_trajectory(path: Path, set_name: str) -> dict[str, npt.NDArray[Any]]:
     """The arrays of a set's trajectories (`trajectories`); ColdbenchError if the file is missing or damaged."""
-    sampled = read_manifest(path).sets[set_name]
-    file = _verified(path, sampled.trajectory, sampled.trajectory_sha256)
+    manifest = read_manifest(path)
+    if set_name not in manifest.sets:
+        raise unknown(f"set of {path}", set_name, manifest.sets)
+    file = _verified(path, manifest.sets[set_name].trajectory, manifest.trajectories[set_name])
     try:
         with np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
@@ -149,14 +154,16 @@ def read_trajectory(path: Path, set_name: str) -> dict[str, npt.NDArray[Any]]:
 
 def _verified(path: Path, name: str, digest: str) -> Path:
     """The file `name` of the manifest in `path`; ColdbenchError if it lies elsewhere, is missing or has changed."""
-    file = inside(path.parent, name)
     try:
-        found = sha256(file)
+        file = below(path.parent, Path(name))
+        if sha256(file) == digest:
+            return file
+        reason = f"{file} is damaged"
+    except ColdbenchError as error:
+        reason = str(error)
     except OSError as error:
-        raise ColdbenchError(f"cannot read {file}: {error.strerror or error}; delete {path}, then run again") from error
-    if found != digest:
-        raise ColdbenchError(f"{file} is damaged; delete {path}, then run again")
-    return file
+        reason = f"cannot read {path.parent / name}: {error.strerror or error}"
+    raise ColdbenchError(f"{reason}; delete {path}, then run again")
 
 
 def _load(path: Path, shard: ShardFile, size: int) -> npt.NDArray[np.float32]:

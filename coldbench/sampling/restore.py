@@ -38,7 +38,7 @@ from coldbench.sampling.restored_files import (
     write_png,
     write_result,
 )
-from coldbench.sampling.samplers import METHODS, Step, check, sample
+from coldbench.sampling.samplers import Step, check, sample, sources
 
 KNOWN_LIMIT = 1e9
 """The largest magnitude of a known number."""
@@ -112,11 +112,17 @@ class Restoration:
         return pixels, {**text, "index": str(item.index)} if self.random else text
 
     def warn(self) -> None:
-        """Log what is not known of the images, and what is known but not used."""
-        method = METHODS[self.settings.method]
-        if self.known and not method.uses_drawn:
-            log.warning("method %s does not use what is known: %s", self.settings.method, ", ".join(self.known))
-        drawn = [name for name in self.random if method.redraws or (method.uses_drawn and name not in self.known)]
+        """Log what the images are taken for, what is not known of them, and what is known but not used."""
+        settings, name, T = self.settings, self.degradation.name, self.degradation.T
+        log.info(
+            "every image is taken to be degraded by %s at severity %d of %d (--severity): any other, such as a clean "
+            "photograph, comes out changed",
+            *(name, self.severity, T),
+        )
+        used = sources(settings.method, self.degradation, self.severity, settings.stride, settings.released_shift)
+        if self.known and "drawn" not in used:
+            log.warning("method %s does not use what is known: %s", settings.method, ", ".join(self.known))
+        drawn = [name for name in self.random if "redrawn" in used or ("drawn" in used and name not in self.known)]
         if drawn:
             log.warning("not known and drawn at random: %s", ", ".join(drawn))
 
@@ -141,7 +147,7 @@ def restore(
     """
     restoration = load_restoration(model, settings, device, partner)
     inference_batch = models.INFERENCE_BATCH[device.type]
-    sources: dict[str, str] = {}
+    hashes: dict[str, str] = {}
     missing: set[Item] = set()
     with stoppable() as stop, torch.inference_mode():
         items = list_items(source, out)
@@ -149,7 +155,7 @@ def restore(
         for item in items:
             stop.check()
             _, text = restoration.read(item)
-            sources[item.output] = text["source"]
+            hashes[item.output] = text["source"]
             if not is_up_to_date(out / item.output, text):
                 missing.add(item)
         if len(missing) < len(items):
@@ -170,12 +176,12 @@ def restore(
             for item, image, text in zip(batch, restored, texts, strict=True):
                 if item in missing:
                     write_png(out / item.output, image, text)
-                    sources[item.output] = text["source"]
+                    hashes[item.output] = text["source"]
     images = [
         {
             "file": item.path.name if source.is_file() else str(item.path.relative_to(source)),
             "output": item.output,
-            "source": sources[item.output],
+            "source": hashes[item.output],
             "sha256": sha256(out / item.output),
         }
         for item in items
@@ -204,7 +210,7 @@ def load_restoration(model: Path, settings: RestoreSettings, device: torch.devic
     example = degradation.draw(torch.zeros(1, dtype=torch.int64), settings.seed)
     known = parse_known(degradation, example, settings.known)
     identity = {
-        "model": sha256(model),
+        "model": loaded.sha256,
         "method": settings.method,
         "severity": severity,
         "stride": settings.stride,
@@ -235,7 +241,9 @@ def parse_known(degradation: Degradation, example: Drawn, known: Mapping[str, st
     `example` is a draw of the degradation. Raises ColdbenchError, with the valid names and how many numbers each needs,
     for another name or count of numbers, and for a number of another type or outside the degradation's limits.
     """
-    needed = "numbers needed: " + ", ".join(f"{key} {value[0].numel()}" for key, value in example.items())
+    orders = {key: f" ({order})" for key, order in degradation.orders.items()}
+    counts = [f"{key} {value[0].numel()}{orders.get(key, '')}" for key, value in example.items()]
+    needed = f"numbers needed: {', '.join(counts)}"
     tensors = {}
     for key, text in known.items():
         if not example:

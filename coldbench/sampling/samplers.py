@@ -7,7 +7,7 @@ clamped, so iterates may leave [-1, 1] (protocol, section 3).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -101,27 +101,52 @@ def ddpm(x: Tensor, x0_hat: Tensor, s: int, r: int, d: Operator) -> Tensor:
 
 @dataclass(frozen=True)
 class Method:
-    """An update rule x_r = update(x_s, x̂_0, s, r, D) and what it needs.
+    """An update rule x_r = update(x_s, x̂_0, s, r, D), and whether it estimates the z that the images were mixed with.
 
-    It may use what was drawn when the images were degraded, draw again at every step, or estimate the z that the
-    images were mixed with. Only degradations that mix (noise and animorphosis) have such a z.
+    Only degradations that mix (noise and animorphosis) have such a z.
     """
 
     update: Callable[[Tensor, Tensor, int, int, Operator], Tensor]
-    uses_drawn: bool = False
-    redraws: bool = False
     estimates_z: bool = False
 
 
 METHODS = {
     "direct": Method(direct),
-    "naive": Method(naive, uses_drawn=True),
-    "tacos": Method(tacos, uses_drawn=True),
+    "naive": Method(naive),
+    "tacos": Method(tacos),
     "estimated": Method(estimated, estimates_z=True),
-    "resampled": Method(resampled, redraws=True),
-    "naive_resampled": Method(naive_resampled, redraws=True),
-    "ddpm": Method(ddpm, redraws=True, estimates_z=True),
+    "resampled": Method(resampled),
+    "naive_resampled": Method(naive_resampled),
+    "ddpm": Method(ddpm, estimates_z=True),
 }
+
+
+@dataclass(frozen=True)
+class Recorder(Operator):
+    """Degrades nothing, and records in `sources` which draws a method asks for: `drawn` or `redrawn`."""
+
+    sources: set[str] = field(default_factory=set)
+
+    def __call__(self, x0: Tensor, s: int, drawn: Drawn | None = None) -> Tensor:
+        """x0; at severity 0 no draw has an effect."""
+        if drawn is None and s > self.t_offset:
+            self.sources.add("drawn")
+        return x0
+
+    def redrawn(self, s: int) -> Drawn:
+        """A draw of one pixel."""
+        self.sources.add("redrawn")
+        return {"z": torch.zeros(1, 3, 1, 1)}
+
+
+def sources(
+    method: str, degradation: Degradation, start: int, stride: int = 1, released_shift: bool = False
+) -> set[str]:
+    """The draws that decide the result of a method: `drawn` with the images, or `redrawn` for a step."""
+    recorder, x = Recorder(degradation, {}, t_offset=int(released_shift)), torch.zeros(1, 3, 1, 1)
+    for s in range(start, 0, -stride):
+        METHODS[method].update(x, x, s, max(s - stride, 0), recorder)
+    return recorder.sources
 
 
 def check(method: str, degradation: Degradation) -> None:

@@ -28,7 +28,7 @@ from coldbench import data, degradations, models
 from coldbench.core.checksums import find_hashed, write_hashed
 from coldbench.core.config import Method, Sampling
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import inside, sha256
+from coldbench.core.files import sha256
 from coldbench.core.images import to_unit_interval
 from coldbench.core.interrupts import Stop, stoppable
 from coldbench.core.logs import Ticker, log
@@ -183,7 +183,10 @@ def sample_run(paths: SamplingPaths, sampling: Sampling, device: torch.device, m
     sets, models or settings in `paths.shards` are removed at the end. ColdbenchError if the shards would not lie below
     the manifest's folder.
     """
-    inside(manifest.parent, os.path.relpath(paths.shards, manifest.parent))
+    if not paths.shards.resolve().is_relative_to(manifest.parent.resolve()):
+        raise ColdbenchError(
+            f"the shards in {paths.shards} must lie below {manifest.parent}, the folder of {manifest.name}"
+        )
     if (finished := _finished(paths, sampling, manifest)) is not None:
         log.info("%s is up to date: it was sampled from this model and these data by these settings", manifest)
         _remove_others(paths.shards, {manifest.parent / Path(name).parent for name in finished.files})
@@ -247,7 +250,6 @@ def _manifest(
             **{**task.settings.model_dump(), "methods": task.methods},
             images=task.images,
             trajectory=os.path.relpath(trajectory_files[name], folder),
-            trajectory_sha256=sha256(trajectory_files[name]),
         )
         for name, task in sampler.tasks.items()
     }
@@ -258,5 +260,6 @@ def _manifest(
         experiment=sampler.model.experiment,
         provenance=sampler.model.provenance,
         sets=sets,
+        trajectories={name: sha256(file) for name, file in trajectory_files.items()},
         shards=shard_files,
     )
