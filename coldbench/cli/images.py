@@ -11,6 +11,7 @@ import typer
 from coldbench.cli.options import CALIBRATED, INTERPRETATIONS, PAPER, Device, Log, Out, Partner, Threads, setup, text_of
 from coldbench.core import logs
 from coldbench.core.errors import ColdbenchError
+from coldbench.core.files import check_writable
 
 
 def fetch(name: str, folder: Path, log: Log = None) -> None:
@@ -103,6 +104,7 @@ def calibrate(
     from coldbench.report import calibration as view
     from coldbench.report.paper import load_paper
 
+    check_writable(out)
     plan = load(text_of(interpretations, "interpretations"), str(interpretations))
     cells = load_paper(paper)
     began = time.monotonic()
