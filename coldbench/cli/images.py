@@ -23,6 +23,7 @@ from coldbench.cli.options import (
 )
 from coldbench.core import logs
 from coldbench.core.errors import ColdbenchError
+from coldbench.core.files import check_writable
 
 
 def fetch(name: str, folder: Path, log: Log = None) -> None:
@@ -117,6 +118,7 @@ def calibrate(
     from coldbench.report import calibration as view
     from coldbench.report.paper import load_paper
 
+    check_writable(out)
     plan = load(text_of(interpretations, "interpretations"), str(interpretations))
     cells = load_paper(paper)
     began = time.monotonic()

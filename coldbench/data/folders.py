@@ -113,8 +113,8 @@ def _celeba(folder: Path) -> tuple[Splits, Passed]:
         _check_count(folder, len(set(names)), CELEBA_COUNTS[split], partition, CELEBA.requirements)
         if absent := [name for name in names if name not in present]:
             raise ColdbenchError(
-                f"{shown(place)} lacks {len(absent)} of {len(names)} {split} images, the first {absent[0]}"
-                f"{_nested(folder, place)}: needed are {CELEBA.requirements}"
+                f"{shown(place)} lacks {len(absent)} of {len(names)} {split} images, such as {absent[0]}; "
+                f"needed: {_advice(folder, place, CELEBA.requirements)}"
             )
         splits[split] = [f"{CELEBA_IMAGES}/{name}" for name in names]
     return splits, Counter()
@@ -137,39 +137,38 @@ def _afhq(folder: Path) -> tuple[Splits, Passed]:
 
 def _check_count(folder: Path, found: int, count: int, place: Path, requirements: str) -> None:
     if found != count:
-        nested = _nested(folder, place)
-        raise ColdbenchError(
-            f"{shown(place)} holds {found} images, should be {count}{nested}: needed are {requirements}"
-        )
+        advice = _advice(folder, place, requirements)
+        raise ColdbenchError(f"{shown(place)} holds {found} images, should be {count}; needed: {advice}")
 
 
 def _missing(folder: Path, place: Path, title: str, requirements: str) -> MissingFile:
-    return MissingFile(f"{shown(place)} does not exist{_nested(folder, place)}: {title} needs {requirements}")
+    return MissingFile(f"{shown(place)} does not exist: {title} needs {_advice(folder, place, requirements)}")
 
 
-def _nested(folder: Path, place: Path) -> str:
-    """A hint if unpacking put a folder on the way from `folder` to `place` into another one of its name."""
+def _advice(folder: Path, place: Path, requirements: str) -> str:
+    """What is needed, or what to move if unpacking put a folder on the way to `place` into another one of its name."""
     for outer in reversed([place, *place.parents][: len(place.relative_to(folder).parts)]):
         if (outer / outer.name).is_dir():
-            return f"; move what {shown(outer / outer.name)} holds to {shown(outer)}"
-    return ""
+            inner = outer.relative_to(folder)
+            return f"what {inner / inner.name} holds moved to {inner} inside the data folder"
+    return requirements
 
 
 CELEBA_HQ = Source(
     _celeba_hq,
-    "the 30000 images of CelebA-HQ (any size: 128x128 is used as it is) in CelebA-HQ/images-128 or CelebA-HQ/images "
-    "inside the data folder; files: github.com/tkarras/progressive_growing_of_gans",
+    "the 30000 images of CelebA-HQ in CelebA-HQ/images-128 or CelebA-HQ/images inside the data folder "
+    "(github.com/tkarras/progressive_growing_of_gans)",
 )
 CELEBA = Source(
     _celeba,
-    "the aligned images in celeba/img_align_celeba and the partition celeba/list_eval_partition.txt inside the data "
-    "folder; files: mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
+    "all of celeba/img_align_celeba and celeba/list_eval_partition.txt inside the data folder "
+    "(mmlab.ie.cuhk.edu.hk/projects/CelebA.html)",
     lists=(CELEBA_PARTITION,),
 )
 AFHQ = Source(
     _afhq,
-    "the original AFHQ, not version 2: 14630 images in AFHQ/afhq/train/{cat,dog,wild} and 1500 in "
-    "AFHQ/afhq/val/{cat,dog,wild} inside the data folder; files: github.com/clovaai/stargan-v2",
+    "the original AFHQ: 14630 images in AFHQ/afhq/train and 1500 in AFHQ/afhq/val, each in cat, dog and wild "
+    "inside the data folder (github.com/clovaai/stargan-v2)",
 )
 
 
@@ -201,7 +200,7 @@ def image_folder(name: str) -> Source:
         for split, images in splits.items():
             if not images:
                 raise ColdbenchError(
-                    f"{shown(top)} holds no {split} images among {len(names)}: needed are {requirements}"
+                    f"{shown(top)} holds no {split} images among {len(names)}; needed: {requirements}"
                     + (f"; passed over: {describe(passed)}" if passed else "")
                 )
         return splits, passed

@@ -33,7 +33,7 @@ SMALLEST_SIDE, LARGEST_RATIO = 8, 50
 Part = list[str | int]
 DIGITS = re.compile("([0-9]+)")
 REASONS_SHOWN = 8
-SHOWN = 120
+SHOWN = 80
 
 
 def scan(folder: Path) -> tuple[list[str], Counter[str]]:

@@ -7,6 +7,7 @@ import hashlib
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coldbench.core.errors import ColdbenchError, MissingFile
+from coldbench.core.files import check_writable
 from coldbench.data.image_io import resize_center_crop
 
 TIMEOUT = 30.0  # seconds without a byte before a download fails
+ABANDONED = 24 * 3600.0  # seconds after which a temporary folder belongs to a killed process
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,8 @@ MNIST = Source(
         "MNIST/raw/t10k-labels-idx1-ubyte.gz",
     ),
     requirements=(
-        "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte in "
-        "MNIST/raw inside the data folder; coldbench fetch downloads them, or unpacks the same files with .gz"
+        "train-images-idx3-ubyte and the three like it in MNIST/raw inside the data folder; coldbench fetch downloads "
+        "them, or unpacks those with .gz"
     ),
     sha256={
         "train": "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
@@ -127,28 +130,33 @@ def files(source: Source, folder: Path) -> dict[str, list[str]]:
 def download(source: Source, folder: Path) -> None:
     """Put the files of `source` into `folder`, from packed files inside `folder` or from torchvision's servers.
 
-    torchvision works in a temporary folder, so that an interrupted download leaves no partial file. ColdbenchError if
-    the download fails or delivers other files.
+    torchvision works in a temporary folder, so that an interrupted download leaves no partial file; that of a process
+    killed long ago is removed. ColdbenchError if `folder` cannot be written, before the download, or if it fails or
+    delivers other files.
     """
+    for place in (folder, folder / source.place):
+        check_writable(place / ".fetch")
+    for leftover in folder.glob(f".{source.dataset}.*"):
+        with contextlib.suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > ABANDONED:
+                shutil.rmtree(leftover)
     before = socket.getdefaulttimeout()
-    with _one_line_errors(source, folder, "cannot be downloaded"):
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{source.dataset}.", dir=folder) as name:
-            temporary = Path(name)
-            for packed in source.packed:
-                if (folder / packed).is_file():
-                    (temporary / packed).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(folder / packed, temporary / packed)
-            socket.setdefaulttimeout(TIMEOUT)  # torchvision sets none and would wait for a silent server forever
-            try:
-                _decoded(source, temporary, "test", download=True)
-            finally:
-                socket.setdefaulttimeout(before)
-            check(source, temporary)
-            (folder / source.place).mkdir(parents=True, exist_ok=True)
-            for path in (temporary / source.place).iterdir():
-                if str(path.relative_to(temporary)) not in source.packed:
-                    path.replace(folder / source.place / path.name)
+    temporary_folder = tempfile.TemporaryDirectory(prefix=f".{source.dataset}.", dir=folder)
+    with _one_line_errors(source, folder, "cannot be downloaded"), temporary_folder as name:
+        temporary = Path(name)
+        for packed in source.packed:
+            if (folder / packed).is_file():
+                (temporary / packed).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(folder / packed, temporary / packed)
+        socket.setdefaulttimeout(TIMEOUT)  # torchvision sets none and would wait for a silent server forever
+        try:
+            _decoded(source, temporary, "test", download=True)
+        finally:
+            socket.setdefaulttimeout(before)
+        check(source, temporary)
+        for path in (temporary / source.place).iterdir():
+            if str(path.relative_to(temporary)) not in source.packed:
+                path.replace(folder / source.place / path.name)
 
 
 def _decoded(source: Source, folder: Path, split: str, download: bool = False) -> NDArray[np.uint8]:
@@ -165,5 +173,5 @@ def _one_line_errors(source: Source, folder: Path, failure: str) -> Iterator[Non
     try:
         yield
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise ColdbenchError(f"{source.title} {failure} in {folder} ({reason}); put {source.requirements}") from error

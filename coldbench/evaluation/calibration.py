@@ -22,9 +22,10 @@ from torch.nn import functional
 
 from coldbench import data, degradations
 from coldbench.core import rng
+from coldbench.core.errors import ColdbenchError
 from coldbench.core.images import batches, from_uint8, to_unit_interval
 from coldbench.core.interrupts import stoppable
-from coldbench.core.logs import Ticker
+from coldbench.core.logs import Ticker, log
 from coldbench.core.provenance import provenance
 from coldbench.degradations import Degradation, initial_xt
 from coldbench.evaluation.interpretations import (
@@ -87,9 +88,10 @@ def run(calibration: Calibration, folder: Path, device: torch.device, first: int
     """Score every interpretation of each row with data in `folder`: one record per interpretation and metric.
 
     `first` takes the first images of each data set (default: all). A row without data gives one record, whose `missing`
-    says what the row needs.
+    says what the row needs. ColdbenchError, before any work, if no row has its data: a table without values would
+    replace an earlier one.
     """
-    available = {name: row for name, row in calibration.rows.items() if data.available(row.dataset, folder)}
+    available = _available(calibration, folder)
     scores = _score_rows(available, folder, device, first)
     made_by = provenance(device)
     version = f"coldbench {made_by['coldbench']}, commit {made_by['commit'] or 'unknown'}"
@@ -102,6 +104,23 @@ def run(calibration: Calibration, folder: Path, device: torch.device, first: int
         for label in row.interpretations:
             records += _records({**cell, "interpretation": label}, row, scores[name, label])
     return records
+
+
+def _available(calibration: Calibration, folder: Path) -> dict[str, Row]:
+    """The rows whose data set is in `folder`; logs why the others are left out."""
+    names = list(dict.fromkeys(row.dataset for row in calibration.rows.values()))
+    if not folder.exists() and not all(data.dataset(name).embedded for name in names):
+        raise ColdbenchError(f"data folder {folder} does not exist: calibrate needs {', '.join(names)}")
+    faults = {}
+    for name in names:
+        try:
+            data.check_source(name, folder)
+        except ColdbenchError as error:
+            faults[name] = str(error)
+            log.info("%s is left out: %s", name, error)
+    if names and len(faults) == len(names):
+        raise ColdbenchError(f"{folder} holds none of {', '.join(names)}: coldbench fetch {names[0]} {folder} says why")
+    return {name: row for name, row in calibration.rows.items() if row.dataset not in faults}
 
 
 def _score_rows(
