@@ -44,11 +44,15 @@ def plan(
     devices: Devices = SPEEDS,
 ) -> None:
     """Print the cost of the grid before it is run: jobs, GPU-hours, wall hours and disk, per run and table."""
-    from coldbench.planning import cost
+    from coldbench.core.validation import merged
+    from coldbench.planning import cost, layers
     from coldbench.planning import plan as planning
 
-    on = cost.device(devices, device)
-    jobs = planning.jobs(planning.resolved(planning.read([grid, *(overlays or [])])), on)
+    on, stated = cost.device(devices, device), layers.load([grid, *(overlays or [])])
+    resolved = planning.resolved(merged(*(layer.values for layer in stated)))
+    for line in layers.without_effect(resolved, stated):
+        typer.echo(f"coldbench: {line}", err=True)
+    jobs = planning.jobs(resolved, on)
     typer.echo((planning.as_json if json else planning.as_text)(jobs, on, gpus))
 
 
@@ -60,10 +64,10 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="the same for programs")] = False,
 ) -> None:
     """Print the status of every run: its model missing, running or done, and whether it was sampled and scored."""
-    from coldbench.planning import plan
+    from coldbench.planning import layers, plan
     from coldbench.planning import status as view
 
-    grid = plan.resolved(plan.read([Path("workflow/config/paper.yaml"), *(config or [])]))
+    grid = plan.resolved(layers.read([Path("workflow/config/paper.yaml"), *(config or [])]))
     statuses = view.run_statuses(grid, Path(grid.config.results), time.time())
     typer.echo(view.as_json(statuses) if as_json else view.as_text(statuses))
 

@@ -6,6 +6,8 @@ the prepared arrays distinguishes two copies.
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,8 @@ from coldbench.core.errors import ColdbenchError, MissingFile
 from coldbench.data.image_io import list_images, read_image
 
 PREFIX = "folder-"
+LONGEST_NAME = 180
+"""Bytes of a folder's name, because longer names of files are made of it and a file system takes 255."""
 TEST_EVERY = 10
 """Without folders train and test, each tenth image of a folder is a test image."""
 
@@ -118,7 +122,13 @@ def image_folder(name: str) -> Source:
     """The folder `name` inside the data folder as a data set of RGB images.
 
     Its folders train and test are the splits; without them each tenth image in natural order is a test image.
+    ColdbenchError for a name that leads elsewhere, or that is too long to stand in the names of files.
     """
+    if name in (".", "..") or re.search(r"[/\x00-\x1f\x7f-\x9f]", name) or len(os.fsencode(name)) > LONGEST_NAME:
+        raise ColdbenchError(
+            f"data set {PREFIX + name!r}: after {PREFIX} must stand the name of one folder inside the data folder, "
+            f"without / and control characters, of at most {LONGEST_NAME} bytes"
+        )
     requirements = (
         f"image files (jpg or png) in {name}/train and {name}/test, or all of them in {name}, inside the data folder"
     )

@@ -143,7 +143,7 @@ DATASETS: dict[str, Dataset] = {
 def dataset(name: str) -> Dataset:
     """The registered data set `name`, or the image folder for a name such as folder-cats.
 
-    ColdbenchError naming the nearest one if there is none.
+    ColdbenchError naming the nearest one if there is none, or for a folder whose name is no file name.
     """
     if name.startswith(folders.PREFIX) and (place := name.removeprefix(folders.PREFIX)):
         return _image_folder(name, place)

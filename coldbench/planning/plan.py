@@ -13,13 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from coldbench import data
 from coldbench.core.config import Config, Run
-from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import read_yaml
-from coldbench.core.validation import merged
 from coldbench.planning import cost
 from coldbench.planning.cost import Device, Time
 from coldbench.planning.grid import Grid, build
@@ -62,24 +57,6 @@ class Total:
     wall: float
     disk: int
     source: str
-
-
-def read(words: Sequence[Path | str]) -> dict[str, Any]:
-    """Configurations on top of each other, as Snakemake merges them: files, and words like budget=paper.
-
-    ColdbenchError for one that cannot be read.
-    """
-    return merged(*map(_overlay, map(str, words)))
-
-
-def _overlay(word: str) -> dict[str, Any]:
-    key, equals, value = word.partition("=")
-    if not (equals and key.isidentifier()):
-        return read_yaml(Path(word))
-    try:
-        return {key: yaml.safe_load(value)}
-    except yaml.YAMLError as error:
-        raise ColdbenchError(f"{word} is no key=value: {' '.join(str(error).split())}") from error
 
 
 def resolved(raw: Mapping[str, Any]) -> Grid:

@@ -11,6 +11,7 @@ from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import write_json
 from coldbench.core.validation import fingerprint
 from coldbench.data import dataset
+from coldbench.planning import layers
 from coldbench.planning import workflow as planning
 from coldbench.planning.grid import build, refuse_on_cpu, was_imported
 from coldbench.report.layout import TABLES
@@ -29,9 +30,10 @@ def checked(function, *arguments, **options):
 
 
 def finished(budget, run):
-    return Path(config["results"], budget, run, "scores.parquet").exists()
+    return Path(config.get("results", "results"), budget, run, "scores.parquet").exists()
 
 
+LAYERS = checked(layers.of_snakemake, workflow.configfiles) if workflow.is_main_process else []
 GRID = checked(build, config, finished, check_operators=workflow.is_main_process)
 checked(planning.check_paper_rows, GRID, Path(PAPER))
 
@@ -74,6 +76,8 @@ RUN = f"{RESULTS}/{{budget}}/{{run}}"
 if workflow.is_main_process and not PUBLISHED:
     for name, why in GRID.skipped.items():
         print(f"coldbench: {name} is left out: {why}", file=sys.stderr)
+    for line in layers.without_effect(GRID, LAYERS):
+        print(f"coldbench: {line}", file=sys.stderr)
 
 
 def one_of(names):
