@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from coldbench.core.files import write_json
-from coldbench.planning import cost, plan
+from coldbench.planning import cost, layers, plan
 
 CONFIG = Path(__file__).parents[1] / "workflow" / "config"
 
@@ -14,7 +14,7 @@ def main(out: Path) -> None:
     networks = []
     for overlays in ([], ["smoke.yaml"], ["laptop.yaml", "variants.yaml"], ["short.yaml"], ["gpu-hour.yaml"]):
         words = [CONFIG / name for name in ("paper.yaml", *overlays)]
-        networks += map(cost.network_of, plan.resolved(plan.read(words)).all_runs.values())
+        networks += map(cost.network_of, plan.resolved(layers.read(words)).all_runs.values())
     for device in cost.devices(CONFIG / "devices.yaml").values():
         for row in device.measured:
             if row.network != cost.INCEPTION:

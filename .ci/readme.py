@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from coldbench.evaluation.scores import read_scores
-from coldbench.planning import cost, plan
+from coldbench.planning import cost, layers, plan
 from coldbench.report import cells, provenance
 from coldbench.report.cells import Cell
 from coldbench.report.formats import LABELS, metric_label, shown, signed
@@ -45,7 +45,7 @@ def table_cells() -> dict[str, list[Cell]]:
 def contract() -> str:
     """Per table the command, what it costs on GPUs, and how far it has come."""
     on = cost.device(ROOT / "workflow/config/devices.yaml", "h100")
-    grid = plan.read([ROOT / "workflow/config/paper.yaml"]) | {"results": "nothing-is-there-yet"}
+    grid = layers.read([ROOT / "workflow/config/paper.yaml"]) | {"results": "nothing-is-there-yet"}
     jobs = plan.jobs(plan.resolved(grid), on)
     lines = [
         "| | command | jobs | GPU-hours | wall hours | disk | printed cells | so far, of the paper's data |",

@@ -58,20 +58,25 @@ def plan(
     devices: Devices = SPEEDS,
 ) -> None:
     """Print what Snakemake would run and its cost: jobs, device hours, wall hours and disk, per run and table."""
-    from coldbench.planning import cost
+    from coldbench.core.validation import merged
+    from coldbench.planning import cost, layers
     from coldbench.planning import plan as planning
 
     on = cost.device(devices, device or ("h100" if profile else "cpu"))
-    jobs = planning.jobs(planning.resolved(planning.configuration(config or [], cluster=profile is not None)), on)
+    stated = layers.load(layers.words(config or [], cluster=profile is not None))
+    grid = planning.resolved(merged(*(layer.values for layer in stated)))
+    for line in layers.without_effect(grid, stated):
+        typer.echo(f"coldbench: {line}", err=True)
+    jobs = planning.jobs(grid, on)
     typer.echo((planning.as_json if as_json else planning.as_text)(jobs, on, gpus or (8 if profile else 1)))
 
 
 def status(config: ConfigWords = None, profile: ProfileName = None, as_json: Json = False) -> None:
     """Print the status of every run: its model missing, running or done, and whether it was sampled and scored."""
-    from coldbench.planning import plan
+    from coldbench.planning import layers, plan
     from coldbench.planning import status as view
 
-    grid = plan.resolved(plan.configuration(config or [], cluster=profile is not None))
+    grid = plan.resolved(layers.read(layers.words(config or [], cluster=profile is not None)))
     statuses = view.run_statuses(grid, time.time())
     typer.echo(view.as_json(statuses) if as_json else view.as_text(statuses))
 

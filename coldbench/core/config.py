@@ -6,24 +6,50 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, ValidationInfo, model_validator
 
 from coldbench.core.errors import ColdbenchError, unknown
-from coldbench.core.experiment import Experiment
-from coldbench.core.validation import Name, Strict, checked, fingerprint, merged
+from coldbench.core.experiment import MOST_IMAGES, Experiment, Network, Preprocessing, Seed, Spec, Training
+from coldbench.core.validation import LAYER, Name, Strict, checked, fingerprint, merged
 
 Method = Literal["direct", "naive", "tacos", "estimated", "resampled", "naive_resampled", "ddpm"]
 Fid = Literal["paper-float", "legacy_pytorch", "legacy_tensorflow", "clean"]
 INFERENCE_BATCH = {"cpu": 16, "cuda": 64}
 """The default number of images in one forward pass when sampling, by type of device."""
-Folder = Annotated[
-    str,
-    Field(pattern=r"^[^{}<>*?\[\]]*[^{}<>*?\[\]/]$"),  # a part of Snakemake's patterns
-    BeforeValidator(lambda value: value.rstrip("/") or value if isinstance(value, str) else value),
-]
+LARGEST_T = 10_000
+"""The largest severity of any degradation."""
+Severity = Annotated[int, Field(ge=1, le=LARGEST_T)]
+
+
+def _path(value: str) -> str:
+    if value.startswith("~") or re.search(r"\$[A-Za-z_{]", value):
+        written = os.path.expandvars(os.path.expanduser(value))  # noqa: PTH111 (keeps the ~ of an unknown user)
+        advice = f"write {written!r}" if written != value else "write the folder itself"
+        raise ValueError(f"~ and $NAME are not expanded, because a job's machine may have others; {advice}")
+    if value.startswith("-") or "\n" in value or "\t" in value:
+        raise ValueError("a path with a line end or a tab, or a dash at its beginning, is not supported")
+    if max(len(part.encode()) for part in value.split("/")) > 255:
+        raise ValueError("a file system takes names of at most 255 bytes")
+    return value
+
+
+def _folder(value: str) -> str:
+    if found := re.search(r"[{}<>*?\[\]]", value):
+        raise ValueError(f"'{found[0]}' is not supported here, because Snakemake's patterns use it")
+    if not value.strip("/"):
+        raise ValueError("the root of the file system is not supported")
+    return value.rstrip("/")
+
+
+AnyPath = Annotated[str, Field(max_length=1000), AfterValidator(_path)]
+"""A path as it stands: nothing in it is expanded."""
+Folder = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_path), AfterValidator(_folder)]
+"""A folder of the workflow's files, whose paths Snakemake's patterns hold."""
 
 
 def _as_list(value: Any) -> Any:
@@ -40,10 +66,17 @@ class Start(Strict):
     kind: Literal["means", "grid", "colour", "partner", "noise"]
     """Channel means or the smallest image of super-resolution (grid), drawn from a Gaussian mixture fitted to the
     training images; a solid colour; an image of the partner data set; or noise."""
-    components: PositiveInt = 1
-    """Gaussians of the mixture; means and grid only."""
-    noise_level: Annotated[float, Field(ge=0)] = 0.0
-    """Standard deviation, in [-1, 1] units, of normal noise added once; it breaks the symmetry of a blurred image."""
+    components: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Gaussians of the mixture, at most as many as training images; means and grid only."""
+    noise_level: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """Standard deviation, in [-1, 1] units, of normal noise added once; it breaks the symmetry of a blurred image. Far
+    above 1 nothing but noise is left."""
+
+    @model_validator(mode="after")
+    def _components_have_a_mixture(self) -> Start:
+        if "components" in self.model_fields_set and self.components > 1 and self.kind not in ("means", "grid"):
+            raise ValueError(f"components has no effect on a start of kind {self.kind}: leave it out")
+        return self
 
 
 class SampleSet(Strict):
@@ -53,13 +86,13 @@ class SampleSet(Strict):
     """Samplers; null: those of the experiment."""
     start: Start | None = None
     """Where a generation starts; null: test images are degraded and restored."""
-    severity: PositiveInt | None = None
+    severity: Severity | None = None
     """Severity of the degraded test images; null: T."""
-    assumed_severity: PositiveInt | None = None
+    assumed_severity: Severity | None = None
     """Severity that the sampler starts from; null: the true one."""
     known: Literal["drawn", "redrawn"] = "drawn"
     """What the sampler knows of the random part of D (mask centre, snow): that of the images, or another draw."""
-    stride: PositiveInt = 1
+    stride: Severity = 1
     """Severities per sampling step."""
     released_shift: bool = False
     """Whether every D is evaluated one severity too low, as by the released code for snow and colour (D11)."""
@@ -80,21 +113,22 @@ class Sampling(Strict):
     """Samplers of every set without methods."""
     sets: Annotated[dict[Name, SampleSet], Field(min_length=1)] = {"test": SampleSet()}
     """Sets of samples by name."""
-    images: PositiveInt | None = None
-    """Images to generate, or the first test images to restore; null: the whole test set."""
-    batch_size: PositiveInt = 250
+    images: Annotated[int, Field(ge=1, le=10**7)] | None = None
+    """Images to generate, or the first test images to restore; null: the whole test set. At most ten million, which are
+    ten thousand files."""
+    batch_size: Annotated[int, Field(ge=1, le=MOST_IMAGES)] = 250
     """Images in memory at once."""
-    shard_size: PositiveInt = 1000
-    """Images per file of results."""
-    jobs: PositiveInt = 1
-    """Jobs that share the images of a run."""
-    inference_batch: PositiveInt | None = None
+    shard_size: Annotated[int, Field(ge=1, le=MOST_IMAGES)] = 1000
+    """Images per file of results, all in memory at once."""
+    jobs: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Jobs that share the images of a run; a cluster queues about a thousand for one user."""
+    inference_batch: Annotated[int, Field(ge=1, le=MOST_IMAGES)] | None = None
     """Images per call of the network; null: 16 on a CPU, 64 on a GPU."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Number format of the network's arithmetic."""
     compile: bool = False
     """Whether the network is compiled by torch.compile."""
-    max_frames: PositiveInt | None = 24
+    max_frames: Severity | None = 24
     """Severities stored of a trajectory at most; null: all."""
     signed_metrics: bool = False
     """Whether SSIM and RMSE are also computed in [-1, 1], as by some other implementations."""
@@ -171,6 +205,39 @@ class Run(Strict):
         return self.model == self.experiment.run
 
 
+class TrainingLayer(Training):
+    """What one layer states of Training. Whether settings fit together is checked when all layers are merged."""
+
+    @model_validator(mode="after")
+    def _settings_fit_together(self) -> Self:
+        return self
+
+
+class SamplingLayer(Sampling):
+    """What one layer states of Sampling. Whether settings fit together is checked when all layers are merged."""
+
+    @model_validator(mode="after")
+    def _settings_fit_together(self) -> Self:
+        return self
+
+
+class Protocol(Strict):
+    """A named interpretation of the paper: its reason, and what it changes in the experiment."""
+
+    rationale: str = ""
+    """What this protocol is, and why."""
+    degradation: Spec = {}
+    """Changes of D."""
+    preprocessing: Preprocessing = Preprocessing()
+    """Changes of Preprocessing."""
+    network: Network = Network()
+    """Changes of Network."""
+    training: TrainingLayer = TrainingLayer()
+    """Changes of Training."""
+    sampling: SamplingLayer = SamplingLayer()
+    """Changes of Sampling."""
+
+
 class Entry(Strict):
     """One experiment of the grid as the configuration states it."""
 
@@ -186,31 +253,33 @@ class Entry(Strict):
     """Side of the images in pixels."""
     protocol: str
     """Protocol that is selected by default."""
-    protocols: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
+    protocols: Annotated[dict[Name, Protocol], Field(min_length=1)]
     """By protocol: its rationale, and what it changes of degradation, preprocessing, network, training, sampling."""
-    degradation: dict[str, Any]
+    degradation: Spec
     """Name and parameters of D."""
-    preprocessing: dict[str, Any] = {}
+    preprocessing: Preprocessing = Preprocessing()
     """Changes of the defaults of Preprocessing."""
-    network: dict[str, Any] = {}
+    network: Network = Network()
     """Changes of the defaults of Network."""
-    training: dict[str, Any] = {}
+    training: TrainingLayer = TrainingLayer()
     """Changes of the defaults of Training."""
-    sampling: dict[str, Any] = {}
+    sampling: SamplingLayer = SamplingLayer()
     """Changes of the defaults of Sampling."""
 
 
 OWN_KEYS = ("title", "cell", "sampling")
 """What an entry with `model` states itself."""
+PARTS = ("degradation", "preprocessing", "network", "training", "sampling")
+"""What experiment, protocol and budget state in layers."""
 
 
-def _with_models(grid: Any) -> Any:
-    """Copy into every entry with `model` the keys that decide the model."""
-    if not isinstance(grid, Mapping):
+def _with_models(grid: Any, info: ValidationInfo) -> Any:
+    """Copy into every entry with `model` the keys that decide the model; a layer may lack them."""
+    if not isinstance(grid, Mapping) or info.context == LAYER:
         return grid
     completed = dict(grid)
     for name, entry in grid.items():
-        if not isinstance(entry, Mapping) or entry.get("model") is None:
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("model"), str):
             continue
         base = grid.get(entry["model"])
         if entry["model"] in grid and not isinstance(base, Mapping):
@@ -230,11 +299,11 @@ def _with_models(grid: Any) -> Any:
 class Budget(Strict):
     """What a budget changes in every experiment; it takes precedence over experiment and protocol."""
 
-    network: dict[str, Any] = {}
+    network: Network = Network()
     """Changes of Network."""
-    training: dict[str, Any] = {}
+    training: TrainingLayer = TrainingLayer()
     """Changes of Training."""
-    sampling: dict[str, Any] = {}
+    sampling: SamplingLayer = SamplingLayer()
     """Changes of Sampling."""
 
 
@@ -245,7 +314,7 @@ class Config(Strict):
     """Budget of the runs, one of `budgets`; part of every result's path."""
     protocol: str = "default"
     """Protocol for every experiment that has it; default: each experiment's own."""
-    data: str = "data"
+    data: Annotated[AnyPath, Field(min_length=1)] = "data"
     """Folder of the source data sets."""
     results: Folder = "results"
     """Folder of models, samples and scores."""
@@ -257,18 +326,18 @@ class Config(Strict):
     """Whether networks are compiled by torch.compile in training."""
     channels_last: bool = False
     """Whether training uses the channels-last memory format."""
-    checkpoint_every: Annotated[float, Field(ge=0)] = 60.0
-    """Seconds between checkpoints of a training."""
-    imports: dict[Name, str] = {}
+    checkpoint_every: Annotated[float, Field(ge=0, le=86_400)] = 60.0
+    """Seconds between checkpoints of a training, at most a day: a killed training loses the work since the last."""
+    imports: dict[str, AnyPath] = {}
     """By run: the path of a checkpoint of the released code, used as its model."""
     fid: Annotated[list[Fid], BeforeValidator(_as_list)] = []
     """FID protocols to compute."""
-    inception: str = ""
+    inception: AnyPath = ""
     """Folder of Inception's weights; '': they are downloaded."""
-    container: str = ""
+    container: AnyPath = ""
     """Image for --sdm apptainer."""
-    seeds: Annotated[list[NonNegativeInt], Field(min_length=1), BeforeValidator(_as_list)] = [0]
-    """One model is trained for each seed."""
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000), BeforeValidator(_as_list)] = [0]
+    """One model is trained for each seed; a thousand at most, because each is a run of every experiment."""
     datasets: Names = []
     """Data sets to run; []: all."""
     experiments: Names = []
@@ -279,10 +348,12 @@ class Config(Strict):
     """Budgets whose finished results are shown instead of new ones, in order of preference."""
     substitute: dict[str, str] = {}
     """By data set: the data set that replaces it everywhere."""
-    threads: dict[Literal["prepare", "train", "sample", "evaluate", "report"], PositiveInt] = {}
-    """CPU threads of each kind of job."""
-    max_cpu_hours: PositiveFloat = 24.0
-    """Hours of training on a CPU above which a run is refused."""
+    threads: dict[
+        Literal["prepare", "train", "sample", "evaluate", "report"], Annotated[int, Field(ge=1, le=1024)]
+    ] = {}
+    """CPU threads of each kind of job; no machine has more than 1,024 cores."""
+    max_cpu_hours: Annotated[float, Field(gt=0, le=10**6)] = 24.0
+    """Hours of training on a CPU above which a run is refused; a million, or a century, refuses none."""
     budgets: Annotated[dict[Name, Budget], Field(min_length=1)]
     """Budgets by name."""
     grid: Annotated[dict[Name, Entry], BeforeValidator(_with_models), Field(min_length=1)]
@@ -294,14 +365,12 @@ def resolve(config: Config, name: str, protocol: str, budget: str, seed: int | N
 
     The protocol changes the entry, and the budget changes both. ColdbenchError naming the place of a mistake.
     """
-    entry = config.grid[name]
-    changes = dict(entry.protocols[protocol])
-    rationale = changes.pop("rationale", "")
-    base = {part: getattr(entry, part) for part in ("degradation", "preprocessing", "network", "training", "sampling")}
+    entry, changes = config.grid[name], config.grid[name].protocols[protocol]
     where = f"grid.{name}, protocol {protocol}, budget {budget}"
-    if stray := changes.keys() - base.keys():
-        raise unknown(f"key in {where}", min(stray), ["rationale", *base])
-    layers = merged(base, changes, config.budgets[budget].model_dump())
+    stated = [
+        layer.model_dump(include=set(PARTS), exclude_unset=True) for layer in (entry, changes, config.budgets[budget])
+    ]
+    layers = merged({part: {} for part in PARTS}, *stated)
     sampling = layers.pop("sampling")
     if "partner" in layers["degradation"]:
         partner = layers["degradation"]["partner"]
@@ -319,7 +388,7 @@ def resolve(config: Config, name: str, protocol: str, budget: str, seed: int | N
         "title": entry.title,
         "cell": entry.cell.model_dump(),
         "default": protocol == chosen_protocol(config, name),
-        "rationale": rationale,
+        "rationale": changes.rationale,
     }
     model = experiment.run if entry.model is None else experiment.model_copy(update={"name": entry.model}).run
     return Run(

@@ -8,12 +8,27 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
 
 from coldbench.core.validation import Strict, fingerprint, parse_text
 
 HASH_VERSION = 1
 """Part of every fingerprint. Raise it when a change of code makes a trained model a different one."""
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""At most 32 bits, as a random state of scikit-learn takes; of longer seeds, two could mean the same."""
+MOST_STEPS, MOST_IMAGES = 10**9, 2**16
+"""Updates, which take months even at a millisecond each; and images in memory at once, 13 GB at 128 pixels."""
+
+
+def _names_are_text(spec: dict[str, Any]) -> dict[str, Any]:
+    for key, what in (("name", "a degradation"), ("partner", "a data set")):
+        if not isinstance(spec.get(key, ""), str):
+            raise ValueError(f"{key} must be the name of {what}, not {spec[key]!r}")
+    return spec
+
+
+Spec = Annotated[dict[str, Any], BeforeValidator(parse_text), AfterValidator(_names_are_text)]
+"""Name and parameters of a degradation. Only the package `degradations` knows which parameters there are."""
 
 
 class Network(Strict):
@@ -21,14 +36,15 @@ class Network(Strict):
 
     name: str = "unet_convnext"
     """Architecture: unet_convnext or unet_ddpm."""
-    dim: Annotated[int, Field(ge=8, multiple_of=2)] = 64
-    """Channels at full resolution."""
-    dim_mults: Annotated[list[PositiveInt], Field(min_length=2)] = [1, 2, 4, 8]
-    """Channels of each resolution as multiples of `dim`; each resolution halves the side of the one before."""
+    dim: Annotated[int, Field(ge=8, le=512, multiple_of=2)] = 64
+    """Channels at full resolution; four times the paper's largest are at most allowed."""
+    dim_mults: Annotated[list[Annotated[int, Field(ge=1, le=32)]], Field(min_length=2, max_length=8)] = [1, 2, 4, 8]
+    """Channels of each resolution as multiples of `dim`; each resolution halves the side of the one before, and the
+    eighth has 2 of 256 pixels."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability of dropout; unet_ddpm only."""
-    attention: PositiveInt = 16
-    """Side in pixels of the feature maps with self-attention; unet_ddpm only."""
+    attention: Annotated[int, Field(ge=1, le=256)] = 16
+    """Side in pixels of the feature maps with self-attention, at most that of the largest images; unet_ddpm only."""
     time: bool = True
     """Whether the network is given the severity t."""
     residual: bool = False
@@ -43,8 +59,8 @@ class Preprocessing(Strict):
 
     resize: PositiveInt | None = None
     """Side in pixels at which the data set is prepared before the crop; null: the experiment's size."""
-    pad: NonNegativeInt = 0
-    """Width in pixels of a black border, added before the random crop."""
+    pad: Annotated[int, Field(ge=0, le=256)] = 0
+    """Width in pixels of a black border, added before the random crop; at most the side of the largest images."""
     flip: bool = False
     """Whether half of the training images are mirrored."""
 
@@ -52,9 +68,9 @@ class Preprocessing(Strict):
 class Training(Strict):
     """The training loop (paper, appendix A): Adam on L1 loss, with an exponential moving average of the weights."""
 
-    max_steps: PositiveInt = 700_000
+    max_steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] = 700_000
     """Optimizer updates."""
-    batch_size: PositiveInt = 64
+    batch_size: Annotated[int, Field(ge=1, le=MOST_IMAGES)] = 64
     """Images per update, over all GPUs and accumulation steps; the paper's 32 × 2."""
     grad_accumulation: PositiveInt = 2
     """Forward and backward passes per update."""
@@ -68,7 +84,7 @@ class Training(Strict):
     """Decay of the moving average per average update."""
     ema_update_every: PositiveInt = 10
     """Updates between two updates of the average."""
-    ema_start: NonNegativeInt = 2000
+    ema_start: Annotated[int, Field(ge=0, le=MOST_STEPS)] = 2000
     """First update that is averaged; before, the average is a copy of the weights."""
 
     @model_validator(mode="after")
@@ -103,9 +119,9 @@ class Experiment(Strict):
     """Data set, as the registry names it."""
     size: PositiveInt
     """Side of the network's images in pixels."""
-    seed: int
+    seed: Seed
     """Decides the initial weights, the order of images and every random draw of the training."""
-    degradation: Annotated[dict[str, Any], BeforeValidator(parse_text)]
+    degradation: Spec
     """Name and parameters of D."""
     preprocessing: Preprocessing = Preprocessing()
     """What happens between the prepared images and the network."""

@@ -16,6 +16,10 @@ from typing import Any
 import yaml
 
 from coldbench.core.errors import ColdbenchError
+from coldbench.core.validation import DEEPEST, LONGEST_NUMBER, MOST_VALUES, check_plain
+
+LONGEST_YAML = 300_000
+"""Characters of a file that a user writes; the suite's own have at most 16,000."""
 
 
 @contextlib.contextmanager
@@ -138,16 +142,72 @@ def read_json(path: Path) -> Any:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The keys and values in the YAML file `path`; ColdbenchError if it cannot be read or is no mapping."""
+    """The keys and values in the YAML file `path`; ColdbenchError if it cannot be read, is no mapping, or `parse_yaml`
+    refuses it."""
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
-        raise ColdbenchError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ColdbenchError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        raise ColdbenchError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ColdbenchError(f"{path} is no text in UTF-8 (byte {error.start})") from error
     if not isinstance(value, dict):
         raise ColdbenchError(f"{path} must hold keys and values")
     return value
+
+
+def parse_yaml(text: str, what: str) -> Any:
+    """The value in the YAML `text`, of the types that JSON has; dates stay text.
+
+    ColdbenchError naming `what` for text that is not YAML, a key that stands twice in one mapping, bytes and other
+    types, and values too deep or too many.
+    """
+    if len(text) > LONGEST_YAML:
+        raise ColdbenchError(f"{what} has {len(text):,} characters; a configuration has at most {LONGEST_YAML:,}")
+    try:
+        loader = _Loader(text)
+        loader.name = what
+        value = loader.get_single_data()
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:  # as its converters do
+        raise ColdbenchError(f"{what} is not YAML: {' '.join(str(error).split())}") from error
+    check_plain(value, what)
+    return value
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which YAML would keep the second, and whatever takes long to read."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set[tuple[str, str]]()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise self._refusal(key.start_mark.line, f"the key '{key.value}' stands twice in one mapping")
+                seen.add((key.tag, key.value))
+        return node
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > MOST_VALUES:
+            raise self._refusal(node.start_mark.line, "merges (<<) of too many keys")
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> str:
+        if node.tag.endswith(":int") and len(node.value) > LONGEST_NUMBER:
+            raise self._refusal(node.start_mark.line, f"a whole number of {len(node.value):,} digits")
+        return str(super().construct_scalar(node))
+
+    def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
+        if self.flow_level >= DEEPEST:
+            raise self._refusal(self.line, f"more than {DEEPEST} levels of nesting")
+        super().fetch_flow_collection_start(token)
+
+    def _refusal(self, line: int, reason: str) -> ColdbenchError:
+        return ColdbenchError(f"{self.name}, line {line + 1}: {reason}")
 
 
 def sha256(path: Path) -> str:

@@ -13,8 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from coldbench.core.errors import ColdbenchError, unknown
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
-"""A name that is also the name of a folder."""
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=64)]
+"""A name that is part of the names of files, which may have 255 bytes."""
+DEEPEST, MOST_VALUES = 50, 50_000
+LONGEST_KEY, LONGEST_TEXT, LONGEST_NUMBER = 200, 10_000, 128
+"""Bounds of what a user writes: levels of nesting; values in all, of which the suite's own files have at most 3,000;
+characters; bits of a whole number."""
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters except tab and line feed, and halves of characters, which no file can hold."""
 
 
 class Strict(BaseModel):
@@ -24,7 +30,7 @@ class Strict(BaseModel):
     and mappings.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -39,6 +45,48 @@ class Strict(BaseModel):
 
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+def check_plain(value: Any, what: str) -> None:
+    """Raise ColdbenchError unless `value` is what JSON can hold: null, flags, numbers, text, lists and mappings.
+
+    YAML also reads dates and bytes, and its aliases can make a value endless, or far larger than its file.
+    """
+    waiting, count = [(value, tuple[str, ...]())], 0
+    while waiting:
+        each, path = waiting.pop()
+        count += 1
+        fault = _fault(each)
+        if count > MOST_VALUES:
+            path, fault = path[:2], f"more than {MOST_VALUES:,} values, each counted as often as an alias repeats it"
+        elif len(path) > DEEPEST:
+            path, fault = path[:2], f"more than {DEEPEST} levels of nesting"
+        if fault:
+            raise ColdbenchError(f"{': '.join(filter(None, [what, '.'.join(path)]))}: {fault}")
+        children = each.items() if isinstance(each, Mapping) else enumerate(each) if isinstance(each, list) else ()
+        waiting += reversed([(child, (*path, str(key))) for key, child in children])
+
+
+def _fault(value: Any) -> str:
+    """What is wrong with a value itself, without those inside it; empty if nothing is."""
+    if isinstance(value, str):
+        if len(value) > LONGEST_TEXT:
+            return f"text of {len(value):,} characters, {LONGEST_TEXT:,} are allowed"
+        return f"the text {value!r} holds a control character" if UNPRINTABLE.search(value) else ""
+    if isinstance(value, int):
+        return f"a whole number of more than {LONGEST_NUMBER} bits" if value.bit_length() > LONGEST_NUMBER else ""
+    if isinstance(value, Mapping):
+        return next(filter(None, map(_key_fault, value)), "")
+    if value is None or isinstance(value, float | list):
+        return ""
+    return f"a value of type {type(value).__name__} is not valid here; text needs quotes"
+
+
+def _key_fault(key: Any) -> str:
+    if not isinstance(key, str):
+        short = isinstance(key, int | float | None) and not _fault(key)
+        return f"the key {repr(key) if short else f'of type {type(key).__name__}'} is no text; put it in quotes"
+    return f"a key of {len(key):,} characters" if len(key) > LONGEST_KEY else _fault(key)
 
 
 def parse_text(value: Any) -> Any:
@@ -61,20 +109,40 @@ def checked(model: type[Model], value: Mapping[str, Any], where: str, part: str 
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(str(key) for key in (*filter(None, [part]), *first["loc"]) if key != "[key]")
-        place = f"{where}: {path}" if path else where
-        if first["type"] == "extra_forbidden":
-            raise unknown(f"key in {where}", path, _keys(model, first["loc"][:-1], prefix=path)) from None
-        if first["type"] == "missing":
-            raise ColdbenchError(f"{place} is missing") from None
-        reason = first["msg"].removeprefix("Value error, ")
-        culprit = "" if isinstance(first["input"], Mapping) else f", not {first['input']!r}"
-        raise ColdbenchError(f"{place}: {reason[0].lower()}{reason[1:]}{culprit}") from None
+        raise _in_one_line(error.errors()[0], model, where, part) from None
 
 
-def _keys(model: Any, location: Iterable[int | str], prefix: str) -> list[str]:
-    """The valid keys at `location` inside `model`, each with its path."""
+LAYER = {"layer": True}
+"""The context of a validation by `check_layer`."""
+
+
+def check_layer(model: type[BaseModel], value: Mapping[str, Any], where: str) -> None:
+    """Raise ColdbenchError as `checked` does, but let `value` lack keys that other layers state."""
+    try:
+        model.model_validate(value, context=LAYER)
+    except ValidationError as error:
+        for each in error.errors():
+            if each["type"] != "missing":
+                raise _in_one_line(each, model, where) from None
+
+
+def _in_one_line(error: Any, model: type[BaseModel], where: str, part: str = "") -> ColdbenchError:
+    """One of pydantic's errors, with the path of the key and the nearest valid key."""
+    keys = [str(key) for key in (*filter(None, [part]), *error["loc"]) if key != "[key]"]
+    place = ": ".join(filter(None, [where, ".".join(keys)]))
+    if error["type"] == "extra_forbidden":
+        parent = "".join(f"{key}." for key in keys[:-1])
+        return unknown(f"key in {where}", keys[-1], _keys(model, error["loc"][:-1]), parent)
+    if error["type"] == "missing":
+        return ColdbenchError(f"{place} is missing")
+    mapping = error["type"] in ("model_type", "dict_type")
+    reason = "must be keys and values" if mapping else error["msg"].removeprefix("Value error, ")
+    culprit = "" if isinstance(error["input"], Mapping) else f", not {error['input']!r}"
+    return ColdbenchError(f"{place}: {reason[0].lower()}{reason[1:]}{culprit}")
+
+
+def _keys(model: Any, location: Iterable[int | str]) -> list[str]:
+    """The valid keys at `location` inside `model`."""
     in_mapping = False  # the next part is a key of a mapping, not a field
     for part in location:
         field = model.model_fields.get(part) if hasattr(model, "model_fields") and not in_mapping else None
@@ -83,8 +151,7 @@ def _keys(model: Any, location: Iterable[int | str], prefix: str) -> list[str]:
             model, in_mapping = field.annotation, get_origin(field.annotation) is dict
             arguments = getattr(model, "__args__", ())
             model = arguments[-1] if arguments else model
-    parent = prefix.rpartition(".")[0]
-    return [f"{parent}.{key}" if parent else key for key in getattr(model, "model_fields", {})]
+    return list(getattr(model, "model_fields", {}))
 
 
 def fingerprint(value: Any) -> str:
@@ -107,6 +174,7 @@ def from_json(model: type[Model], text: str, what: str) -> Model:
     """The `model` in the JSON `text`; ColdbenchError naming `what` if the text is no JSON or does not fit."""
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ColdbenchError(f"{what} is not JSON: {error}") from error
+    check_plain(value, what)
     return checked(model, value, what)

@@ -62,7 +62,7 @@ def fetch(name: str, folder: Path | None) -> None:
         check_source(name, folder)
     except ColdbenchError as error:
         if entry.download is None:
-            raise ColdbenchError(f"{error}; '{shown(name)}' cannot be downloaded") from error
+            raise type(error)(f"{error}; '{shown(name)}' cannot be downloaded") from error
         entry.download(_required(entry, folder))
     if entry.report is not None:
         entry.report(_required(entry, folder))

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from coldbench import data
 from coldbench.core.errors import ColdbenchError, unknown
 from coldbench.core.experiment import Experiment
+from coldbench.core.validation import check_plain
 from coldbench.data.preprocessing import center_crop
 from coldbench.degradations.base import Degradation
 from coldbench.degradations.blur import Blur
@@ -46,6 +47,9 @@ def build(spec: Mapping[str, Any], size: int, partners: npt.NDArray[np.uint8] | 
     `partners` are the images, uint8 (M, C, size, size), of the data set that a degradation with a `partner` mixes in.
     Raises ColdbenchError for an unknown name or parameter, a missing parameter, and a value out of range.
     """
+    check_plain(spec, "degradation")
+    if not isinstance(spec, Mapping):
+        raise ColdbenchError(f"degradation: must be its name and parameters, not {spec!r}")
     parameters = dict(spec)
     name = parameters.pop("name", None)
     if not isinstance(name, str) or name not in DEGRADATIONS:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, PositiveInt
 
 from coldbench import data, degradations
 from coldbench.core.errors import ColdbenchError
+from coldbench.core.files import parse_yaml
 from coldbench.core.validation import Strict, checked
 from coldbench.degradations import Degradation
 from coldbench.evaluation.metrics.ssim import Window
@@ -75,10 +75,7 @@ def load(text: str, what: str) -> Calibration:
 
     ColdbenchError for text that is not YAML, an unknown key, data set or degradation, or a parameter out of range.
     """
-    try:
-        calibration = checked(Calibration, yaml.safe_load(text) or {}, what)
-    except yaml.YAMLError as error:
-        raise ColdbenchError(f"{what} is not YAML: {' '.join(str(error).split())}") from error
+    calibration = checked(Calibration, parse_yaml(text, what) or {}, what)
     for name, row in calibration.rows.items():
         data.dataset(row.dataset)
         for label, interpretation in row.interpretations.items():

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from coldbench import data
-from coldbench.core.config import Config, Run, chosen_protocol, resolve
+from coldbench.core.config import Budget, Config, Entry, Protocol, Run, chosen_protocol, resolve
 from coldbench.core.errors import ColdbenchError, MissingFile, unknown
 from coldbench.core.experiment import Experiment, Network
-from coldbench.core.validation import checked
-from coldbench.models.header import read_header
+from coldbench.core.validation import check_plain, checked
 
 DEFAULT_FOLDER = "data"
+FEWEST = 2
+"""Images that a distance between sets of images needs, because its covariances do."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ def build(
     `finished(budget, run)` says whether results exist, for the budgets in `reuse_budgets`. With `check_operators` the
     degradations and networks are built as well, which imports torch. Without `check_sources` all data count as present.
     """
+    check_plain(raw, "config")
     config = checked(Config, raw, "config")
     _check_names(config)
     for name, entry in config.grid.items():  # also entries that this budget or filter hides
@@ -59,11 +61,17 @@ def build(
             raise unknown(f"protocol of {name}", entry.protocol, entry.protocols)
         for protocol in entry.protocols:
             for budget in config.budgets:
-                resolve(config, name, protocol, budget)
+                _check_sizes(resolve(config, name, protocol, budget))
     _check_imports(config)
     selected, skipped = _selected(config), dict[str, str]()
     if check_sources:
         selected, skipped = _with_data(config, selected)
+
+    @functools.cache
+    def counts(dataset: str) -> dict[str, int]:
+        entry = data.dataset(dataset)
+        return entry.counts(Path(config.data)) if check_sources or entry.count is None else {}
+
     report_runs: dict[str, Run] = {}
     runs: dict[str, Run] = {}
     for name in selected:
@@ -75,7 +83,7 @@ def build(
                 runs[run.metadata.run] = run
                 if chosen:
                     report_runs[run.metadata.run] = run
-                _check_images(run)
+                _check_images(config, run, counts(run.experiment.dataset))
                 if check_operators:
                     _check_operators(run)
     owners = _model_owners(config, runs.values())
@@ -137,13 +145,18 @@ def _check_names(config: Config) -> None:
     protocols = {"default", *(p for entry in config.grid.values() for p in entry.protocols)}
     if config.protocol not in protocols:
         raise unknown("protocol", config.protocol, protocols)
-    for name in [*config.datasets, *config.substitute.values(), *(entry.dataset for entry in config.grid.values())]:
+    datasets = {name for entry in config.grid.values() for name in _datasets(entry)}
+    for name in [*config.datasets, *config.substitute.values(), *sorted(datasets)]:
         data.dataset(name)
-    partners = {entry.degradation.get("partner", entry.dataset) for entry in config.grid.values()}
-    datasets = {entry.dataset for entry in config.grid.values()} | partners
     for name in config.substitute:
         if name not in datasets:
             raise unknown("data set in substitute", name, datasets)
+
+
+def _datasets(entry: Entry) -> set[str]:
+    """The data sets that an experiment names under any protocol."""
+    specs = [entry.degradation, *(protocol.degradation for protocol in entry.protocols.values())]
+    return {entry.dataset, *(spec["partner"] for spec in specs if "partner" in spec)}
 
 
 def _selected(config: Config) -> list[str]:
@@ -164,18 +177,16 @@ def _with_data(config: Config, names: list[str]) -> tuple[list[str], dict[str, s
     """
     complete, skipped = [], {}
     for name in names:
-        entry = config.grid[name]
-        datasets = {entry.dataset, entry.degradation.get("partner", entry.dataset)}
         try:
-            for dataset in sorted(str(config.substitute.get(each, each)) for each in datasets):
+            for dataset in sorted(config.substitute.get(each, each) for each in _datasets(config.grid[name])):
                 _check_source(config, dataset)
             complete.append(name)
         except MissingFile as error:
             if config.missing_data == "refuse" or name in config.experiments:
-                raise ColdbenchError(f"{name}: {error}; without it: --config missing_data=skip") from None
+                raise MissingFile(f"{name}: {error}; without it: --config missing_data=skip") from None
             skipped[name] = str(error)
     if not complete:
-        raise ColdbenchError(f"no experiment has its data: {next(iter(skipped.values()))}")
+        raise MissingFile(f"no experiment has its data: {next(iter(skipped.values()))}")
     return complete, skipped
 
 
@@ -196,14 +207,6 @@ def _check_imports(config: Config) -> None:
             raise ColdbenchError(f"imports.{name}: {path} does not exist")
 
 
-def was_imported(model: Path) -> bool:
-    """Whether a model exists and was imported from a released checkpoint, read from the head of its file."""
-    try:
-        return "imported" in read_header(model).provenance
-    except ColdbenchError:
-        return False  # missing, or not written by coldbench: the rules make it again
-
-
 def _check_unique(run: Run, other: Run | None) -> None:
     """Raise ColdbenchError if two experiments or protocols give one run name, and so one folder."""
     mine = run.metadata
@@ -215,16 +218,51 @@ def _check_unique(run: Run, other: Run | None) -> None:
         )
 
 
-def _check_images(run: Run) -> None:
-    name, size = run.metadata.name, run.experiment.size
-    entry, images = data.dataset(run.experiment.dataset), run.sampling.images
-    if images is not None and run.sampling.restores and entry.test and images > entry.test:
-        raise ColdbenchError(
-            f"{name}: sampling.images is {images}, but the test set of {entry.name} has {entry.test} images"
-        )
-    for what, side in (("size", size), ("preprocessing.resize", run.experiment.prepared_size)):
+def _check_sizes(run: Run) -> None:
+    for what, side in (("size", run.experiment.size), ("preprocessing.resize", run.experiment.prepared_size)):
         if not data.SMALLEST <= side <= data.LARGEST:
-            raise ColdbenchError(f"{name}: {what} {side} is out of range: {data.SMALLEST} to {data.LARGEST} pixels")
+            raise ColdbenchError(
+                f"{run.metadata.name}: {what} {side} is out of range: {data.SMALLEST} to {data.LARGEST} pixels"
+            )
+
+
+def _check_images(config: Config, run: Run, counts: Mapping[str, int]) -> None:
+    """Raise ColdbenchError if the data set has too few images for the run; `counts` is empty if they are unknown."""
+    name, sampling, dataset = run.metadata.name, run.sampling, run.experiment.dataset
+    key = f"{source_of(config, run, 'sampling', 'images')}.sampling.images"
+    if sampling.images is not None and sampling.images < FEWEST:
+        raise ColdbenchError(f"{key} is {sampling.images}, but distances between sets of images need {FEWEST}")
+    if not counts:
+        return
+    if sampling.restores and (sampling.images or FEWEST) > counts["test"]:
+        needed = f"{key} is {sampling.images}" if sampling.images else f"{name} needs {FEWEST}"
+        raise ColdbenchError(f"{needed}, but the test set of {dataset} has {counts['test']} images")
+    for part, each in sampling.sets.items():
+        if each.start and min(counts.values()) < FEWEST:
+            fewest = min(counts, key=lambda split: counts[split])
+            raise ColdbenchError(
+                f"{name}: set {part} is compared with the {fewest} images of {dataset}: {counts[fewest]} are too few, "
+                f"distances between sets of images need {FEWEST}"
+            )
+        if each.start and each.start.kind in ("means", "grid") and each.start.components > counts["train"]:
+            raise ColdbenchError(
+                f"{source_of(config, run, 'sampling', 'sets')}.sampling.sets.{part}.start.components is "
+                f"{each.start.components}, but {dataset} has {counts['train']} training images"
+            )
+
+
+def source_of(config: Config, run: Run, part: str, key: str) -> str:
+    """The path, in the configuration, of the budget, protocol or experiment that decides a key of a run's part."""
+    name, protocol, budget = run.metadata.name, run.metadata.protocol, run.metadata.budget
+    layers: dict[str, Budget | Protocol] = {
+        f"budgets.{budget}": config.budgets[budget],
+        f"grid.{name}.protocols.{protocol}": config.grid[name].protocols[protocol],
+    }
+    for place, layer in layers.items():
+        stated = getattr(layer, part, {})
+        if key in (stated if isinstance(stated, dict) else stated.model_fields_set):
+            return place
+    return f"grid.{name}"
 
 
 def _check_operators(run: Run) -> None:

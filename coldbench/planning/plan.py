@@ -13,22 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from coldbench import data
 from coldbench.core.config import Config, Run
-from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import read_yaml
-from coldbench.core.validation import merged
 from coldbench.planning import cost
 from coldbench.planning.cost import Device, Time
 from coldbench.planning.grid import Grid, build
 from coldbench.planning.products import Product, Products
 
-GRID = "workflow/config/paper.yaml"
-"""The paper's grid, which every configuration changes."""
-THIS_MACHINE = "workflow/config/laptop.yaml"
-"""The configuration that `snakemake` has without a profile (profiles/default)."""
 LOCAL = "fetch"
 """The stage that runs on the submitting machine and is no job."""
 DATA = "data sets"
@@ -67,37 +58,6 @@ class Total:
     wall: float
     disk: int
     source: str
-
-
-def configuration(words: Sequence[str], cluster: bool = False) -> dict[str, Any]:
-    """The configuration that `snakemake` has with `words`, files and settings like budget=paper, on the paper's grid.
-
-    Without a file it takes the one of this machine, as the default profile does; a `cluster` has none.
-    """
-    settings = [word for word in words if _is_setting(word)]
-    files = [word for word in words if not _is_setting(word)] or ([] if cluster else [THIS_MACHINE])
-    return read([GRID, *files, *settings])
-
-
-def read(words: Sequence[Path | str]) -> dict[str, Any]:
-    """Configurations on top of each other, as Snakemake merges them: files, and words like budget=paper.
-
-    ColdbenchError for one that cannot be read.
-    """
-    return merged(*(_setting(word) if _is_setting(word) else read_yaml(Path(word)) for word in map(str, words)))
-
-
-def _is_setting(word: str) -> bool:
-    key, equals, _ = word.partition("=")
-    return bool(equals) and key.isidentifier()
-
-
-def _setting(word: str) -> dict[str, Any]:
-    key, _, value = word.partition("=")
-    try:
-        return {key: yaml.safe_load(value)}
-    except yaml.YAMLError as error:
-        raise ColdbenchError(f"{word} is no key=value: {' '.join(str(error).split())}") from error
 
 
 def resolved(raw: Mapping[str, Any]) -> Grid:

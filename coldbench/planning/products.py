@@ -18,7 +18,7 @@ from typing import Any, Literal
 from coldbench import data
 from coldbench.core.config import Run
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import below, files_hash, read_json, sha256
+from coldbench.core.files import files_hash, read_json, sha256
 from coldbench.core.provenance import page_hash
 from coldbench.core.validation import fingerprint
 from coldbench.evaluation.scores import read_made_from
@@ -264,4 +264,4 @@ def was_imported(model: Path) -> bool:
 
 def _named_by(manifest: Path) -> list[Path]:
     """The files of images that a manifest names."""
-    return [below(manifest.parent, name) for name in read_manifest(manifest).files]
+    return [manifest.parent / name for name in read_manifest(manifest).files]

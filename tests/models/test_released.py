@@ -23,7 +23,7 @@ from coldbench import cli, data, degradations, models
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Experiment, Network
 from coldbench.models import model_file, released
-from coldbench.planning import grid
+from coldbench.planning import products
 from coldbench.sampling import manifest
 
 CPU = torch.device("cpu")
@@ -534,12 +534,12 @@ def test_an_imported_model_is_sampled_as_a_trained_one(experiment, weights, mode
 def test_the_head_of_a_model_tells_whether_it_was_imported(experiment, weights, tmp_path) -> None:
     """False for a trained, missing, foreign or damaged model; the weights are not read."""
     path = tmp_path / "model.safetensors"
-    assert not grid.was_imported(path)
+    assert not products.was_imported(path)
     for provenance in (None, {"world_size": 1}):
         model_file.save_model(path, weights, experiment, 1, provenance)
-        assert not grid.was_imported(path)
+        assert not products.was_imported(path)
     released.import_model(released_file(tmp_path / "released.pt", weights), path, experiment)
-    assert grid.was_imported(path)
+    assert products.was_imported(path)
     whole = path.read_bytes()
     head = 8 + int.from_bytes(whole[:8], "little")
     for content in (
@@ -553,12 +553,12 @@ def test_the_head_of_a_model_tells_whether_it_was_imported(experiment, weights, 
         b"PK\x03\x04" + whole,
     ):
         path.write_bytes(content)
-        assert not grid.was_imported(path)
+        assert not products.was_imported(path)
     for text in ("{", "[]", "3", '{"provenance": null}', '{"provenance": 3}', '{"provenance": []}', "{}"):
         safetensors.torch.save_file(weights, path, {"experiment": text})
-        assert not grid.was_imported(path), text
+        assert not products.was_imported(path), text
     safetensors.torch.save_file(weights, path)
-    assert not grid.was_imported(path)
+    assert not products.was_imported(path)
     path.unlink()
     path.mkdir()
-    assert not grid.was_imported(path)
+    assert not products.was_imported(path)

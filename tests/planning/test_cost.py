@@ -28,7 +28,7 @@ from coldbench.core.validation import checked
 from coldbench.evaluation.evaluator import Evaluator
 from coldbench.evaluation.metrics.extractors import GABOR
 from coldbench.evaluation.metrics.reference import reference
-from coldbench.planning import cost, plan
+from coldbench.planning import cost, layers, plan
 from coldbench.planning.cost import Device
 from coldbench.planning.grid import Grid, refuse_on_cpu
 from coldbench.planning.plan import Job
@@ -39,13 +39,13 @@ from coldbench.training import checkpoints, loop
 
 SMALL = Network(dim=8, dim_mults=[1, 2])
 DDPM = Network(name="unet_ddpm", dim=8, dim_mults=[1, 2], attention=8)
-PAPER = plan.read([CONFIG / "paper.yaml"])
+PAPER = layers.read([CONFIG / "paper.yaml"])
 H100 = cost.device(DEVICES, "h100")
 CPU = cost.device(DEVICES, "cpu")
 
 
 def grid(tmp_path: Path, *overlays: str, **own: Any) -> Grid:
-    raw = plan.read([CONFIG / f"{name}.yaml" for name in ("paper", *overlays)])
+    raw = layers.read([CONFIG / f"{name}.yaml" for name in ("paper", *overlays)])
     return plan.resolved({**raw, "results": str(tmp_path / "results"), **own})
 
 

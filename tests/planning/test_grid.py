@@ -252,9 +252,9 @@ BAD = {
     "entry key": ("grid: {E01: {titel: x}}", "'grid.E01.titel'", "did you mean 'grid.E01.title'?"),
     "cell key": ("grid: {E01: {cell: {tabel: 1}}}", "'grid.E01.cell.tabel'", "did you mean 'grid.E01.cell.table'?"),
     "budget part": ("budgets: {laptop: {trainnig: {max_steps: 5}}}", "trainnig", "'budgets.laptop.training'?"),
-    "budget key": ("budgets: {laptop: {training: {max_stepz: 5}}}", "'training.max_stepz'", "'training.max_steps'?"),
-    "network key": ("grid: {E01: {network: {dmi: 8}}}", "'network.dmi'", "did you mean 'network.dim'?"),
-    "protocol key": ("grid: {E01: {protocols: {fitted: {rationle: x}}}}", "'rationle'", "did you mean 'rationale'?"),
+    "budget key": ("budgets: {laptop: {training: {max_stepz: 5}}}", "training.max_stepz'", "training.max_steps'?"),
+    "network key": ("grid: {E01: {network: {dmi: 8}}}", "network.dmi'", "network.dim'?"),
+    "protocol key": ("grid: {E01: {protocols: {fitted: {rationle: x}}}}", "fitted.rationle'", "fitted.rationale'?"),
     "threads key": ("threads: {trian: 2}", "threads.trian", "'train'"),
     # names
     "budget": ("budget: laptpo", "'laptpo'", "did you mean 'laptop'?"),
@@ -319,7 +319,7 @@ BAD = {
     "large before the crop": ("grid: {E01: {preprocessing: {resize: 300}}}", "preprocessing.resize 300", "16 to 256"),
     "widths that begin elsewhere": ("grid: {E01: {network: {dim_mults: [2, 4]}}}", "dim_mults", "begin with 1"),
     "angle brackets in a folder": ("reports: a<b>c", "reports", "'a<b>c'"),
-    "number for a partner": ("grid: {E18: {degradation: {partner: 5}}}", "'5'"),
+    "number for a partner": ("grid: {E18: {degradation: {partner: 5}}}", "grid.E18.degradation", "partner", "not 5"),
     "threads in words": ("threads: {train: two}", "threads.train", "'two'"),
     "missing title": ("grid: {X: {cell: {table: 1, row: ''}}}", "grid.X.title", "missing"),
     # values that make no sense

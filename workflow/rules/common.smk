@@ -11,6 +11,7 @@ from snakemake_interface_executor_plugins.settings import DeploymentMethod
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import check_writable, read_json, write_json
 from coldbench.data import dataset
+from coldbench.planning import layers
 from coldbench.planning import workflow as planning
 from coldbench.planning.grid import build, refuse_on_cpu
 from coldbench.planning.products import Products, page, product, was_imported
@@ -30,9 +31,10 @@ def checked(function, *arguments, **options):
 
 
 def finished(budget, run):
-    return Path(config["results"], budget, run, "scores.parquet").exists()
+    return Path(config.get("results", "results"), budget, run, "scores.parquet").exists()
 
 
+LAYERS = checked(layers.of_snakemake, workflow.configfiles) if workflow.is_main_process else []
 GRID = checked(build, config, finished, check_operators=workflow.is_main_process)
 checked(planning.check_paper_rows, GRID, Path(PAPER))
 
@@ -84,6 +86,8 @@ if PUBLISHED:
 if workflow.is_main_process and not PUBLISHED:
     for name, why in GRID.skipped.items():
         print(f"coldbench: {name} is left out: {why}", file=sys.stderr)
+    for line in layers.without_effect(GRID, LAYERS):
+        print(f"coldbench: {line}", file=sys.stderr)
 
 
 # Without true data no calibration is made, and a selection of experiments does not start one.
