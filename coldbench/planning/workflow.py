@@ -20,6 +20,14 @@ RUN_FILES = "runs"
 """The folder of the run files inside the results."""
 
 
+def check_checkout(folder: Path) -> None:
+    """Raise ColdbenchError if Snakemake would read a part of the checkout's path as a wildcard."""
+    if set("{}") & set(str(folder)):
+        raise ColdbenchError(
+            f"the path of the checkout, {folder}, holds braces, in which Snakemake sees wildcards; rename it"
+        )
+
+
 def run_file(run: Run, results: Path) -> Path:
     """The JSON file with the facts of a run, for its jobs."""
     return results / RUN_FILES / run.file_name

@@ -13,14 +13,17 @@ import resource
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from checkout import BIN, PATIENCE, ROOT, TINY, Checkout, Ended, assert_same_weights, end_group, trained, wait_for
+from PIL import Image
 from safetensors.torch import load_file
 
+from coldbench import data
 from coldbench.core.experiment import Experiment
 from coldbench.core.files import sha256
 from coldbench.models import released
@@ -292,6 +295,119 @@ def test_every_file_of_a_run_and_every_protocol_is_a_target(finished: Checkout) 
     assert plan.plan == {"draw_figures": 1, "train": 1}
 
 
+@pytest.mark.slow
+def test_copied_results_are_current_whatever_their_dates(finished: Checkout, tmp_path: Path) -> None:
+    """Copied into another checkout, whose name is odd, without Snakemake's records, and with data of the future."""
+    folder = tmp_path / "it's 100 % [odd] $HOME"
+    folder.mkdir()
+    checkout = Checkout(folder)
+    for name in ("results", "reports"):
+        shutil.copytree(finished.folder / name, folder / name)
+    now = time.time()
+    for path in folder.rglob("results/**/*"):
+        os.utime(path, (now, now + (1e8 if "data" in path.parts else -1e8)))
+    again = checkout.tiny(TABLE)
+    assert again.status == 0, again.end
+    assert "Nothing to be done" in again.output
+
+    model = folder / RUN / "model.safetensors"
+    before = model.read_bytes()
+    drawn = checkout.tiny(f"{RUN}/figures.json")
+    assert drawn.status == 0, drawn.end
+    assert drawn.plan == {"draw_figures": 1}
+    forced = checkout.tiny(str(model.relative_to(folder)), "--force")
+    assert forced.status == 0, forced.end
+    assert "is finished" in forced.output
+    assert model.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_selection_takes_nothing_out_of_tables(finished: Checkout, tmp_path: Path) -> None:
+    """A run of another experiment adds its rows, and another budget has a table of its own."""
+    checkout = Checkout(tmp_path)
+    shutil.copytree(finished.folder / "results", tmp_path / "results")
+    assert checkout.tiny(f"{RUN}/figures.json").status == 0
+    lent = {"title": "Fewer", "model": "X1", "sampling": {"sets": {"half": {"stride": 2}}, "methods": ["direct"]}}
+    table = tmp_path / "results" / "tiny" / "scores.csv"
+    made = checkout.tiny("results/tiny/scores.parquet", TABLE, experiments=["X2"], grid={"X2": lent})
+    assert made.status == 0, made.end
+    assert {line.split(",")[0] for line in table.read_text().splitlines()[1:]} == {"X1-a", "X2-a"}
+    assert "Deblurring, digits" in (tmp_path / TABLE).read_text()
+    before = table.read_bytes()
+    other = {"budgets": {"other": {**TINY["budgets"]["tiny"], "sampling": {"images": 4}}}, "budget": "other"}
+    plan = checkout.tiny("-n", "results/other/scores.parquet", **other)
+    assert "results/other/scores.csv" in plan.output
+    assert "results/tiny/scores" not in plan.output
+    assert table.read_bytes() == before
+
+
+ODD = "folder-ca(ts) + dogs|100 % {a} 'b' ü"
+
+
+@pytest.mark.slow
+def test_changed_folder_of_any_name_is_prepared_again(tmp_path: Path, photos: Path) -> None:
+    """More images than before: everything made from them is made again; the same images with other dates: nothing."""
+    checkout = Checkout(tmp_path)
+    folder = tmp_path / "data" / ODD.removeprefix("folder-")
+    folder.mkdir(parents=True)
+    images = data.load(photos, "train")
+
+    def add(first: int, stop: int) -> None:
+        for number in range(first, stop):
+            Image.fromarray(images[number].transpose(1, 2, 0)).save(folder / f"{number}.png")
+
+    sampling = {"images": 3, "batch_size": 4, "shard_size": 4}
+    tiny = {"training": {"max_steps": 2, "batch_size": 4, "ema_start": 0}, "sampling": sampling}
+    overlay = {"grid": {"X1": {"dataset": ODD}}, "budgets": {"tiny": tiny}}
+    scores = f"{RUN}/scores.parquet"
+    add(0, 40)
+    made = checkout.tiny(scores, **overlay)
+    assert made.status == 0, made.end
+    assert "Nothing to be done" in checkout.tiny(scores, **overlay).output
+    model = (tmp_path / RUN / "model.safetensors").read_bytes()
+
+    os.utime(folder / "3.png", (1, 1))
+    again = checkout.tiny(scores, **overlay)
+    assert again.status == 0, again.end
+    assert "is finished" in again.output
+    assert (tmp_path / RUN / "model.safetensors").read_bytes() == model
+    assert "Nothing to be done" in checkout.tiny(scores, **overlay).output
+
+    add(40, 50)
+    plan = checkout.tiny(scores, "-n", **overlay)
+    assert {"prepare", "train", "sample", "evaluate"} <= plan.plan.keys()
+    assert "has changed" in plan.output
+
+
+@pytest.mark.slow
+def test_long_training_on_a_cpu_is_refused_before_a_model_is_touched(finished: Checkout, tmp_path: Path) -> None:
+    """A finished model that fits is no training; one of other settings is not removed by the refusal."""
+    checkout = Checkout(tmp_path)
+    shutil.copytree(finished.folder / "results", tmp_path / "results")
+    model = tmp_path / RUN / "model.safetensors"
+    before = model.read_bytes()
+    target = f"{RUN}/model.safetensors"
+    assert "Nothing to be done" in checkout.tiny(target, max_cpu_hours=1e-9).output
+    refused = checkout.tiny(target, max_cpu_hours=1e-9, budgets={"tiny": {"training": {"learning_rate": 1e-3}}})
+    assert len(refused.errors) == 1, refused.end
+    assert "max_cpu_hours" in refused.errors[0]
+    assert model.read_bytes() == before
+
+
+def test_checkout_whose_path_holds_braces_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "a {b}"
+    folder.mkdir()
+    (message,) = Checkout(folder).snakemake("-n").errors
+    assert "a {b}" in message
+
+
+@pytest.mark.slow
+def test_chosen_experiment_starts_no_calibration(checkout: Checkout) -> None:
+    assert "calibrate" not in checkout.snakemake("-n", "--config", "experiments=E07").plan
+    page = checkout.snakemake("-n", "reports/calibration.html", "--config", "experiments=E07")
+    assert page.plan.get("calibrate") == 1, page.end
+
+
 # Stopping
 
 
@@ -477,7 +593,7 @@ def test_imported_model_is_sampled_and_never_trained(finished: Checkout, tmp_pat
     released.export_model(finished.folder / RUN / "model.safetensors", source)
     checkout = Checkout(tmp_path)
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
-    command = ("--cores", "1", "reports/index.html", "results/scores.parquet", "--configfile", "tiny.yaml")
+    command = ("--cores", "1", "reports/index.html", "results/tiny/scores.parquet", "--configfile", "tiny.yaml")
     planned = checkout.snakemake("-n", *command, "--config", f"imports={{X1-a: {source}}}")
     assert planned.plan.get("import_model") == 1, planned.end
     assert "train" not in planned.plan
@@ -487,7 +603,7 @@ def test_imported_model_is_sampled_and_never_trained(finished: Checkout, tmp_pat
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
     assert shards(tmp_path / RUN) == shards(finished.folder / RUN)
     assert "imported from released.pt" in (tmp_path / "reports/runs/X1-a.html").read_text()
-    assert "X1-a" in (tmp_path / "results/scores.csv").read_text()
+    assert "X1-a" in (tmp_path / "results/tiny/scores.csv").read_text()
     pictures = sorted(path.name for path in (tmp_path / RUN / "figures").glob("*.png"))
     assert pictures == ["forward.png", "test-methods.png", "test-naive.png", "test-trajectory.png"]
     source.unlink()

@@ -4,8 +4,8 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
-from snakemake.io import Wildcards
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
 from coldbench.core.errors import ColdbenchError
@@ -34,6 +34,7 @@ def finished(budget, run):
     return Path(config.get("results", "results"), budget, run, "scores.parquet").exists()
 
 
+checked(planning.check_checkout, Path(workflow.basedir))
 LAYERS = checked(layers.of_snakemake, workflow.configfiles) if workflow.is_main_process else []
 GRID = checked(build, config, finished, check_operators=workflow.is_main_process)
 checked(planning.check_paper_rows, GRID, Path(PAPER))
@@ -52,8 +53,7 @@ if DeploymentMethod.APPTAINER in DEPLOYED and not GRID.config.container:
 ON = '"${{@:3}}"'
 if not workflow.is_main_process and "SLURM_JOB_ID" in os.environ and DeploymentMethod.APPTAINER not in DEPLOYED:
     ON = f'exec srun --overlap --ntasks=$(($1 > 1 ? $1 : 1)) --cpus-per-task="$2" --cpu-bind=none {ON}'
-COMMAND_PATH = shlex.quote(":".join(COMMANDS)).replace("{", "{{").replace("}", "}}")  # Snakemake formats the prefix
-shell.prefix(f"set -euo pipefail; export PATH={COMMAND_PATH}:$PATH; on() {{{{ {ON}; }}}}; ")
+shell.prefix(f"set -euo pipefail; export PATH={shlex.quote(':'.join(COMMANDS))}:$PATH; on() {{{{ {ON}; }}}}; ")
 
 
 def on_gpu():

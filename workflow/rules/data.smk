@@ -14,7 +14,7 @@ rule fetch:
     resources:
         folder=DATA,
     shell:
-        "coldbench fetch {wildcards.dataset} {resources.folder:q} --log {log:q}"
+        "coldbench fetch {wildcards.dataset:q} {resources.folder:q} --log {log:q}"
 
 
 rule prepare:
@@ -36,7 +36,7 @@ rule prepare:
     params:
         out=subpath(output.info, parent=True),
     shell:
-        "coldbench prepare {wildcards.dataset} --size {wildcards.size} --folder {resources.folder:q}"
+        "coldbench prepare {wildcards.dataset:q} --size {wildcards.size} --folder {resources.folder:q}"
         " --out {params.out:q} --log {log:q}"
 
 

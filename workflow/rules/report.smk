@@ -43,7 +43,7 @@ def calibration_page(wildcards):
 
 def index_page(wildcards):
     """The front page comes last: it updates the links of the other pages and states the size of the whole folder."""
-    pages = [table_page(Wildcards(fromdict={"number": number})) for number in TABLES]
+    pages = [table_page(SimpleNamespace(number=number)) for number in TABLES]
     pages += [figures_page(wildcards), discrepancies_page(wildcards)]
     pages += [calibration_page(wildcards)] if SHOWN_CALIBRATION else []
     made_from = [*score_files(wildcards), PAPER, CLAIMS, ROWS]
