@@ -563,5 +563,5 @@ def test_a_single_number_is_the_severity_of_all_images(name: str) -> None:
     with pytest.raises(ColdbenchError, match=f"^severity must lie in 0…{t}"):
         degradation(x, t + 1, drawn)
     for wrong in ((x.numpy(), t, drawn), (x, 1.5, drawn), (x, [t, t], drawn), (x, t, None)):
-        with pytest.raises(ColdbenchError, match="must be a (Tensor|dict), not a"):
+        with pytest.raises(ColdbenchError, match=r"must be a (Tensor|dict), not a"):
             degradation(*wrong)
