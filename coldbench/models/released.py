@@ -45,7 +45,7 @@ PREFIXES = {
 """The prefix of the network's keys in the released code of each degradation (protocol 1.6)."""
 RELATIVE, ABSOLUTE = 1e-3, 1e-5
 """The tolerance of a schedule's numbers: float32 sums err by 4e-6 (golden vectors), float16 by a relative 5e-4."""
-MOST_NAMES, LONGEST_NAME = 4, 40
+MOST_NAMES, LONGEST_NAME = 4, 60
 """The number of keys in an error message, and of characters of each."""
 OBJECT = re.compile(r"GLOBAL ([\w.]+)")
 """Where torch names the object that it refuses to load."""
@@ -113,7 +113,7 @@ def save(path: Path, weights: Weights, experiment: Experiment) -> None:
         with atomic(path) as temporary:
             torch.save(content, temporary)
     except RuntimeError as error:  # torch reports a full disk as RuntimeError
-        raise ColdbenchError(f"cannot write {path}: {str(error).splitlines()[0]}; is the disk full?") from error
+        raise ColdbenchError(f"cannot write {path}: no space left, or the file system failed") from error
 
 
 def import_model(source: Path, out: Path, experiment: Experiment) -> None:
@@ -181,7 +181,9 @@ def _split(path: Path, entries: Weights) -> tuple[Weights, Weights]:
         match = SCHEDULE.match(key)
         group, name = (steps, match[1]) if match else (weights, NETWORK.sub("", key))
         if name in group:
-            raise ColdbenchError(f"{path} holds {_names([name])} twice, under two prefixes")
+            raise ColdbenchError(
+                f"{path} holds {_names([name])} twice, under two prefixes; the second is {_names([key])}"
+            )
         group[name] = value
     return weights, steps
 
@@ -199,7 +201,7 @@ def _check_length(path: Path, steps: Weights, expected: Weights, run: str, T: in
 def _check_keys(path: Path, owner: str, entries: Weights, expected: Weights) -> None:
     """Raise ColdbenchError unless the entries have the keys and shapes that their `owner` expects."""
     shapes = [
-        f"{key} {tuple(entries[key].shape)} not {tuple(value.shape)}"
+        f"{key}: {tuple(entries[key].shape)}, not {tuple(value.shape)}"
         for key, value in expected.items()
         if key in entries and entries[key].shape != value.shape
     ]

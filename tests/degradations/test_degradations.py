@@ -553,3 +553,15 @@ def test_severities_end_at_T_and_a_draw_serves_its_own_batch(name: str) -> None:
     if degradation.needs_colour:
         with pytest.raises(ColdbenchError, match=r"^degradation \w+ needs images of 3 channels, not 1$"):
             degradation(x[:, :1], torch.tensor([0, T]), drawn)
+
+
+@every_name
+def test_a_single_number_is_the_severity_of_all_images(name: str) -> None:
+    degradation, x = first(name), GOOD
+    drawn, t = degradation.draw(torch.arange(2), 0), degradation.T
+    assert torch.equal(degradation(x, t, drawn), degradation(x, torch.tensor([t, t]), drawn))
+    with pytest.raises(ColdbenchError, match=f"^severity must lie in 0…{t}"):
+        degradation(x, t + 1, drawn)
+    for wrong in ((x.numpy(), t, drawn), (x, 1.5, drawn), (x, [t, t], drawn), (x, t, None)):
+        with pytest.raises(ColdbenchError, match=r"must be a (Tensor|dict), not a"):
+            degradation(*wrong)

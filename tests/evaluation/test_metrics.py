@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -23,6 +24,7 @@ from coldbench import degradations
 from coldbench.core.errors import ColdbenchError
 from coldbench.evaluation.metrics import gabor, intervals, kernel, similarity
 from coldbench.evaluation.metrics.frechet import BLOCK, Moments, Statistics, frechet_distance
+from coldbench.evaluation.metrics.ssim import Window
 
 TOLERANCES = json.loads((GOLDEN / "tolerances.json").read_text())
 
@@ -62,6 +64,18 @@ def test_similarity_has_the_golden_values(pairs: dict[str, np.ndarray], name: st
     np.testing.assert_allclose(ssims, pairs[f"{name}_ssim_per_image"], **exact)
     np.testing.assert_allclose(similarity.pooled_ssim(ssims, 0).value, pairs[f"{name}_ssim"], **exact)
     np.testing.assert_allclose(similarity.pooled_rmse(mses, 0).value, pairs[f"{name}_rmse"], **exact)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "data_range", "refused"),
+    [(0, 1, 1.0, False), (0, 1, 2.0, False), (-1, 1, 2.0, False), (-1, 1, 1.0, True), (0, 255, 1.0, True)],
+)
+def test_ssim_refuses_originals_outside_its_range(low: float, high: float, data_range: float, refused: bool) -> None:
+    """The other images may leave it, as iterates do."""
+    original, other = (low + (high - low) * noise(2, 1, 16, seed) for seed in (0, 1))
+    window = Window(data_range=data_range)
+    with pytest.raises(ColdbenchError, match="originals must lie in") if refused else contextlib.nullcontext():
+        assert similarity.ssim_per_image(original, 3 * other - 1, window).shape == (2,)
 
 
 def test_similarity_agrees_with_scikit_image(pairs: dict[str, np.ndarray]) -> None:

@@ -388,14 +388,53 @@ def test_nothing_in_a_file_is_executed(experiment, weights, tmp_path, form, posi
         path.write_bytes(pickle.dumps(content, protocol=2))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
-    assert "cannot be read as tensors" in refusal(path, experiment)
+    line = refusal(path, experiment)
+    assert "holds other objects than tensors: " in line
+    assert "weights_only" not in line
     assert not sprung.exists()
     if form != "pickle":  # the trap works where torch trusts the file
         torch.load(path, weights_only=False)
         assert sprung.exists()
 
 
+HOSTILE = "\x1b[2J\n" + "x" * 1_000_000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {HOSTILE: 1},
+        {"ema": {HOSTILE: 3}},
+        {"ema": {HOSTILE + str(number): torch.ones(1) for number in range(9)}},
+        {"ema": {f"{NET}{HOSTILE}": torch.ones(1), f"module.defade_fn.{HOSTILE}": torch.ones(1)}},
+        {"ema": {"a": range}},
+        {"ema": {"a": torch.nn.Linear(1, 1)}},
+        {"ema": {BIAS: torch.ones((1,) * 60)}},
+    ],
+)
+def test_a_hostile_file_is_refused_in_a_short_line_without_its_control_characters(experiment, tmp_path, content):
+    """Nor is torch's advice passed on to load whatever a file holds."""
+    torch.save(content, tmp_path / "model.pt")
+    line = refusal(tmp_path / "model.pt", experiment)
+    assert len(line.replace(str(tmp_path), "")) < 900
+    assert line.isprintable()
+    assert "weights_only" not in line
+
+
 # Export
+
+
+@pytest.mark.parametrize("name", ["out.pt", "out.safetensors"])
+def test_an_export_to_a_full_disk_leaves_no_file(model, tmp_path, name) -> None:
+    """A limit of the size of files stands for the full disk."""
+    code = "import resource, sys\nfrom coldbench.cli import main\n"
+    code += "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\nmain()"
+    command = [sys.executable, "-c", code, "export", str(model), "--out", str(tmp_path / "out" / name)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "cannot write" in done.stderr
+    assert not list((tmp_path / "out").iterdir())
+
 
 FAMILIES = [(name, spec) for name, kind in degradations.DEGRADATIONS.items() for spec in kind.test_params]
 OTHER_PREFIXES = {"inpainting": "module.defade_fn.", "snow": "denoise_fn.", "decolorization": "denoise_fn."}

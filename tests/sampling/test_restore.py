@@ -297,16 +297,23 @@ CENTRE = {"centre": "3,12"}
         (SNOW, {"known": {"vertical": "1"}}, "", "flakes"),
         (NOISE, {"method": "estimated"}, "", ""),
         (NOISE, {"method": "ddpm"}, "", "z"),
+        (None, {"method": "naive", "known": CENTRE, "severity": 1}, "centre", ""),  # its only step ends at D(x, 0)
+        (None, {"method": "naive", "severity": 3, "stride": 3}, "", ""),
+        (None, {"method": "tacos", "known": CENTRE, "severity": 1}, "", ""),
+        (None, {"method": "tacos", "known": CENTRE, "severity": 1, "released_shift": True}, "centre", ""),
+        (None, {"method": "naive_resampled", "known": CENTRE}, "centre", "centre"),
     ],
 )
 def test_a_warning_names_what_is_drawn_and_what_is_not_used(
     experiment, source, tmp_path, out, caplog, degradation, settings, unused, drawn
 ):
     model = save(tmp_path / "m.safetensors", experiment, degradation=degradation or experiment.degradation)
+    caplog.set_level("INFO", logger="coldbench")
     run(model, source / "1.png", out, **settings)
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     expected = [f"method {settings.get('method')} does not use what is known: {unused}"] * bool(unused)
     assert warnings == expected + [f"not known and drawn at random: {drawn}"] * bool(drawn)
+    assert "is taken to be degraded by" in caplog.text
 
 
 def test_a_partner_data_set_is_part_of_the_settings(experiment, source, digits, masked, tmp_path, out):
@@ -338,7 +345,7 @@ def test_a_partner_data_set_is_part_of_the_settings(experiment, source, digits, 
         (None, {"severity": 0}, "severity 0 .* 1…4"),
         (None, {"stride": 0}, "stride 0 .* 1 or more"),
         (None, {"batch_size": 0}, "batch size 0 .* 1 or more"),
-        (None, {"known": {"center": "1,2"}}, r"'center': did you mean 'centre'\? .*: centre 2$"),
+        (None, {"known": {"center": "1,2"}}, r"'center': did you mean 'centre'\? .*: centre 2 \(row, column\)$"),
         (None, {"known": {"centre": "5"}}, "'centre' has 1 numbers; .*: centre 2"),
         (None, {"known": {"centre": "5,6,7"}}, "'centre' has 3 numbers; .*: centre 2"),
         (None, {"known": {"centre": ""}}, "'centre' has 1 numbers; .*: centre 2"),

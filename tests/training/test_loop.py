@@ -114,7 +114,9 @@ def test_log_counts_every_image(experiment, digits, undisturbed):
 
 def test_model_file_holds_its_experiment_and_refuses_other_networks(experiment, digits, tmp_path, undisturbed):
     path = Path(shutil.copy(undisturbed(experiment, digits) / "model.safetensors", tmp_path))
-    assert model_file.load_model(path, CPU, 1).experiment == experiment
+    model = model_file.load_model(path, CPU, 1)
+    assert (model.experiment, model.channels) == (experiment, 1)
+    assert (model.data, model.partner) == (data.info(digits)["hash"], None)
     with pytest.raises(ColdbenchError, match="restores images with 1 channels, not 3"):
         model_file.load_model(path, CPU, 3)
     path.write_bytes(path.read_bytes()[:1000])
