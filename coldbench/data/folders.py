@@ -113,7 +113,7 @@ def _celeba(folder: Path) -> tuple[Splits, Passed]:
         _check_count(folder, len(set(names)), CELEBA_COUNTS[split], partition, CELEBA.requirements)
         if absent := [name for name in names if name not in present]:
             raise ColdbenchError(
-                f"{shown(place)} lacks {len(absent)} of {len(names)} {split} images, such as {absent[0]}; "
+                f"{shown(place)} lacks {len(absent)} of {len(names)} {split} images ({absent[0]}); "
                 f"needed: {_advice(folder, place, CELEBA.requirements)}"
             )
         splits[split] = [f"{CELEBA_IMAGES}/{name}" for name in names]
@@ -161,7 +161,7 @@ CELEBA_HQ = Source(
 )
 CELEBA = Source(
     _celeba,
-    "all of celeba/img_align_celeba and celeba/list_eval_partition.txt inside the data folder "
+    "celeba/img_align_celeba and celeba/list_eval_partition.txt inside the data folder "
     "(mmlab.ie.cuhk.edu.hk/projects/CelebA.html)",
     lists=(CELEBA_PARTITION,),
 )

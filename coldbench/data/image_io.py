@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import re
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -175,7 +176,7 @@ def _decode(path: Path, content: bytes, mode: str) -> Image.Image:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content), formats=FORMATS) as opened:
             opened.load()
             image = _to_8_bits(_upright(opened))
             if image.mode == "P":
