@@ -24,8 +24,10 @@ from coldbench.core.errors import ColdbenchError
 if TYPE_CHECKING:  # the registry of data sets imports this module and must load without torch and Pillow
     from PIL import Image
 
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".jp2")
-SUFFIXES += (".ppm", ".pgm", ".pbm", ".pnm")
+SUFFIXES: tuple[str, ...] = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".jp2"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
 """How the names of image files end, in upper or lower case."""
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "JPEG2000", "PPM")
 """What an image file may hold, by content: Pillow would hand a disguised PostScript file to an interpreter."""

@@ -119,8 +119,8 @@ def _available(calibration: Calibration, folder: Path) -> dict[str, Row]:
             faults[name] = error
     if names and len(faults) == len(names):
         raise ColdbenchError(f"{folder} holds none of {', '.join(names)}: coldbench fetch {names[0]} {folder} says why")
-    for name, error in faults.items():
-        log.info("%s is left out: %s", name, error)
+    for name, fault in faults.items():
+        log.info("%s is left out: %s", name, fault)
     return {name: row for name, row in calibration.rows.items() if row.dataset not in faults}
 
 

@@ -112,7 +112,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "partition with a folder": ("celeba_aligned", partition(GOOD.replace("1.png", "a/1.png")), "line 2"),
     "unknown split": ("celeba_aligned", partition(GOOD.replace("g 1", "g 01")), "line 3"),
     "heading": ("celeba_aligned", partition("image_id,partition\n" + GOOD), "line 1"),
-    "image twice": ("celeba_aligned", partition(GOOD.replace("1.png", "3.png")), "1 images, should be 2"),
+    "image twice": ("celeba_aligned", partition(GOOD.replace("2.png", "3.png")), "an image twice"),
     "UTF-16": ("celeba_aligned", partition(GOOD, "utf-16"), "list_eval_partition.txt is not the official"),
     "binary": ("celeba_aligned", partition("\0\0é", "latin-1"), "list_eval_partition.txt is not the official"),
     "no images of CelebA": ("celeba_aligned", emptied("celeba/img_align_celeba"), "lacks 2 of 2 train images"),
