@@ -102,18 +102,20 @@ def _celeba(folder: Path) -> tuple[Splits, Passed]:
         raise ColdbenchError(f"{shown(error.filename)} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ColdbenchError(f"{shown(partition)} is not the official partition: it is no text in UTF-8") from error
-    for number, line in enumerate(lines, 1):
+    for count, line in enumerate(lines, 1):
         if len(line) != 2 or line[1] not in ("0", "1", "2") or not re.fullmatch(r"[\w-]+\.\w+", line[0]):
             raise ColdbenchError(
-                f"{shown(partition)} is not the official partition: line {number} must be a file name and 0, 1 or 2"
+                f"{shown(partition)} is not the official partition: line {count} must be a file name and 0, 1 or 2"
             )
+    if len({name for name, _ in lines}) < len(lines):
+        raise ColdbenchError(f"{shown(partition)} is not the official partition: it names an image twice")
     splits: Splits = {}
-    for split, number in CELEBA_SPLITS.items():
-        names = [name for name, its_number in lines if its_number == number]
-        _check_count(folder, len(set(names)), CELEBA_COUNTS[split], partition, CELEBA.requirements)
+    for split, its_number in CELEBA_SPLITS.items():
+        names = [name for name, number in lines if number == its_number]
+        _check_count(folder, len(names), CELEBA_COUNTS[split], partition, CELEBA.requirements)
         if absent := [name for name in names if name not in present]:
             raise ColdbenchError(
-                f"{shown(place)} lacks {len(absent)} of {len(names)} {split} images, such as {absent[0]}; "
+                f"{shown(place)} lacks {len(absent)} of {len(names)} {split} images ({absent[0]}); "
                 f"needed: {_advice(folder, place, CELEBA.requirements)}"
             )
         splits[split] = [f"{CELEBA_IMAGES}/{name}" for name in names]
@@ -161,7 +163,7 @@ CELEBA_HQ = Source(
 )
 CELEBA = Source(
     _celeba,
-    "all of celeba/img_align_celeba and celeba/list_eval_partition.txt inside the data folder "
+    "celeba/img_align_celeba and celeba/list_eval_partition.txt inside the data folder "
     "(mmlab.ie.cuhk.edu.hk/projects/CelebA.html)",
     lists=(CELEBA_PARTITION,),
 )

@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import re
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,8 +24,10 @@ from coldbench.core.errors import ColdbenchError
 if TYPE_CHECKING:  # the registry of data sets imports this module and must load without torch and Pillow
     from PIL import Image
 
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".jp2")
-SUFFIXES += (".ppm", ".pgm", ".pbm", ".pnm")
+SUFFIXES: tuple[str, ...] = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".jp2"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
 """How the names of image files end, in upper or lower case."""
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "JPEG2000", "PPM")
 """What an image file may hold, by content: Pillow would hand a disguised PostScript file to an interpreter."""
@@ -175,7 +178,7 @@ def _decode(path: Path, content: bytes, mode: str) -> Image.Image:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content), formats=FORMATS) as opened:
             opened.load()
             image = _to_8_bits(_upright(opened))
             if image.mode == "P":

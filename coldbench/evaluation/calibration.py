@@ -111,15 +111,16 @@ def _available(calibration: Calibration, folder: Path) -> dict[str, Row]:
     names = list(dict.fromkeys(row.dataset for row in calibration.rows.values()))
     if not folder.exists() and not all(data.dataset(name).embedded for name in names):
         raise ColdbenchError(f"data folder {folder} does not exist: calibrate needs {', '.join(names)}")
-    faults = {}
+    faults: dict[str, ColdbenchError] = {}
     for name in names:
         try:
             data.check_source(name, folder)
         except ColdbenchError as error:
-            faults[name] = str(error)
-            log.info("%s is left out: %s", name, error)
+            faults[name] = error
     if names and len(faults) == len(names):
         raise ColdbenchError(f"{folder} holds none of {', '.join(names)}: coldbench fetch {names[0]} {folder} says why")
+    for name, fault in faults.items():
+        log.info("%s is left out: %s", name, fault)
     return {name: row for name, row in calibration.rows.items() if row.dataset not in faults}
 
 

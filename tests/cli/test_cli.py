@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cases import run_file
+from cases import ROOT, run_file
 
 from coldbench import cli
 from coldbench.core.errors import ColdbenchError
@@ -16,6 +16,10 @@ UTF_16 = "größer".encode("utf-16")
 EVALUATE = ("--data", "d", "--out", "o.json", "--feature-cache", "s")
 IMPORT = ("import", "model.pt", "--out", "o.safetensors", "--run")
 TRAIN = ("train", "--data", "d", "--out", "o.safetensors", "--checkpoint-dir", "c")
+CALIBRATE = ("calibrate", "plan.yaml", "--paper", str(ROOT / "workflow/paper/tables.csv"), "--data")
+PLAN = """rows: {row: {
+  table: 1, row: MNIST, dataset: mnist, degradation: {name: snow, T: 2, level: 3}, interpretations: {a: {rationale: ""}}
+}}"""
 REFUSALS = (
     ((*IMPORT, "binary"), "binary", "UTF-8"),
     ((*TRAIN, "binary"), "binary", "UTF-8"),
@@ -24,6 +28,14 @@ REFUSALS = (
     ((*TRAIN, "file"), "file", "JSON"),
     (("calibrate", "binary"), "binary", "UTF-8"),
     (("calibrate", "none"), "none", "No such file"),
+    ((*CALIBRATE, "none"), "none", "does not exist"),
+    ((*CALIBRATE, "folder"), "folder", "none of mnist"),
+    ((*CALIBRATE, "folder", "--out", "file/c.parquet"), "file/c.parquet", "cannot write"),
+    ((*CALIBRATE, "folder", "--out", "folder"), "folder", "Is a directory"),
+    (("prepare", "digits", "--out", "file/x"), "file/x", "cannot write"),
+    (("prepare", "folder-x", "--out", "x", "--folder", "none"), "none/x", "does not exist"),
+    (("fetch", "mnist", "file"), "file", "no folder"),
+    (("fetch", "mnist", "/proc/x"), "/proc/x", "cannot write"),
     (("fetch", "digits", "data", "--log", "file/x.log"), "file/x.log", "File exists"),
     (("fetch", "digits", "data", "--log", "file/x/y.log"), "file/x/y.log", "Not a directory"),
     (("fetch", "digits", "data", "--log", "folder"), "folder", "Is a directory"),
@@ -51,6 +63,7 @@ def test_unreadable_argument_is_refused_in_one_line(
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("")
     (tmp_path / "binary").write_bytes(UTF_16)
+    (tmp_path / "plan.yaml").write_text(PLAN)
     run_file(tmp_path / "run", experiment)
     monkeypatch.chdir(tmp_path)
     message = end_of(monkeypatch, *words)

@@ -70,6 +70,20 @@ def test_sixteen_bits_are_scaled_to_the_nearest_eight(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read(tmp_path, encoded(wide), 32), np.stack([grey] * 3))
 
 
+MODES = {"JPEG": ("RGB", "L", "CMYK"), "PNG": ("RGB", "L", "P", "1", "LA", "RGBA")}
+
+
+@pytest.mark.parametrize(("kind", "mode"), [(kind, mode) for kind, modes in MODES.items() for mode in modes])
+@pytest.mark.filterwarnings("ignore:Palette images")
+def test_photographs_without_an_orientation_keep_the_pixels_of_pillow(tmp_path: Path, kind: str, mode: str) -> None:
+    """The paper's own data sets are read as by the released loaders."""
+    stream = io.BytesIO()
+    transparency = {"transparency": bytes(range(256))} if mode == "P" else {}
+    Image.fromarray(noise(32, 32, 3)).convert(mode).save(stream, kind, **transparency)
+    expected = np.asarray(Image.open(stream).convert("RGB")).transpose(2, 0, 1)
+    np.testing.assert_array_equal(read(tmp_path, stream.getvalue(), 32), expected)
+
+
 @pytest.mark.parametrize(
     "content", [encoded(noise(32, 32, 3), "JPEG")[:-300], encoded(noise(32, 32, 3))[:-300], b"", b"%!PS"]
 )

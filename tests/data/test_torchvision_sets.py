@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import pickle
 import tarfile
 from dataclasses import dataclass, replace
@@ -222,6 +223,47 @@ def test_fetch_unpacks_packed_files_without_a_network(
     assert files_in(tmp_path) == small.files | small.packed
     assert asked == []
     small.prepare(tmp_path, 32)
+
+
+def test_fetch_removes_what_a_killed_one_left_long_ago(
+    small: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But neither that of another process at work nor a user's folder."""
+    serve(monkeypatch, {})
+    small.write(tmp_path, packed=True)
+    old, recent, other = (
+        tmp_path / f".{name}" for name in (f"{small.source.dataset}.a", f"{small.source.dataset}.b", "c")
+    )
+    for folder in (old, recent, other):
+        folder.mkdir()
+        (folder / "half").touch()
+    for folder in (old, other):
+        os.utime(folder, (0, 0))
+    data.fetch(small.name, tmp_path)
+    assert [folder.exists() for folder in (old, recent, other)] == [False, True, True]
+
+
+@pytest.mark.parametrize("damage", ["file", "dangling link"])
+def test_folder_that_cannot_be_written_is_refused_before_the_download(
+    small: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    asked = serve(monkeypatch, {})
+    top = tmp_path / small.source.place.split("/")[0]
+    top.touch() if damage == "file" else top.symlink_to("nowhere")
+    with pytest.raises(ColdbenchError, match=f"cannot write .*{small.source.place}"):
+        data.fetch(small.name, tmp_path)
+    assert asked == []
+
+
+def test_changed_or_damaged_files_of_a_source_do_not_fit(small: StandIn, tmp_path: Path) -> None:
+    small.write(tmp_path)
+    small.prepare(tmp_path, 32)
+    assert data.prepared_fits(tmp_path / "out", small.name, 32, tmp_path)
+    path = tmp_path / list(small.files)[0]
+    os.utime(path, (1, 1))
+    assert not data.prepared_fits(tmp_path / "out", small.name, 32, tmp_path)
+    path.write_bytes(b"")
+    assert not data.prepared_fits(tmp_path / "out", small.name, 32, tmp_path)
 
 
 @pytest.mark.parametrize("failure", ["no network", "truncated", "wrong file", "a login page"])

@@ -92,6 +92,15 @@ def test_wrong_calibration_is_refused_in_one_line(change: dict[str, Any], names:
     assert [name for name in names if name not in str(error.value)] == []
 
 
+def test_row_without_data_is_recorded_unless_no_row_has_any(tmp_path: Path) -> None:
+    rows = {"a": plan_of().rows["row"], "b": plan_of(dataset="mnist").rows["row"]}
+    records = calibration.run(interpretations.Calibration(rows=rows), tmp_path, CPU, 8)
+    assert [(record["cell"], bool(record["missing"])) for record in records] == [("a", False)] * 2 + [("b", True)]
+    for folder, words in ((tmp_path, "none of mnist"), (tmp_path / "absent", "absent does not exist")):
+        with pytest.raises(ColdbenchError, match=words):
+            calibration.run(plan_of(dataset="mnist"), folder, CPU, 8)
+
+
 def test_interpretations_equal_the_protocols_of_the_grid() -> None:
     """A protocol of an experiment and the interpretation of its name in the same row build the same degradation."""
     config = checked(Config, yaml.safe_load((CONFIG / "paper.yaml").read_text()), "config")
