@@ -18,6 +18,7 @@ from coldbench.cli.options import (
     RunFile,
     read_run,
     setup,
+    text_of,
 )
 from coldbench.core import logs
 
@@ -25,6 +26,7 @@ Paper = Annotated[Path, typer.Option(help="the paper's printed numbers (CSV)")]
 ScoreFiles = Annotated[
     list[Path] | None, typer.Argument(help="scores (.parquet); none shows the paper's numbers alone")
 ]
+MadeFrom = Annotated[str, typer.Option(help="what decides the content, such as a hash; the result states it")]
 PlannedRows = Annotated[Path | None, typer.Option(help="the experiment of each row, and why it is skipped (JSON)")]
 
 
@@ -46,6 +48,7 @@ def draw_figures(
     out: Out,
     feature_cache: FeatureCache,
     partner: Partner = None,
+    made_from: MadeFrom = "",
     log: Log = None,
 ) -> None:
     """Draw the images of one run as sprites into the folder `figures` beside OUT, and list them in OUT (.json)."""
@@ -53,13 +56,14 @@ def draw_figures(
     from coldbench.report import run_figures
 
     inputs = run_figures.Inputs(manifest, training_log, data, partner, feature_cache)
-    run_figures.draw(inputs, read_run(run_file).metadata, out)
+    run_figures.draw(inputs, read_run(run_file).metadata, out, made_from)
 
 
 def render_figures(
     figures: Annotated[Path, typer.Option(help="the figures of the paper and their panels (YAML)")],
     out: Out,
     inputs: Annotated[list[Path] | None, typer.Argument(help="scores (.parquet) and lists of figures (.json)")] = None,
+    made_from: MadeFrom = "",
     log: Log = None,
 ) -> None:
     """Render the page of figures, OUT, and beside it a page for each run, with their images."""
@@ -71,7 +75,7 @@ def render_figures(
     files = inputs or []
     scores = read_scores([path for path in files if path.suffix == ".parquet"])
     runs = run_figures.load([path for path in files if path.suffix == ".json"])
-    pages = run_pages.write(paper_figures.load_plan(figures), scores, runs, out)
+    pages = run_pages.write(paper_figures.load_plan(figures), scores, runs, out, made_from)
     logs.log.info("%s, and pages of %d runs", out, len(pages) - 1)
 
 
@@ -81,12 +85,14 @@ def render_table(
     out: Out,
     scores: ScoreFiles = None,
     planned_rows: PlannedRows = None,
+    made_from: MadeFrom = "",
     log: Log = None,
 ) -> None:
     """Render table NUMBER from SCORES as a page, and beside it as CSV, LaTeX and JSON."""
     from coldbench.core.files import write_text
     from coldbench.evaluation.scores import read_scores
     from coldbench.report import cells, exports, pages
+    from coldbench.report.navigation import ReportFolder
     from coldbench.report.paper import load_paper
     from coldbench.report.provenance import folders_of
 
@@ -99,7 +105,7 @@ def render_table(
         (".json", exports.table_json(number, frame, records, folders)),
     ):
         write_text(out.with_name(f"{out.stem}{ending}"), text)
-    write_text(out, pages.table_page(number, frame, records, out.parent, folders))
+    write_text(out, pages.table_page(number, frame, records, folders, ReportFolder(out.parent, made_from)))
 
 
 def render_discrepancies(
@@ -110,14 +116,17 @@ def render_discrepancies(
     interpretations: Annotated[Path, typer.Option(help="the interpretations of the calibration (YAML)")],
     scores: ScoreFiles = None,
     calibration: Annotated[Path | None, typer.Option(help="the calibration's table (.parquet)")] = None,
+    made_from: MadeFrom = "",
     log: Log = None,
 ) -> None:
     """Render what the paper, its README and its code say differently, our choices, and the evidence."""
     from coldbench.core.files import write_text
+    from coldbench.evaluation.interpretations import load as load_calibration
     from coldbench.evaluation.scores import read_scores
     from coldbench.report import calibration as calibrated
     from coldbench.report import cells
     from coldbench.report import discrepancies as view
+    from coldbench.report.navigation import ReportFolder
     from coldbench.report.pages import banner
     from coldbench.report.paper import load_paper
 
@@ -125,23 +134,28 @@ def render_discrepancies(
     records = read_scores(scores or [])
     frame = cells.cell_frame(records, load_paper(paper))
     rows = calibrated.load_table(calibration)
-    sources = view.Sources(view.load_grid(grid), view.load_interpretations(interpretations), rows)
+    plan = load_calibration(text_of(interpretations, "interpretations"), str(interpretations))
+    sources = view.Sources(view.load_grid(grid), plan.rows, rows)
     entries = view.discrepancies(view.load(questions), sources, records, frame)
-    write_text(out, view.page(entries, banner(records), out.parent))
+    write_text(out, view.page(entries, banner(records), ReportFolder(out.parent, made_from)))
 
 
 def render_calibration(
     table: Annotated[Path, typer.Argument(help="the table of `coldbench calibrate` (.parquet)")] = CALIBRATED,
     paper: Paper = PAPER,
     out: Out = Path("reports/calibration.html"),
+    made_from: MadeFrom = "",
     log: Log = None,
 ) -> None:
     """Render the calibration: every interpretation beside the paper's numbers, and their agreement."""
+    from coldbench.core.files import write_text
     from coldbench.report import calibration
+    from coldbench.report.navigation import ReportFolder
     from coldbench.report.paper import load_paper
 
     logs.log_to(log, "[render-calibration]")
-    calibration.write_page(calibration.load_table(table), load_paper(paper), out)
+    records = calibration.load_table(table)
+    write_text(out, calibration.page(records, load_paper(paper), ReportFolder(out.parent, made_from)))
 
 
 def render_index(
@@ -150,6 +164,7 @@ def render_index(
     out: Out,
     scores: ScoreFiles = None,
     planned_rows: PlannedRows = None,
+    made_from: MadeFrom = "",
     log: Log = None,
 ) -> None:
     """Render the front page (scorecard, claims, tables, runs, hours), and link it from the pages beside it."""
@@ -157,6 +172,7 @@ def render_index(
     from coldbench.evaluation.scores import read_scores
     from coldbench.report import cells, pages
     from coldbench.report import claims as judging
+    from coldbench.report.navigation import ReportFolder
     from coldbench.report.paper import load_paper
     from coldbench.report.provenance import folders_of
 
@@ -164,7 +180,8 @@ def render_index(
     records, printed = read_scores(scores or []), load_paper(paper)
     frame = cells.cell_frame(records, printed, cells.load_planned(planned_rows))
     judged = judging.judged(judging.load(claims), records, printed)
-    write_text(out, pages.index_page(frame, records, judged, out.parent, folders_of(scores or [])))
+    folder = ReportFolder(out.parent, made_from)
+    write_text(out, pages.index_page(frame, records, judged, folders_of(scores or []), folder))
     logs.log.info("%s", out)
 
 
