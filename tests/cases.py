@@ -13,15 +13,17 @@ import numpy as np
 import torch
 
 from coldbench import data, models
-from coldbench.core.config import Run, RunMetadata, Sampling, TableCell
-from coldbench.core.experiment import Experiment
+from coldbench.core.config import Run, RunMetadata, Sampling, Start, TableCell
+from coldbench.core.experiment import Experiment, Network, Training
 from coldbench.core.files import sha256
 from coldbench.evaluation.scores import Score, Scores
 from coldbench.models import model_file
 from coldbench.report import sprites
+from coldbench.report.navigation import ReportFolder
 from coldbench.report.paper import load_paper
-from coldbench.report.run_figures import RunFigures
+from coldbench.report.run_figures import LogLine, RunFigures, watermark_of
 from coldbench.report.sprites import Sprite
+from coldbench.sampling.manifest import SampledSet
 from coldbench.sampling.shards import SamplingPaths, sample_run
 
 ROOT = Path(__file__).parents[1]
@@ -60,11 +62,10 @@ SCORE = Score(
 )
 FIGURES = ROOT / "workflow" / "paper" / "figures.yaml"
 EVIL = "<b>50 % & $x_1^2$ #~{\\\"'`[] é − ∮"
+NOWHERE = ReportFolder(Path("no-such-folder"))
+"""A report without any other page."""
 MARK = "smoke budget: not a replication"
-PLAIN: dict[str, Any] = {
-    "start": None, "severity": None, "assumed_severity": None, "known": "drawn", "stride": 1, "released_shift": False,
-    "images": 20, "methods": ["direct", "naive", "tacos"],
-}  # fmt: skip
+PLAIN = SampledSet(images=20, methods=["direct", "naive", "tacos"], trajectory="shards/trajectory.npz")
 METADATA = RunMetadata(
     name="tiny", protocol="test", budget="smoke", run="tiny-test-s3", title="Tiny", cell=TableCell(table=2, row=""),
     default=True, rationale="a test",
@@ -122,7 +123,7 @@ def run_file(folder: Path, experiment: Experiment, sampling: Sampling | None = N
 
 def hostile() -> Scores:
     """Every verdict, an erratum, a huge value, NaN, infinity, and a name that every format must escape."""
-    names = {"run": EVIL, "rationale": EVIL, "title": EVIL, "protocol": EVIL, "dataset_title": EVIL}
+    names = {"run": "E01-evil_1", "rationale": EVIL, "title": EVIL, "dataset_title": EVIL}
     cifar = {"run": "E02", "row": "CIFAR-10"}
     return (
         score(**names),
@@ -167,25 +168,31 @@ def run_figures(folder: Path, name: str, T: int = 6, channels: int = 1, sets: An
 
     drawn = []
     for set_name, sampling in sets.items():
-        generated = sampling["start"] is not None
-        methods = (method for method in sampling["methods"] if method != "direct")
+        generated = sampling.start is not None
+        methods = (method for method in sampling.methods if method != "direct")
         columns = ("degraded", "direct", *methods, *(() if generated else ("original",)))
         drawn.append(draw(f"{set_name}-methods", "methods", columns, 6 if generated else 12, set_name))
         drawn.append(draw(f"{set_name}-trajectory", "trajectory", severities, 6, set_name, "tacos"))
-        if "naive" in sampling["methods"]:
+        if "naive" in sampling.methods:
             drawn.append(draw(f"{set_name}-naive", "naive", severities, 6, set_name, "naive"))
         if generated:
             drawn.append(draw(f"{set_name}-samples", "samples", ("",) * 8, 2, set_name, "tacos"))
     drawn.append(draw("forward", "forward", tuple(reversed(severities)), 6))
-    experiment = {"dataset": "digits", "size": 8, "seed": 0, "network": {"dim": 8}, "training": {"max_steps": 40}}
-    experiment |= {"degradation": {"name": "blur", "T": T}}
-    training = tuple((float(k), 1 / k, 9.0, float(k)) for k in range(1, 9))
-    return RunFigures(metadata, True, MARK, experiment, {}, f"model of {name}", sets, tuple(drawn), training, ())
+    experiment = Experiment(
+        name=name, protocol="a", budget="smoke", dataset="digits", size=8, seed=0,
+        degradation={"name": "blur", "T": T}, network=Network(dim=8), training=Training(max_steps=40),
+    )  # fmt: skip
+    training = tuple(LogLine(float(k), 1 / k, 9.0, float(k)) for k in range(1, 9))
+    watermark = watermark_of(metadata.budget, True)
+    return RunFigures(
+        metadata=metadata, embedded=True, watermark=watermark, experiment=experiment, provenance={},
+        model=f"model of {name}", sets=sets, sprites=tuple(drawn), training=training, distances=(),
+    )  # fmt: skip
 
 
 GENERATED = {
-    "perfect": {**PLAIN, "start": {"kind": "means", "noise_level": 0.0}, "methods": ["tacos"]},
-    "broken": {**PLAIN, "start": {"kind": "means", "noise_level": 0.002}},
+    "perfect": PLAIN.model_copy(update={"start": Start(kind="means"), "methods": ["tacos"]}),
+    "broken": PLAIN.model_copy(update={"start": Start(kind="means", noise_level=0.002)}),
 }
 
 

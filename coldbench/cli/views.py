@@ -19,8 +19,10 @@ from coldbench.cli.options import (
     check_folder,
     read_run,
     setup,
+    text_of,
 )
 from coldbench.core import logs
+from coldbench.core.provenance import page_hash
 
 Paper = Annotated[Path, typer.Option(help="the paper's printed numbers (CSV)")]
 ScoreFiles = Annotated[
@@ -72,7 +74,7 @@ def render_figures(
     files = inputs or []
     scores = read_scores([path for path in files if path.suffix == ".parquet"])
     runs = run_figures.load([path for path in files if path.suffix == ".json"])
-    pages = run_pages.write(paper_figures.load_plan(figures), scores, runs, out)
+    pages = run_pages.write(paper_figures.load_plan(figures), scores, runs, out, page_hash([*files, figures]))
     logs.log.info("%s, and pages of %d runs", out, len(pages) - 1)
 
 
@@ -88,6 +90,7 @@ def render_table(
     from coldbench.core.files import write_text
     from coldbench.evaluation.scores import read_scores
     from coldbench.report import cells, exports, pages
+    from coldbench.report.navigation import ReportFolder
     from coldbench.report.paper import load_paper
     from coldbench.report.provenance import folders_of
 
@@ -100,7 +103,8 @@ def render_table(
         (".json", exports.table_json(number, frame, records, folders)),
     ):
         write_text(out.with_name(f"{out.stem}{ending}"), text)
-    write_text(out, pages.table_page(number, frame, records, out.parent, folders))
+    folder = ReportFolder(out.parent, page_hash([*(scores or []), paper, *([planned_rows] if planned_rows else [])]))
+    write_text(out, pages.table_page(number, frame, records, folders, folder))
 
 
 def render_discrepancies(
@@ -115,10 +119,12 @@ def render_discrepancies(
 ) -> None:
     """Render what the paper, its README and its code say differently, our choices, and the evidence."""
     from coldbench.core.files import write_text
+    from coldbench.evaluation.interpretations import load as load_calibration
     from coldbench.evaluation.scores import read_scores
     from coldbench.report import calibration as calibrated
     from coldbench.report import cells
     from coldbench.report import discrepancies as view
+    from coldbench.report.navigation import ReportFolder
     from coldbench.report.pages import banner
     from coldbench.report.paper import load_paper
 
@@ -126,9 +132,11 @@ def render_discrepancies(
     records = read_scores(scores or [])
     frame = cells.cell_frame(records, load_paper(paper))
     rows = calibrated.load_table(calibration)
-    sources = view.Sources(view.load_grid(grid), view.load_interpretations(interpretations), rows)
+    plan = load_calibration(text_of(interpretations, "interpretations"), str(interpretations))
+    sources = view.Sources(view.load_grid(grid), plan.rows, rows)
     entries = view.discrepancies(view.load(questions), sources, records, frame)
-    write_text(out, view.page(entries, banner(records), out.parent))
+    files = [questions, *(scores or []), grid, paper, interpretations, *([calibration] if calibration else [])]
+    write_text(out, view.page(entries, banner(records), ReportFolder(out.parent, page_hash(files))))
 
 
 def render_calibration(
@@ -138,11 +146,15 @@ def render_calibration(
     log: Log = None,
 ) -> None:
     """Render the calibration: every interpretation beside the paper's numbers, and their agreement."""
+    from coldbench.core.files import write_text
     from coldbench.report import calibration
+    from coldbench.report.navigation import ReportFolder
     from coldbench.report.paper import load_paper
 
     logs.log_to(log, "[render-calibration]")
-    calibration.write_page(calibration.load_table(table), load_paper(paper), out)
+    records = calibration.load_table(table)
+    folder = ReportFolder(out.parent, page_hash([table, paper]))
+    write_text(out, calibration.page(records, load_paper(paper), folder))
 
 
 def render_index(
@@ -158,6 +170,7 @@ def render_index(
     from coldbench.evaluation.scores import read_scores
     from coldbench.report import cells, pages
     from coldbench.report import claims as judging
+    from coldbench.report.navigation import ReportFolder
     from coldbench.report.paper import load_paper
     from coldbench.report.provenance import folders_of
 
@@ -165,7 +178,9 @@ def render_index(
     records, printed = read_scores(scores or []), load_paper(paper)
     frame = cells.cell_frame(records, printed, cells.load_planned(planned_rows))
     judged = judging.judged(judging.load(claims), records, printed)
-    write_text(out, pages.index_page(frame, records, judged, out.parent, folders_of(scores or [])))
+    files = [*(scores or []), paper, claims, *([planned_rows] if planned_rows else [])]
+    folder = ReportFolder(out.parent, page_hash(files))
+    write_text(out, pages.index_page(frame, records, judged, folders_of(scores or []), folder))
     logs.log.info("%s", out)
 
 

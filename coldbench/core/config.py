@@ -168,13 +168,13 @@ class TableCell(Strict):
 class RunMetadata(Strict):
     """How an experiment is named and shown; it changes no weight and retrains nothing."""
 
-    name: str
+    name: Name
     """Experiment, such as E01."""
-    protocol: str
+    protocol: Name
     """Interpretation of the paper, such as fitted."""
-    budget: str
+    budget: Name
     """Budget, such as laptop."""
-    run: str
+    run: Name
     """Name of the run's folder, such as E01-fitted."""
     title: str
     """Title in the report."""

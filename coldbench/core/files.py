@@ -8,6 +8,7 @@ import glob
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -119,9 +120,28 @@ def check_writable(path: Path, folder: bool = False) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path`, atomically, as UTF-8."""
+    """Write `text` to `path`, atomically, as UTF-8; half of a surrogate pair, which JSON can hold, as its escape."""
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def copy(source: Path, out: Path) -> None:
+    """Copy the content of the file `source` to `out`, atomically."""
+    with atomic(out) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def below(folder: Path, name: Path) -> Path:
+    """The path of the file `name` in `folder`; the name comes from a file that someone else may have written.
+
+    Raises ColdbenchError if there is no such file, if `name` is absolute or has a "..", or if a link leads elsewhere.
+    """
+    path = folder / name
+    with contextlib.suppress(OSError, ValueError, RuntimeError):  # absent or too long; null characters; loops of links
+        inside = path.resolve(strict=True).is_relative_to(folder.resolve())
+        if inside and path.is_file() and not name.is_absolute() and ".." not in name.parts:
+            return path
+    raise ColdbenchError(f"{str(name)[:100]!r} is no file in {folder}")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -15,6 +15,8 @@ from coldbench.core.errors import ColdbenchError, unknown
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=64)]
 """A name that is part of the names of files, which may have 255 bytes."""
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=160)]
+"""The name of a run: experiment, protocol and seed."""
 DEEPEST, MOST_VALUES = 50, 50_000
 LONGEST_KEY, LONGEST_TEXT, LONGEST_NUMBER = 200, 10_000, 128
 """Bounds of what a user writes: levels of nesting; values in all, of which the suite's own files have at most 3,000;

@@ -17,7 +17,7 @@ from coldbench.core.checksums import UNSEALED, check_seal, seal
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import atomic
 from coldbench.core.logs import log
-from coldbench.core.validation import fingerprint
+from coldbench.core.validation import Name, RunName
 
 if TYPE_CHECKING:  # planning reads what scores were made from, and must not wait for pandas
     import pandas as pd
@@ -51,21 +51,21 @@ class Score:
     `singular` marks a Fréchet distance from fewer images than features. `provenance` is JSON text.
     """
 
-    run: Text
-    experiment: Text
+    run: RunName
+    experiment: Name
     title: Text
     table: Text
     row: Text
-    protocol: Text
+    protocol: Name
     default: bool
     rationale: Text
-    budget: Text
+    budget: Name
     dataset: Text
     dataset_title: Text
     embedded: bool
-    set: Text
-    method: Text
-    metric: Text
+    set: Name
+    method: Name
+    metric: Name
     reference: Text
     value: Number
     low: Number
@@ -86,7 +86,7 @@ SORT_KEYS = ["experiment", "run", "budget", "set", "method", "metric", "referenc
 
 
 def validate_scores(rows: Sequence[Mapping[str, Any]]) -> Scores:
-    """The scores in `rows`; ColdbenchError for a missing column, a value of another type, or a repeated score."""
+    """The scores in `rows`; ColdbenchError for a missing column, a wrong value, or a repeated score."""
     try:
         scores = TypeAdapter(list[Score]).validate_python(rows)
     except ValidationError as error:
@@ -94,7 +94,7 @@ def validate_scores(rows: Sequence[Mapping[str, Any]]) -> Scores:
         if absent:
             raise ColdbenchError(f"scores lack the column{'s' * (len(absent) > 1)} {', '.join(absent)}") from None
         first = error.errors()[0]
-        raise ColdbenchError(f"scores hold a {first['loc'][1]} of the wrong type: {first['input']!r}") from None
+        raise ColdbenchError(f"scores hold a wrong {first['loc'][1]}: {first['input']!r:.100}") from None
     keys = Counter((s.run, s.budget, s.set, s.method, s.metric, s.reference) for s in scores)
     for (run, budget, part, method, metric, _), count in keys.items():
         if count > 1:

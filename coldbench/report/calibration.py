@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pandas as pd
+from pydantic import ConfigDict, Field, Json, NonNegativeFloat, NonNegativeInt, model_validator
 
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import atomic, write_text
+from coldbench.core.files import atomic
 from coldbench.core.logs import log
-from coldbench.report.navigation import CALIBRATION, render
+from coldbench.core.validation import Strict, checked
+from coldbench.report.cells import in_groups
+from coldbench.report.navigation import CALIBRATION, ReportFolder
 from coldbench.report.paper import PaperCell
 
 AGREEMENTS = ("exact", "within sampling error", "close", "not reproduced", "not judged")
@@ -26,24 +30,53 @@ MEANINGS = {
 }
 CLOSE = 0.002
 SIGMAS = 3
-COUNTS = ("table", "n", "draws")
-"""The columns of integers, which a table with rows without them stores as floats."""
+METRICS = ("ssim", "rmse")
+
+
+class Record(Strict):
+    """What the report reads of one line of the table: one metric of one interpretation, on one source of images.
+
+    A row without data has a single line, with `missing`. A null in the table stands for the default.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    cell: str
+    table: int
+    row: str
+    source: str
+    missing: str = ""
+    interpretation: str = ""
+    rationale: str = ""
+    fitted_after: bool = False
+    measured: str = ""
+    metric: Literal["", "ssim", "rmse"] = ""
+    value: float = math.nan
+    spread: NonNegativeFloat = 0.0
+    """Standard deviation of one evaluation; 0 if the operator is not random."""
+    subset_spread: float = math.nan
+    draws: NonNegativeInt = 0
+    n: NonNegativeInt = 0
+    printed: str = ""
+    verdict: str = ""
+    provenance: Annotated[Json[dict[str, Any]], Field(default_factory=dict)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, line: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in line.items() if not pd.isna(value)}
 
 
 @dataclass(frozen=True)
 class CalibratedValue:
-    """One metric of an interpretation: our value, the spread of one evaluation (0: not random), the paper's cell."""
+    """One metric of an interpretation beside the paper's cell."""
 
-    metric: str
-    value: float
-    spread: float
-    subset_spread: float
-    draws: int
+    record: Record
     paper: PaperCell | None
 
     @property
     def gap(self) -> float:
-        return self.value - self.paper.value if self.paper else float("nan")
+        return self.record.value - self.paper.value if self.paper else math.nan
 
     @property
     def doubted(self) -> bool:
@@ -55,54 +88,50 @@ class CalibratedValue:
         """The agreement of our value with the printed one, one of AGREEMENTS."""
         if self.paper is None:
             return "not judged"
+        value, spread = self.record.value, self.record.spread
         decimals = len(self.paper.printed.partition(".")[2])
-        if self.spread == 0 and f"{self.value:.{decimals}f}" == self.paper.printed:
+        if spread == 0 and f"{value:.{decimals}f}" == self.paper.printed:
             return "exact"
-        allowed = SIGMAS * self.spread * (1 + 1 / self.draws) ** 0.5 + 0.5 * 10**-decimals
-        if self.spread and abs(self.gap) <= allowed:
+        allowed = SIGMAS * spread * (1 + 1 / max(1, self.record.draws)) ** 0.5 + 0.5 * 10**-decimals
+        if spread and abs(self.gap) <= allowed:
             return "within sampling error"
         return "close" if abs(self.gap) <= CLOSE + 0.5 * 10**-decimals else "not reproduced"
 
 
 @dataclass(frozen=True)
 class Interpretation:
-    """One interpretation on its best source of images; `others` are the copies that a corrected value comes from."""
+    """One interpretation: SSIM and RMSE on its best source of images, and on the other sources."""
 
-    name: str
-    rationale: str
-    fitted_after: bool
-    metric: str
-    source: str
-    values: tuple[CalibratedValue, CalibratedValue]
-    others: tuple[tuple[str, float, float], ...]
-    n: int
-    draws: int
+    values: tuple[CalibratedValue, ...]
+    others: tuple[tuple[Record, ...], ...]
+
+    @property
+    def facts(self) -> Record:
+        """What both values share: name, rationale, source of the images and their number."""
+        return self.values[0].record
 
     @property
     def agreement(self) -> str:
         """The worse agreement of the two values; a suspected misprint counts only if the interpretation explains it."""
-        if self.source.endswith(("_jpeg", "_part")):
+        if self.facts.source.endswith(("_jpeg", "_part")):
             return "not judged"
-        judged = [v.agreement for v in self.values if not v.doubted or self.metric != "paper"]
-        return max(judged, key=AGREEMENTS.index)
+        judged = [v.agreement for v in self.values if not v.doubted or self.facts.measured != "paper"]
+        return max(judged, key=AGREEMENTS.index, default="not judged")
 
     @property
     def label(self) -> str:
         """The agreement, or a note that the interpretation was selected because it agrees."""
-        chosen = self.fitted_after and self.agreement in AGREEMENTS[:3]
+        chosen = self.facts.fitted_after and self.agreement in AGREEMENTS[:3]
         return "fitted after the fact" if chosen else self.agreement
 
 
 @dataclass(frozen=True)
 class CalibratedRow:
-    """One row of the paper with its interpretations; `missing` names the data that it needs."""
+    """One row of the paper with its interpretations; `facts` is its first line in the table."""
 
-    name: str
-    table: int
-    label: str
-    printed: tuple[PaperCell | None, PaperCell | None]
+    facts: Record
+    printed: tuple[PaperCell | None, ...]
     interpretations: tuple[Interpretation, ...]
-    missing: str
 
     @property
     def fits(self) -> tuple[Interpretation, ...]:
@@ -112,57 +141,43 @@ class CalibratedRow:
         return tuple(r for r in ranked if AGREEMENTS.index(r.agreement) == best)
 
 
-def rows(records: Sequence[dict[str, Any]], paper: Iterable[PaperCell]) -> list[CalibratedRow]:
-    """The records of `evaluation.calibration.run` beside the paper's Degraded cells."""
+def rows(records: Iterable[Record], paper: Iterable[PaperCell]) -> list[CalibratedRow]:
+    """The records of a calibration beside the paper's Degraded cells.
+
+    Raises ColdbenchError if an interpretation lacks one of its two metrics.
+    """
     cells = {(cell.table, cell.row, cell.metric): cell for cell in paper if cell.column == "degraded"}
-    grouped: dict[str, list[dict[str, Any]]] = {}
-    for record in records:
-        grouped.setdefault(record["cell"], []).append(record)
-    return [_row(name, group, cells) for name, group in grouped.items()]
+    judged = []
+    for group in in_groups(records, "cell"):
+        facts = group[0]
+        printed = tuple(cells.get((str(facts.table), facts.row, metric)) for metric in METRICS)
+        scored = in_groups((record for record in group if not record.missing), "interpretation")
+        judged.append(CalibratedRow(facts, printed, tuple(_interpretation(each, printed) for each in scored)))
+    return judged
 
 
-def _row(name: str, group: list[dict[str, Any]], cells: dict[tuple[str, str, str], PaperCell]) -> CalibratedRow:
-    first = group[0]
-    ssim, rmse = (cells.get((str(first["table"]), first["row"], metric)) for metric in ("ssim", "rmse"))
-    by_interpretation: dict[str, list[dict[str, Any]]] = {}
-    for record in group:
-        if not record["missing"]:
-            by_interpretation.setdefault(record["interpretation"], []).append(record)
-    interpretations = tuple(
-        _interpretation(interpretation, records, (ssim, rmse)) for interpretation, records in by_interpretation.items()
-    )
-    return CalibratedRow(name, first["table"], first["row"], (ssim, rmse), interpretations, first["missing"])
-
-
-def _interpretation(
-    name: str, records: list[dict[str, Any]], printed: tuple[PaperCell | None, PaperCell | None]
-) -> Interpretation:
-    by_source: dict[str, list[dict[str, Any]]] = {}
-    for record in records:
-        by_source.setdefault(record["source"], []).append(record)
-    best = next((s for s in by_source if s.endswith("(corrected)")), next(iter(by_source)))
-    fields = ("metric", "value", "spread", "subset_spread", "draws")
-    one, two = (
-        CalibratedValue(**{field: record[field] for field in fields}, paper=cell)
-        for record, cell in zip(by_source[best], printed, strict=True)
-    )
-    others = tuple((s, pair[0]["value"], pair[1]["value"]) for s, pair in by_source.items() if s != best)
-    first = by_source[best][0]
-    settings = first["rationale"], first["fitted_after"], first["measured"]
-    return Interpretation(name, *settings, best, (one, two), others, first["n"], first["draws"])
+def _interpretation(records: list[Record], printed: tuple[PaperCell | None, ...]) -> Interpretation:
+    pairs = in_groups(records, "source")
+    if any(tuple(record.metric for record in pair) != METRICS for pair in pairs):
+        raise ColdbenchError(f"the calibration of {records[0].cell} has no pair of SSIM and RMSE")
+    best = next((pair for pair in pairs if pair[0].source.endswith("(corrected)")), pairs[0])
+    values = tuple(map(CalibratedValue, best, printed))
+    return Interpretation(values, tuple(tuple(pair) for pair in pairs if pair is not best))
 
 
 def table(records: Sequence[dict[str, Any]], judged: Iterable[CalibratedRow]) -> pd.DataFrame:
     """Every record with the printed number, the difference, and the agreement of the cell and the interpretation."""
     verdicts = {
-        (row.name, interpretation.name): interpretation for row in judged for interpretation in row.interpretations
+        (row.facts.cell, interpretation.facts.interpretation): interpretation
+        for row in judged
+        for interpretation in row.interpretations
     }
     lines = []
     for record in records:
         interpretation = verdicts.get((record["cell"], record.get("interpretation", "")))
         extra: dict[str, Any] = {"printed": "", "gap": float("nan"), "agreement": "", "verdict": ""}
-        if interpretation and record["source"] == interpretation.source:
-            value = interpretation.values[0 if record["metric"] == "ssim" else 1]
+        if interpretation and record["source"] == interpretation.facts.source:
+            value = interpretation.values[METRICS.index(record["metric"])]
             extra = {
                 "printed": value.paper.printed if value.paper else "",
                 "gap": value.gap,
@@ -177,43 +192,36 @@ def write_table(
     records: Sequence[dict[str, Any]], paper: Iterable[PaperCell], out: Path, facts: dict[str, Any]
 ) -> None:
     """Write the table to `out` (parquet, with `facts` in every row) and beside it as CSV."""
-    judged = rows(records, paper)
+    judged = rows([checked(Record, record, "the calibration") for record in records], paper)
     frame = table(records, judged)
     with atomic(out.with_suffix(".csv")) as temporary:
         frame.to_csv(temporary, index=False, float_format="%.6f")
     with atomic(out) as temporary:
         frame.assign(provenance=json.dumps(facts, sort_keys=True)).to_parquet(temporary, index=False)
     for row in judged:
-        best = row.fits[0] if row.fits else None
-        names = ", ".join(interpretation.name for interpretation in row.fits) or "no interpretation agrees"
-        log.info("%s: %s", row.name, (row.missing and "no data") or (f"{names} ({best.label})" if best else names))
+        names = ", ".join(each.facts.interpretation for each in row.fits) or "no interpretation agrees"
+        agreement = f" ({row.fits[0].label})" if row.fits else ""
+        log.info("%s: %s", row.facts.cell, "no data" if row.facts.missing else names + agreement)
 
 
-def load_table(path: Path | None) -> list[dict[str, Any]]:
-    """The rows that `write_table` wrote; none without a path. Raises ColdbenchError if the file is unreadable."""
+def load_table(path: Path | None) -> list[Record]:
+    """The lines that `write_table` wrote; none without a path. Raises ColdbenchError if the file is damaged."""
     if path is None:
         return []
     try:
-        frame = pd.read_parquet(path)
+        lines = pd.read_parquet(path).to_dict("records")
     except FileNotFoundError:
         raise ColdbenchError(f"{path} does not exist; `coldbench calibrate` writes it") from None
     except (OSError, ValueError) as error:
         raise ColdbenchError(f"{path} is not a readable calibration: {error}") from error
-    lines = [{str(key): value for key, value in line.items()} for line in frame.to_dict("records")]
-    return [line | {key: int(line[key]) for key in COUNTS if not pd.isna(line.get(key))} for line in lines]
+    return [checked(Record, {str(key): value for key, value in line.items()}, str(path)) for line in lines]
 
 
-def write_page(lines: Sequence[dict[str, Any]], paper: Iterable[PaperCell], page: Path) -> None:
-    """Write the page of a loaded table; a calibration on a part of the images has a warning."""
-    facts = json.loads(lines[0]["provenance"]) if lines else {}
-    first = facts.get("first_images")
-    note = (
-        f"This calibration used only the first {first:,} images of each set, so its verdicts mean nothing."
-        if first
-        else ""
-    )
-    judged = rows(lines, paper)
-    write_text(
-        page,
-        render("calibration.html", CALIBRATION, page.parent, rows=judged, meanings=MEANINGS, facts=facts, note=note),
-    )
+def page(records: Sequence[Record], paper: Iterable[PaperCell], folder: ReportFolder) -> str:
+    """The page of a loaded table; a calibration on a part of the images has a warning."""
+    facts = records[0].provenance if records else {}
+    note = ""
+    if isinstance(first := facts.get("first_images"), int):
+        note = f"This calibration used only the first {first:,} images of each set, so its verdicts mean nothing."
+    values = {"rows": rows(records, paper), "meanings": MEANINGS, "facts": facts}
+    return folder.render("calibration.html", CALIBRATION, **values, note=note)

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from coldbench.core.errors import ColdbenchError, unknown
+from coldbench.core.errors import unknown
 from coldbench.core.files import read_json
+from coldbench.core.validation import Strict, checked
 from coldbench.evaluation.scores import Score, Scores
 from coldbench.report.formats import LABELS, metric_label, metric_name, quantity
 from coldbench.report.layout import TABLES, Column, Measure, Table, budget_rank
@@ -78,8 +79,7 @@ class Cell:
         return self.paper if same or not self.paper else f"{LABELS[self.paper_metric]} {self.paper}"
 
 
-@dataclass(frozen=True)
-class PlannedRow:
+class PlannedRow(Strict):
     """A row of the paper that the configuration knows: its experiment, and why that is skipped ("" if it is not)."""
 
     experiment: str
@@ -88,12 +88,15 @@ class PlannedRow:
     skipped: str
 
 
-def load_planned(path: Path | None) -> tuple[PlannedRow, ...]:
+class PlannedRows(Strict):
+    """The whole file."""
+
+    rows: list[PlannedRow]
+
+
+def load_planned(path: Path | None) -> list[PlannedRow]:
     """The planned rows in a JSON file; none without a file. Raises ColdbenchError if the file is damaged."""
-    try:
-        return tuple(PlannedRow(**entry) for entry in (read_json(path) if path else []))
-    except TypeError as error:
-        raise ColdbenchError(f"{path} is no list of planned rows of this version: {error}") from error
+    return checked(PlannedRows, {"rows": read_json(path)}, str(path)).rows if path else []
 
 
 def cell_frame(scores: Scores, paper: Sequence[PaperCell], planned: Sequence[PlannedRow] = ()) -> pd.DataFrame:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from coldbench.core.logs import clock
 from coldbench.evaluation.scores import Score, Scores
@@ -13,6 +12,7 @@ from coldbench.report.cells import in_groups
 from coldbench.report.formats import LABELS, quantity, shown
 from coldbench.report.layout import METHODS
 from coldbench.report.run_figures import RunFigures
+from coldbench.sampling.manifest import SampledSet
 
 ORDER = ("tacos", "direct", "naive", "estimated", "resampled", "naive_resampled", "ddpm")
 """The methods in the order of the legend."""
@@ -90,14 +90,14 @@ def fewer_steps(scores: Scores, runs: Sequence[RunFigures]) -> Chart:
     panels = []
     for group in _models(runs):
         sets = [(run, name, sampling) for run in group for name, sampling in run.sets.items() if _is_plain(sampling)]
-        if len({sampling["stride"] for *_, sampling in sets}) < 2:
+        if len({sampling.stride for *_, sampling in sets}) < 2:
             continue
         title = next((r.metadata.title for r in group if r.metadata.cell.table), group[0].metadata.title)
         for metric in ("ssim", "rmse", DISTANCE):
             points: dict[str, dict[float, Point]] = {}
             for run, name, sampling in sets:
                 for score in _scores_of(scores, run, name, metric):
-                    nfe = 1 if score.method == "direct" else math.ceil(run.T / sampling["stride"])
+                    nfe = 1 if score.method == "direct" else math.ceil(run.T / sampling.stride)
                     points.setdefault(score.method, {}).setdefault(nfe, _point(nfe, score, f"{nfe:,.0f}"))
             lines = _series({method: list(by_nfe.values()) for method, by_nfe in points.items()})
             if lines:
@@ -117,10 +117,10 @@ def image_counts(scores: Scores, runs: Sequence[RunFigures]) -> Chart:
         for name, sampling in run.sets.items():
             points: dict[str, list[Point]] = {}
             for row in run.distances:
-                if row["set"] == name:
-                    point = Point(row["n"], row["value"], row["low"], row["high"], f"n = {row['n']:,}")
-                    points.setdefault(row["method"], []).append(point)
-            reference = "test" if sampling["start"] is None else "train"
+                if row.set == name:
+                    point = Point(row.n, row.value, row.low, row.high, f"n = {row.n:,}")
+                    points.setdefault(row.method, []).append(point)
+            reference = "test" if sampling.start is None else "train"
             for score in _scores_of(scores, run, name, DISTANCE):
                 if score.method in points and score.reference == reference:
                     points[score.method].append(_point(score.n, score, f"n = {score.n:,}"))
@@ -197,8 +197,8 @@ def training(runs: Iterable[RunFigures]) -> Chart:
 
 def _loss(run: RunFigures) -> Axes:
     points = tuple(Point(step, loss, math.nan, math.nan, f"step {step:,.0f}") for step, loss, *_ in run.training)
-    _, _, speed, seconds = run.training[-1]
-    title = f"{run.metadata.title}: {clock(seconds)} at {speed:.0f} images/s"
+    last = run.training[-1]
+    title = f"{run.metadata.title}: {clock(last.seconds)} at {last.images_per_second:.0f} images/s"
     return Axes(f"training-{run.metadata.run}", title, "loss", (Series("", "training loss", points),))
 
 
@@ -210,33 +210,33 @@ def _models(runs: Iterable[RunFigures]) -> list[list[RunFigures]]:
 
 def _sets_with_wrong_knowledge(run: RunFigures, group: Sequence[RunFigures]) -> list[tuple[RunFigures, str]]:
     """The restoring sets of a run with a wrong assumption, after one of its model without; none without the former."""
-    if all(sampling["assumed_severity"] is None and sampling["known"] == "drawn" for sampling in run.sets.values()):
+    if all(sampling.assumed_severity is None and sampling.known == "drawn" for sampling in run.sets.values()):
         return []
-    ordered = sorted(run.sets.items(), key=lambda item: (item[1]["assumed_severity"] or 0, item[0]))
-    sets = [(run, name) for name, sampling in ordered if sampling["start"] is None]
+    ordered = sorted(run.sets.items(), key=lambda item: (item[1].assumed_severity or 0, item[0]))
+    sets = [(run, name) for name, sampling in ordered if sampling.start is None]
     if any(_knows_the_truth(run.sets[name]) for _, name in sets):
         return sets
     others = ((r, name) for r in group for name, sampling in r.sets.items() if _knows_the_truth(sampling))
     return [*[other for other in [next(others, None)] if other], *sets]
 
 
-def _is_plain(sampling: Mapping[str, Any]) -> bool:
+def _is_plain(sampling: SampledSet) -> bool:
     """Whether a set restores images from severity T as Algorithm 2 does."""
-    return _knows_the_truth(sampling) and sampling["severity"] is None and not sampling["released_shift"]
+    return _knows_the_truth(sampling) and sampling.severity is None and not sampling.released_shift
 
 
-def _knows_the_truth(sampling: Mapping[str, Any]) -> bool:
+def _knows_the_truth(sampling: SampledSet) -> bool:
     """Whether a set restores images, and its sampler knows the true draw and severity."""
-    return sampling["start"] is None and sampling["assumed_severity"] is None and sampling["known"] == "drawn"
+    return sampling.start is None and sampling.assumed_severity is None and sampling.known == "drawn"
 
 
 def _knowledge(run: RunFigures, name: str) -> str:
     """A set by what its sampler assumes."""
     sampling = run.sets[name]
-    if sampling["known"] != "drawn":
+    if sampling.known != "drawn":
         return name.replace("_", " ")
-    true = sampling["severity"] or run.T
-    return f"assumes {sampling['assumed_severity']}, true {true}" if sampling["assumed_severity"] else "true severity"
+    true = sampling.severity or run.T
+    return f"assumes {sampling.assumed_severity}, true {true}" if sampling.assumed_severity else "true severity"
 
 
 def _suffix(name: str) -> str:

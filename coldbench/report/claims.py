@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from coldbench.core.errors import unknown
 from coldbench.core.files import read_yaml
@@ -43,9 +43,9 @@ class Criterion(Strict):
     method: Text
     minus: Reference | None = None
     metrics: Text
-    threshold: float = 0.0
+    threshold: FiniteFloat = 0.0
     expected: Literal["below", "above"]
-    paper: Annotated[list[str], Field(min_length=3, max_length=3)] | None = None
+    paper: tuple[str, str, Literal["fid", "ssim", "rmse"]] | None = None
 
     @model_validator(mode="after")
     def _one_comparison(self) -> Criterion:
@@ -69,7 +69,7 @@ class Statement(Strict):
 class Statements(Strict):
     """The whole file: the claims, and the named lists of metrics of their criteria."""
 
-    metrics: dict[str, list[Annotated[list[str], Field(min_length=2, max_length=2)]]]
+    metrics: dict[str, list[tuple[str, str]]]
     claims: dict[str, Statement]
 
 
@@ -162,8 +162,10 @@ def load(path: Path) -> Statements:
     statements = checked(Statements, read_yaml(path), str(path))
     for statement in statements.claims.values():
         for criterion in statement.criteria:
-            if criterion.metrics not in statements.metrics:
-                raise unknown(f"metrics of '{criterion.question}' in {path}", criterion.metrics, statements.metrics)
+            names = [("metrics", criterion.metrics, statements.metrics)]
+            for key, name, choices in (*names, *(("table", number, TABLES) for number in criterion.tables)):
+                if name not in choices:
+                    raise unknown(f"{key} of '{criterion.question}' in {path}", name, choices)
     return statements
 
 
@@ -178,7 +180,7 @@ def judged(statements: Statements, scores: Scores, paper: Sequence[PaperCell]) -
 
 def _evidence(
     statement: Statement,
-    metrics: dict[str, list[list[str]]],
+    metrics: dict[str, list[tuple[str, str]]],
     runs: Iterable[Sequence[Score]],
     paper: Sequence[PaperCell],
 ) -> Iterable[Evidence]:
@@ -191,7 +193,9 @@ def _evidence(
                 yield _judged(criterion, run[0], *measured, paper)
 
 
-def _measured(criterion: Criterion, metrics: Iterable[list[str]], run: Iterable[Score]) -> tuple[str, Estimate] | None:
+def _measured(
+    criterion: Criterion, metrics: Iterable[tuple[str, str]], run: Iterable[Score]
+) -> tuple[str, Estimate] | None:
     """The first metric that a run has for both sides of a criterion, and the difference with its interval."""
     scores = {(s.set, s.method, s.metric, s.reference): s for s in run}
     for metric, reference in metrics:

@@ -10,8 +10,9 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from coldbench.core.config import Method
 from coldbench.core.files import read_yaml
-from coldbench.core.validation import Strict, checked
+from coldbench.core.validation import Name, Strict, checked
 from coldbench.report.layout import METHODS, budget_rank
 from coldbench.report.run_figures import RunFigures
 from coldbench.report.sprites import Sprite, Tile
@@ -32,7 +33,7 @@ class PanelSpec(Strict):
     set: str = "test"
     sets: list[str] | None = None
     label: str = ""
-    methods: list[str] | None = None
+    methods: list[Method] | None = None
     steps: list[int] | None = None
 
 
@@ -45,7 +46,7 @@ class FigureSpec(Strict):
     first_image: int = Field(default=0, ge=0)
     image_rows: int = Field(default=3, ge=1)
     original: bool = False
-    methods: list[str] | None = None
+    methods: list[Method] | None = None
     panels: list[PanelSpec] = Field(min_length=1)
 
 
@@ -53,7 +54,7 @@ class FigurePlan(Strict):
     """The file: the paper's figures by number, and additional ones by name."""
 
     figures: dict[int, FigureSpec]
-    additional: dict[str, FigureSpec] = Field(default_factory=dict)
+    additional: dict[Name, FigureSpec] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def figures(plan: FigurePlan, runs: Sequence[RunFigures]) -> list[Figure]:
 def selected_run(experiment: str, runs: Iterable[RunFigures]) -> RunFigures | None:
     """The run that represents an experiment: of the default protocol, the fullest budget, the smallest seed."""
     candidates = [run for run in runs if run.metadata.name == experiment and run.metadata.default]
-    return min(candidates, key=lambda r: (budget_rank(r.metadata.budget), r.experiment["seed"]), default=None)
+    return min(candidates, key=lambda r: (budget_rank(r.metadata.budget), r.experiment.seed), default=None)
 
 
 def _panel(panel: PanelSpec, spec: FigureSpec, runs: Sequence[RunFigures]) -> Panel:
@@ -165,14 +166,14 @@ def comparison(run: RunFigures, set_name: str, methods: Sequence[str], spec: Fig
     if sprite is None:
         return (), ()
     keys = [key for key in ("degraded", *methods, "original") if key in sprite.columns]
-    generated = run.sets[set_name]["start"] is not None
+    generated = run.sets[set_name].start is not None
     labels = METHODS | {"degraded": "Start" if generated else "Degraded", "original": "Original"}
     images = range(spec.first_image, min(spec.first_image + spec.image_rows, sprite.rows))
     rows = tuple(ImageRow("", tuple(sprite.place(key, image) for key in keys)) for image in images)
     return tuple(labels[key] for key in keys), rows
 
 
-def _trajectories(run: RunFigures, panel: PanelSpec, methods: list[str] | None, spec: FigureSpec) -> Columns:
+def _trajectories(run: RunFigures, panel: PanelSpec, methods: list[Method] | None, spec: FigureSpec) -> Columns:
     """A row per method for one image, or a row per image for one method."""
     best = run.find("trajectory", panel.set)
     if best is None:

@@ -6,6 +6,7 @@ import os
 import re
 from base64 import b64encode
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache, partial
 from hashlib import sha256
 from importlib import resources
@@ -31,41 +32,58 @@ def anchor(name: object) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", str(name))
 
 
-def pages_in(folder: Path | None) -> frozenset[str]:
-    """The pages that the folder of a report holds, by their paths in it."""
-    if folder is None:
-        return frozenset()
-    return frozenset(
-        str(path.relative_to(folder)) for place in ("*.html", "runs/*.html") for path in folder.glob(place)
-    )
+@dataclass(frozen=True)
+class ReportFolder:
+    """The folder of a report. Its pages state `made_from`, the caller's text about what decided their content."""
 
+    path: Path
+    made_from: str = ""
 
-def render(template: str, here: str, folder: Path | None = None, soon: Iterable[str] = (), **values: Any) -> str:
-    """The page `here` (its path in the report's `folder`) from its template.
+    def pages(self) -> frozenset[str]:
+        """The pages that the folder holds, by their paths in it."""
+        found = (path for place in ("*.html", "runs/*.html") for path in self.path.glob(place) if path.is_file())
+        return frozenset(str(path.relative_to(self.path)) for path in found)
 
-    It links the pages that the folder holds, and the pages `soon` to be written. An undefined variable is an error,
-    and all values are escaped. Scripts run only if they are files of this package.
-    """
-    pages = pages_in(folder) | {here, *soon}
-    common: dict[str, Any] = {"here": here, "root": _root(here), "pages": pages, "version": __version__, "banner": None}
-    common |= {"link": partial(_link, here, pages), "navigation": _navigation(here, pages)}
-    html = _environment().get_template(template).render({**common, **values})
-    return html.replace("script-src 'none'", f"script-src {_allowed(html)}", 1)
+    def render(self, template: str, here: str, soon: Iterable[str] = (), **values: Any) -> str:
+        """The page `here`, a path in the folder, from its template.
 
+        It links the pages that the folder holds, and the pages `soon` to be written. An undefined variable is an error,
+        and all values are escaped. Scripts run only if they are files of this package.
+        """
+        pages = self.pages() | {here, *soon}
+        common: dict[str, Any] = {"here": here, "root": _root(here), "pages": pages, "banner": None}
+        common |= {"version": __version__, "made_from": self.made_from}
+        common |= {"link": partial(_link, here, pages), "navigation": _navigation(here, pages)}
+        html = _environment().get_template(template).render({**common, **values})
+        return html.replace("script-src 'none'", f"script-src {_allowed(html)}", 1)
 
-def refresh(folder: Path, soon: Iterable[str] = ()) -> None:
-    """Update the navigation and the links of every page in a report's folder to the pages that are in it now.
+    def refresh(self, soon: Iterable[str] = ()) -> None:
+        """Update the navigation and the links of every page to the pages that the folder holds now.
 
-    A page keeps its modification time, because Snakemake would take a newer page for a reason to render others again.
-    """
-    pages = pages_in(folder) | frozenset(soon)
-    for here in sorted(pages_in(folder)):
-        path = folder / here
-        text, times = path.read_text("utf-8"), path.stat()
-        new = _with_links(text, here, pages)
-        if new != text:
-            write_text(path, new)
-            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        A page keeps its modification time, because Snakemake would take a newer page for a reason to render others
+        again. Pages that no version of this package rendered stay as they are.
+        """
+        pages = self.pages() | frozenset(soon)
+        for here in sorted(self.pages()):
+            path = self.path / here
+            try:
+                text, times = path.read_text("utf-8"), path.stat()
+            except (OSError, UnicodeDecodeError):
+                continue
+            new = _with_links(text, here, pages)
+            if new != text:
+                write_text(path, new)
+                os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    def size(self, without: str) -> tuple[int, int]:
+        """The number of files and their bytes, except the page `without`, logs, and other reports inside the folder."""
+        sizes = []
+        for parent, folders, names in os.walk(self.path):
+            place = Path(parent)
+            folders[:] = [name for name in folders if name not in NOT_COUNTED and not (place / name / INDEX).exists()]
+            files = [place / name for name in names if not name.startswith(".")]
+            sizes += [path.stat().st_size for path in files if path.is_file() and path != self.path / without]
+        return len(sizes), sum(sizes)
 
 
 def _with_links(html: str, here: str, pages: frozenset[str]) -> str:
@@ -138,15 +156,3 @@ def _allowed(html: str) -> str:
     scripts = re.findall(r"<script[^>]*>(.*?)</script>", html, re.DOTALL)
     digests = [sha256(script.encode()).digest() for script in dict.fromkeys(scripts) if script.strip() in known]
     return " ".join(f"'sha256-{b64encode(digest).decode()}'" for digest in digests) or "'none'"
-
-
-def size_of(folder: Path, *excluded: Path) -> tuple[int, int]:
-    """The number of files in a report's folder and their bytes, without logs, `excluded` and other reports within."""
-    files = size = 0
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.is_dir() and path.name not in NOT_COUNTED and not (path / INDEX).exists():
-            more = size_of(path, *excluded)
-            files, size = files + more[0], size + more[1]
-        elif path.is_file() and not path.name.startswith(".") and path not in excluded:
-            files, size = files + 1, size + path.stat().st_size
-    return files, size

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,7 +15,7 @@ from coldbench.report.cells import Cell, cells_of, in_groups, printed_cells, tab
 from coldbench.report.claims import Claim
 from coldbench.report.formats import duration, first_up
 from coldbench.report.layout import TABLES, Table, budget_of, budget_rank
-from coldbench.report.navigation import FIGURES, INDEX, refresh, render, size_of
+from coldbench.report.navigation import FIGURES, INDEX, ReportFolder
 from coldbench.report.provenance import Folders, RunRecord, facts_of, runs_of, spent
 from coldbench.report.verdict import KINDS
 
@@ -111,59 +110,49 @@ def images_text(row: Iterable[Cell]) -> str:
     return f"{texts}; {label} from {' or '.join(f'{n:,}' for n in distances)}"
 
 
-def table_page(
-    number: str, frame: pd.DataFrame, scores: Scores, folder: Path | None = None, runs: Folders | None = None
-) -> str:
+def table_page(number: str, frame: pd.DataFrame, scores: Scores, runs: Folders, folder: ReportFolder) -> str:
     """The page of one table, from its part of the frame: every value has a card with its provenance.
 
-    `folder` is that of the report, `runs` those of the runs.
+    `runs` are the folders of the runs.
     """
-    table, folders = TABLES[number], runs or {}
+    table = TABLES[number]
     own = tuple(score for score in scores if score.table in table.sources)
-    facts = {(s.run, s.budget, s.set, s.method, s.metric, s.reference): facts_of(s, folders) for s in own}
-    view = TableView(table, tuple(cells_of(frame)))
-    return _page("table.html", table.page, [view], own, folder, folders, card=scorecard(frame), facts=facts)
+    facts = {(s.run, s.budget, s.set, s.method, s.metric, s.reference): facts_of(s, runs) for s in own}
+    return folder.render("table.html", table.page, **_shared(frame, own, runs), facts=facts)
 
 
 def index_page(
-    frame: pd.DataFrame,
-    scores: Scores,
-    claims: Sequence[Claim] = (),
-    folder: Path | None = None,
-    runs: Folders | None = None,
+    frame: pd.DataFrame, scores: Scores, claims: Sequence[Claim], runs: Folders, folder: ReportFolder
 ) -> str:
     """The front page: scorecard, claims, tables, runs, hours, errata and commands.
 
     It comes last and states the size of the report's `folder`, so all other pages get their links to it before.
     """
+    values = _shared(frame, scores, runs)
+    values |= {"claims": claims, "ablations": ablations(scores), "ablated": ABLATED, "FIGURES": FIGURES}
+    folder.refresh([INDEX])
+    files, size = folder.size(without=INDEX)
+    html = folder.render("index.html", INDEX, **values, files=0, size=0)
+    size += len(html.encode(errors="backslashreplace"))
+    return folder.render("index.html", INDEX, **values, files=files + 1, size=size)
+
+
+def _shared(frame: pd.DataFrame, scores: Scores, folders: Folders) -> dict[str, Any]:
+    """What a table's page and the front page show."""
     parts = frame.groupby("table", sort=False)
-    views = [TableView(TABLES[str(number)], tuple(cells_of(part))) for number, part in parts]
-    values: dict[str, Any] = {"claims": claims, "ablations": ablations(scores), "ablated": ABLATED, "FIGURES": FIGURES}
-    values |= {"card": scorecard(frame)}
-    html = _page("index.html", INDEX, views, scores, folder, runs or {}, **values, files=0, size=0)
-    if folder is None:
-        return html
-    refresh(folder, [INDEX])
-    files, size = size_of(folder, folder / INDEX)
-    values |= {"files": files + 1, "size": size + len(html.encode())}
-    return _page("index.html", INDEX, views, scores, folder, runs or {}, **values)
-
-
-def _page(
-    template: str,
-    here: str,
-    views: Sequence[TableView],
-    scores: Scores,
-    folder: Path | None,
-    folders: Folders,
-    card: dict[str, dict[str, int]],
-    **values: Any,
-) -> str:
-    runs = runs_of(scores, folders)
-    shown: dict[str, Any] = {"views": views, "banner": banner(scores), "runs": runs, "hours": hours(runs)}
-    shown |= {"scorecard": card, "totals": {kind: sum(counts[kind] for counts in card.values()) for kind in KINDS}}
-    functions: dict[str, Any] = {"spent": spent, "shared_verdict": shared_verdict, "images_text": images_text}
-    return render(template, here, folder, **shown, **functions, **values, commands=COMMANDS)
+    card, runs = scorecard(frame), runs_of(scores, folders)
+    return {
+        "views": [TableView(TABLES[str(number)], tuple(cells_of(part))) for number, part in parts],
+        "banner": banner(scores),
+        "runs": runs,
+        "hours": hours(runs),
+        "scorecard": card,
+        "totals": {kind: sum(counts[kind] for counts in card.values()) for kind in KINDS},
+        "spent": spent,
+        "shared_verdict": shared_verdict,
+        "images_text": images_text,
+        "commands": COMMANDS,
+    }
 
 
 def scorecard(frame: pd.DataFrame) -> dict[str, dict[str, int]]:

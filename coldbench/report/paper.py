@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
+
+import pandas as pd
+from pydantic import FiniteFloat, PositiveFloat
 
 from coldbench.core.errors import ColdbenchError, unknown
-
-TEXTS = ("cell", "table", "row", "task", "column", "metric", "erratum", "note")
-"""The text columns of the paper's numbers."""
-ERRATA = ("misprint", "swapped", "unresolved")
+from coldbench.core.validation import Strict, checked
+from coldbench.report.layout import TABLES
 
 
-@dataclass(frozen=True)
-class PaperCell:
+class PaperCell(Strict):
     """One number as the paper prints it, with the tolerance of a comparison and an erratum kind ("" for none).
 
     `meant` is the number that seems to be meant, if two numbers look exchanged.
@@ -28,11 +26,11 @@ class PaperCell:
     row: str
     task: str
     column: str
-    metric: str
+    metric: Literal["fid", "ssim", "rmse"]
     printed: str
-    value: float
-    tolerance: float
-    erratum: str
+    value: FiniteFloat
+    tolerance: PositiveFloat
+    erratum: Literal["", "misprint", "swapped", "unresolved"]
     note: str
     meant: float | None = None
 
@@ -40,35 +38,29 @@ class PaperCell:
 def load_paper(path: Path) -> list[PaperCell]:
     """The paper's cells in the order of the file; ColdbenchError if the file is missing or a line is wrong."""
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            return _cells(path, list(csv.DictReader(stream)))
+        lines = pd.read_csv(path, dtype=str, keep_default_na=False)
     except FileNotFoundError as error:
         raise ColdbenchError(f"{path} does not exist") from error
-    except OSError as error:
-        raise ColdbenchError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _cells(path: Path, lines: Sequence[dict[str, str]]) -> list[PaperCell]:
-    cells: list[PaperCell] = []
-    for number, line in enumerate(lines, start=2):
-        try:
-            texts: dict[str, Any] = {key: line[key] for key in TEXTS}
-            numbers: dict[str, Any] = {key: float(line[key]) for key in ("value", "tolerance")}
-            cell = PaperCell(**texts, **numbers, printed=line["value"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ColdbenchError(f"{path}, line {number}: {error}") from error
-        if cell.erratum and cell.erratum not in ERRATA:
-            raise unknown(f"erratum of {cell.cell}", cell.erratum, ERRATA)
+    except (OSError, ValueError) as error:
+        raise ColdbenchError(f"cannot read {path}: {error}") from error
+    if lines.empty:
+        raise ColdbenchError(f"{path} holds no numbers of the paper")
+    cells = []
+    for number, line in enumerate(lines.to_dict("records"), start=2):
+        fields = {**line, "printed": line.get("value", "")}
+        cell = checked(PaperCell, {str(key): value for key, value in fields.items()}, f"{path}, line {number}")
+        if cell.table not in TABLES:
+            raise unknown(f"table of {cell.cell} in {path}", cell.table, TABLES)
         cells.append(cell)
     if twice := [cell for cell, count in Counter(c.cell for c in cells).items() if count > 1]:
         raise ColdbenchError(f"{path} has two cells {twice[0]}")
     return [_exchanged(cell, cells, path) if cell.erratum == "swapped" else cell for cell in cells]
 
 
-def _exchanged(cell: PaperCell, cells: Iterable[PaperCell], path: Path) -> PaperCell:
+def _exchanged(cell: PaperCell, cells: Sequence[PaperCell], path: Path) -> PaperCell:
     """A swapped cell with the number of its counterpart."""
     place = (cell.table, cell.row, cell.column, cell.erratum)
     others = [c for c in cells if (c.table, c.row, c.column, c.erratum) == place and c != cell]
     if len(others) != 1:
         raise ColdbenchError(f"{path}: cell {cell.cell} is swapped with {len(others)} cells, not with one")
-    return replace(cell, meant=others[0].value)
+    return cell.model_copy(update={"meant": others[0].value})

@@ -29,7 +29,7 @@ COLOURS = {  # light, dark and marker; most colour-blind readers can distinguish
 DARK: Mapping[str, str] = {
     INK: "#e4e6e8", PALE: "#9ca5ae", RULE: "#363c42", **{light: dark for light, dark, _ in COLOURS.values()},
 }  # fmt: skip
-STYLE: Any = {"svg.fonttype": "path", "svg.hashsalt": "coldbench", "font.size": 8.5, "axes.titlesize": 9}
+STYLE: Any = {"svg.fonttype": "path", "svg.hashsalt": "coldbench", "font.size": 8.5, "text.parse_math": False}
 
 
 def svg(chart: Chart, axes: Axes, watermark: str) -> tuple[str, int, int]:

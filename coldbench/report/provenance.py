@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,7 @@ def provenance(score: Score) -> dict[str, Any]:
     """The provenance of a score; ColdbenchError if it is not JSON."""
     try:
         value = json.loads(score.provenance or "{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ColdbenchError(f"{score.run}: provenance is not JSON: {error}") from error
     return value if isinstance(value, dict) else {"provenance": value}
 
@@ -132,25 +133,29 @@ def logs_of(folder: Path | None) -> str:
 
 def work_of(score: Score, folder: Path | None) -> Work:
     """The time of a run, from its training log, the workflow's record of its sampling, and its provenance."""
-    seconds = provenance(score).get("seconds")
-    scoring = float(seconds) if isinstance(seconds, int | float) else None
-    return Work(_training(folder), _sampling(folder), scoring) if folder else Work(None, None, scoring)
-
-
-def _training(folder: Path) -> float | None:
+    scoring = _seconds(provenance(score).get("seconds"))
+    if folder is None:
+        return Work(None, None, scoring)
     try:
-        last = (folder / "model.jsonl").read_text("utf-8").splitlines()[-1]
-        return float(json.loads(last)["seconds"])
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
-        return None  # the model was imported or belongs to another run, or the run's folder is not here
-
-
-def _sampling(folder: Path) -> float | None:
+        last = json.loads((folder / "model.jsonl").read_text("utf-8").splitlines()[-1])
+        training = _seconds(last["seconds"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        training = None  # the model was imported or belongs to another run, or the run's folder is not here
     try:
         with (folder / "logs" / "sample.tsv").open(encoding="utf-8", newline="") as stream:
-            return float(next(csv.DictReader(stream, delimiter="\t"))["s"])
-    except (OSError, ValueError, KeyError, StopIteration):
+            sampling = _seconds(next(csv.DictReader(stream, delimiter="\t"))["s"])
+    except (OSError, ValueError, LookupError, StopIteration, csv.Error):
+        sampling = None
+    return Work(training, sampling, scoring)
+
+
+def _seconds(value: Any) -> float | None:
+    """A recorded time; None if there is none, or if it is no number."""
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError, OverflowError):
         return None
+    return seconds if math.isfinite(seconds) else None
 
 
 def spent(work: Work) -> str:

@@ -9,13 +9,21 @@ from pathlib import Path
 
 from coldbench import __version__
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import atomic, read_json, sha256, write_json, write_text
+from coldbench.core.files import copy, read_json, sha256, write_json, write_text
+from coldbench.core.validation import Strict, checked
 from coldbench.evaluation.scores import merge_scores
 from coldbench.report import run_figures
 
 RECORD = "published.json"
-"""The file that marks a folder of published results: the SHA-256 of every other file."""
+"""The file that marks a folder of published results: their version, and the SHA-256 of every other file."""
 CALIBRATION = "calibration.parquet"
+
+
+class Record(Strict):
+    """The file RECORD."""
+
+    coldbench: str
+    files: dict[str, str]
 
 
 def publish(runs: Iterable[Path], calibration: Path | None, out: Path) -> list[str]:
@@ -27,14 +35,17 @@ def publish(runs: Iterable[Path], calibration: Path | None, out: Path) -> list[s
     """
     folders = sorted({run.resolve() for run in runs})  # the name of the parent folder is the budget
     _check(folders, calibration, out)
-    new = out.with_name(f".{out.name}.new")  # so that `out` is complete or unchanged
+    new, old = (out.with_name(f".{out.name}.{state}") for state in ("new", "old"))  # `out` is complete or unchanged
     shutil.rmtree(new, ignore_errors=True)
     try:
         _write(folders, calibration, new)
-        shutil.rmtree(out, ignore_errors=True)
+        if out.exists():
+            out.rename(old)
         new.rename(out)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+        if out.exists():
+            shutil.rmtree(old, ignore_errors=True)
     return [run.name for run in folders]
 
 
@@ -42,11 +53,14 @@ def _write(runs: Sequence[Path], calibration: Path | None, out: Path) -> None:
     for run in runs:
         _copy_run(run, out / run.parent.name / run.name)
     if calibration is not None:
-        _copy(calibration, out / CALIBRATION)
+        copy(calibration, out / CALIBRATION)
     merge_scores([run / "scores.parquet" for run in runs], out / "scores.parquet")
-    files = sorted(path for path in out.rglob("*") if path.is_file())
-    record = {"coldbench": __version__, "files": {str(path.relative_to(out)): sha256(path) for path in files}}
-    write_json(out / RECORD, record)
+    write_json(out / RECORD, Record(coldbench=__version__, files=_digests(out)).model_dump())
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file in a folder, by its path there."""
+    return {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def _check(runs: Sequence[Path], calibration: Path | None, out: Path) -> None:
@@ -55,9 +69,8 @@ def _check(runs: Sequence[Path], calibration: Path | None, out: Path) -> None:
     if out.exists() and any(out.iterdir()) and not (out / RECORD).exists():
         raise ColdbenchError(f"{out} holds other files than published results; choose another folder")
     if (out / RECORD).exists():
-        record = read_json(out / RECORD)
-        known = {RECORD, *(record.get("files", ()) if isinstance(record, dict) else ())}
-        others = sorted({str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} - known)
+        record = checked(Record, read_json(out / RECORD), str(out / RECORD)).files
+        others = [name for name, digest in _digests(out).items() if name != RECORD and record.get(name) != digest]
         if others:
             raise ColdbenchError(f"{out / others[0]} is no published result; move it, or choose another folder")
     if not runs:
@@ -74,15 +87,10 @@ def _check(runs: Sequence[Path], calibration: Path | None, out: Path) -> None:
 def _copy_run(run: Path, out: Path) -> None:
     for name in ("scores.parquet", "figures.json", "logs/sample.tsv"):
         if (run / name).exists():
-            _copy(run / name, out / name)
+            copy(run / name, out / name)
     for figures in run_figures.load([run / "figures.json"]):
         for sprite in figures.sprites:
-            _copy(sprite.path, out / sprite.path.relative_to(run))
+            copy(sprite.path, out / sprite.path.relative_to(run))
     log = run / "model.jsonl"  # the curve is in figures.json, and the last line holds the training time
     if log.exists():
-        write_text(out / log.name, "".join(log.read_text("utf-8").splitlines(keepends=True)[-1:]))
-
-
-def _copy(source: Path, out: Path) -> None:
-    with atomic(out) as temporary:
-        shutil.copyfile(source, temporary)
+        write_text(out / log.name, "".join(log.read_text("utf-8", errors="replace").splitlines(keepends=True)[-1:]))

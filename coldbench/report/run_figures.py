@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import FiniteFloat, PositiveInt, TypeAdapter, field_validator, model_validator
 
-from coldbench.core.config import RunMetadata
+from coldbench.core.config import Method, RunMetadata
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import read_json, write_json
-from coldbench.core.validation import checked
+from coldbench.core.experiment import Experiment
+from coldbench.core.files import below, read_json, write_json
+from coldbench.core.validation import Name, Strict, checked
 from coldbench.report.layout import METHODS
-from coldbench.report.sprites import Images, Sheet, Sprite, rows_that_fit, write
+from coldbench.report.sprites import Images, Sheet, Sprite, check, rows_that_fit, write
 from coldbench.sampling.manifest import Manifest, SampledSet, made_from, read_images, read_manifest, read_trajectory
 
 ROWS = 12
@@ -31,29 +33,65 @@ LINES = 300
 """Points of a stored training curve."""
 
 
-@dataclass(frozen=True)
-class RunFigures:
-    """The list of one run's figures.
+class LogLine(NamedTuple):
+    """One line of a training log."""
 
-    `experiment` is the resolved experiment, `provenance` that of its model, and `sets` the sampling of each set.
-    `training` has [step, loss, images per second, seconds] per line, and none for an imported model. `distances` are
-    Fréchet distances of the first images of a set, each with method, reference, value, interval and n.
+    step: FiniteFloat
+    loss: float
+    images_per_second: FiniteFloat
+    seconds: FiniteFloat
+
+
+class Distance(Strict):
+    """The Fréchet distance of the first `n` images of a set, and its interval."""
+
+    set: str
+    method: Method
+    metric: str
+    reference: str
+    value: float
+    low: float
+    high: float
+    n: PositiveInt
+    singular: bool
+
+
+class RunFigures(Strict):
+    """The list of one run's figures, `figures.json`. A path in it is relative to its folder.
+
+    `provenance` is that of the run's model, and `sets` is the sampling of each set. An imported model has no
+    `training`. `made_from` says which samples and names it was drawn from.
     """
 
     metadata: RunMetadata
     embedded: bool
     watermark: str
-    experiment: dict[str, Any]
+    experiment: Experiment
     provenance: dict[str, Any]
     model: str
-    sets: dict[str, dict[str, Any]]
+    sets: dict[Name, SampledSet]
     sprites: tuple[Sprite, ...]
-    training: tuple[tuple[float, float, float, float], ...]
-    distances: tuple[dict[str, Any], ...]
+    training: tuple[LogLine, ...]
+    distances: tuple[Distance, ...]
+    made_from: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _states_what_it_is_not(self) -> RunFigures:
+        if self.watermark != watermark_of(self.metadata.budget, self.embedded):
+            raise ValueError("the watermark does not fit budget and images")
+        return self
+
+    @field_validator("experiment")
+    @classmethod
+    def _has_a_last_severity(cls, experiment: Experiment) -> Experiment:
+        T = experiment.degradation.get("T")
+        if not isinstance(T, int) or T < 1:
+            raise ValueError("degradation has no T")
+        return experiment
 
     @property
     def T(self) -> int:
-        return int(self.experiment["degradation"]["T"])
+        return int(self.experiment.degradation["T"])
 
     def find(self, kind: str, set_name: str = "") -> Sprite | None:
         """The sprite of one kind and set, or None."""
@@ -88,65 +126,65 @@ def draw(inputs: Inputs, metadata: RunMetadata, out: Path) -> None:
             f"{inputs.manifest} was sampled from other test images than {inputs.data} holds; sample again"
         )
     training = _training(inputs.training_log, metadata.run, bool(run.provenance.get("imported")))
-    watermark = _watermark(metadata.budget, info["embedded"])
+    watermark = watermark_of(metadata.budget, info["embedded"])
     text = f"{watermark}; {metadata.run}" if watermark else ""
     drawing = Drawing(inputs, run)
     sprites = [write(sheet, out.parent / "figures", text) for sheet in drawing.sheets()]
-    record = {
-        "made_from": made_from(inputs.manifest, metadata),
-        "metadata": metadata.model_dump(),
-        "embedded": info["embedded"],
-        "watermark": watermark,
-        "experiment": run.experiment.model_dump(),
-        "provenance": run.provenance,
-        "model": run.model,
-        "sets": {name: sampled.model_dump() for name, sampled in run.sets.items()},
-        "sprites": [{**asdict(sprite), "path": str(sprite.path.relative_to(out.parent))} for sprite in sprites],
-        "training": training,
-        "distances": drawing.distances(inputs.feature_cache) if inputs.feature_cache and metadata.cell.table else [],
-    }
-    write_json(out, record)
+    figures = RunFigures(
+        metadata=metadata,
+        embedded=info["embedded"],
+        watermark=watermark,
+        experiment=run.experiment,
+        provenance=run.provenance,
+        model=run.model,
+        sets=run.sets,
+        sprites=tuple(sprite.model_copy(update={"path": sprite.path.relative_to(out.parent)}) for sprite in sprites),
+        training=training,
+        distances=drawing.distances(inputs.feature_cache) if inputs.feature_cache and metadata.cell.table else (),
+        made_from=made_from(inputs.manifest, metadata),
+    )
+    write_json(out, figures.model_dump(mode="json"))
 
 
 def load(lists: Iterable[Path]) -> list[RunFigures]:
-    """The figures that `draw` listed, by the names of their runs. Raises ColdbenchError for another version's list."""
-    runs = []
-    for path in lists:
-        record: dict[str, Any] = read_json(path)
-        try:
-            sprites = [
-                Sprite(**{**sprite, "path": path.parent / sprite["path"], "columns": tuple(sprite["columns"])})
-                for sprite in record["sprites"]
-            ]
-            fields = {
-                "metadata": checked(RunMetadata, record["metadata"], f"metadata in {path}"),
-                "sprites": tuple(sprites),
-                "training": tuple(map(tuple, record["training"])),
-                "distances": tuple(record["distances"]),
-            }
-            runs.append(RunFigures(**{**record, **fields}))
-        except (KeyError, TypeError) as error:
-            raise ColdbenchError(f"{path} lists the figures of another version; delete it and run again") from error
-    return sorted(runs, key=lambda run: run.metadata.run)
+    """The figures that `draw` listed, by the names of their runs, with the full paths of their sprites.
+
+    Raises ColdbenchError if a list does not fit, or if a sprite is missing, damaged or outside the folder of its list.
+    """
+    return sorted(map(_load, lists), key=lambda run: run.metadata.run)
 
 
-def _watermark(budget: str, embedded: bool) -> str:
+def _load(path: Path) -> RunFigures:
+    content = read_json(path)
+    try:
+        run = checked(RunFigures, content, str(path))
+        sprites = [sprite.model_copy(update={"path": below(path.parent, sprite.path)}) for sprite in run.sprites]
+        for sprite in sprites:
+            check(sprite)
+    except ColdbenchError as error:
+        raise ColdbenchError(f"{error}; delete the run's figures.json and run again") from None
+    return run.model_copy(update={"sprites": tuple(sprites)})
+
+
+def watermark_of(budget: str, embedded: bool) -> str:
     """The warning on every image that is no replication; "" for one that is."""
     limit = "embedded images" if embedded and budget == "paper" else f"{budget} budget"
     return f"{limit}: not a replication" if embedded or budget != "paper" else ""
 
 
-def _training(path: Path, run: str, imported: bool) -> list[list[float]]:
+def _training(path: Path, run: str, imported: bool) -> tuple[LogLine, ...]:
     """The training log, thinned to LINES. Raises ColdbenchError if a model that was trained here has none."""
     try:
-        log = [json.loads(line) for line in path.read_text().splitlines()]
-    except (OSError, ValueError) as error:
+        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        log = TypeAdapter(list[LogLine]).validate_python([[line[key] for key in LogLine._fields] for line in lines])
+    except OSError as error:
         raise ColdbenchError(f"cannot draw {run}: {error}") from error
-    keys = ("step", "loss", "images_per_second", "seconds")
-    if not (log or imported) or any(set(keys) - line.keys() for line in log):
+    except (ValueError, TypeError, KeyError, RecursionError):
+        log, imported = [], False
+    if not (log or imported):
         raise ColdbenchError(f"{path} is no training log of this version; delete it and its model, then run again")
-    lines = np.unique(np.linspace(0, max(len(log) - 1, 0), min(LINES, len(log))).round().astype(int))
-    return [[log[k][key] for key in keys] for k in lines]
+    kept = np.unique(np.linspace(0, max(len(log) - 1, 0), min(LINES, len(log))).round().astype(int))
+    return tuple(log[k] for k in kept)
 
 
 @dataclass(frozen=True)

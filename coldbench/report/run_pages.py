@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import write_text
+from coldbench.core.files import copy, write_text
 from coldbench.evaluation.scores import Score, Scores
 from coldbench.report import chart_data, figures, plots
 from coldbench.report.figures import FigurePlan, FigureSpec, ImageRow, Panel, PanelSpec
 from coldbench.report.formats import interval, metric_name, shown
 from coldbench.report.layout import METHODS, TABLES, budget_rank, run_page
-from coldbench.report.navigation import FIGURES, render
+from coldbench.report.navigation import FIGURES, ReportFolder
 from coldbench.report.pages import banner
 from coldbench.report.provenance import runs_of
 from coldbench.report.run_figures import RunFigures
 from coldbench.report.sprites import Sprite
+from coldbench.sampling.manifest import SampledSet
 
 STAGE, TILE = 256, 96
 """CSS pixels of an image that stands alone, and of one among others."""
@@ -71,21 +70,22 @@ class SampleSet:
         return self.trajectories[0].sprite.columns if self.trajectories else ()
 
 
-def write(plan: FigurePlan, scores: Scores, runs: Sequence[RunFigures], out: Path) -> list[Path]:
+def write(plan: FigurePlan, scores: Scores, runs: Sequence[RunFigures], out: Path, made_from: str = "") -> list[Path]:
     """Write the page of figures to `out`, a page for each run into `runs` beside it, and images into `images`.
 
-    Returns the paths of the pages.
+    Returns the paths of the pages. Nothing else in the folder changes, so pages of other runs stay.
     """
-    folder = out.parent
-    placed = [_with_images(run, folder) for run in _fullest(runs)]
+    folder = ReportFolder(out.parent, made_from)
+    placed = [_with_images(run, folder.path) for run in _fullest(runs)]
     watermark = next((run.watermark for run in placed if run.watermark), "")
-    charts = [(chart, _plots(chart, watermark, folder)) for chart in chart_data.charts(scores, placed)]
+    charts = [(chart, _plots(chart, watermark, folder.path)) for chart in chart_data.charts(scores, placed)]
     pages = [run_page(run.metadata.run) for run in placed]
     for run, page in zip(placed, pages, strict=True):
-        write_text(folder / page, _run_page(run, scores, page, folder, [FIGURES, *pages]))
+        write_text(folder.path / page, _run_page(run, scores, folder, [FIGURES, *pages]))
     values = {"figures": figures.figures(plan, placed), "charts": charts, "banner": banner(scores)}
-    write_text(out, render("figures.html", FIGURES, folder, pages, **values, tile_size=tile_size))
-    return [out, *(folder / page for page in pages)]
+    html = folder.render("figures.html", FIGURES, pages, **values, tile_size=tile_size)
+    write_text(out, html)
+    return [out, *(folder.path / page for page in pages)]
 
 
 def tile_size(pixels: int, at_most: int = TILE) -> int:
@@ -106,13 +106,9 @@ def _with_images(run: RunFigures, folder: Path) -> RunFigures:
     sprites = []
     for sprite in run.sprites:
         path = Path("images", run.metadata.run, sprite.path.name)
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        try:
-            shutil.copyfile(sprite.path, folder / path)
-        except FileNotFoundError as error:
-            raise ColdbenchError(f"{sprite.path} is missing; delete {sprite.path.parents[1]}/figures.json") from error
-        sprites.append(replace(sprite, path=path))
-    return replace(run, sprites=tuple(sprites))
+        copy(sprite.path, folder / path)
+        sprites.append(sprite.model_copy(update={"path": path}))
+    return run.model_copy(update={"sprites": tuple(sprites)})
 
 
 def _plots(chart: chart_data.Chart, watermark: str, folder: Path) -> list[tuple[chart_data.Axes, Plot]]:
@@ -126,7 +122,7 @@ def _plots(chart: chart_data.Chart, watermark: str, folder: Path) -> list[tuple[
     return drawn
 
 
-def _run_page(run: RunFigures, scores: Scores, page: str, folder: Path, soon: Iterable[str]) -> str:
+def _run_page(run: RunFigures, scores: Scores, folder: ReportFolder, soon: Iterable[str]) -> str:
     own = tuple(s for s in scores if (s.run, s.budget) == (run.metadata.run, run.metadata.budget))
     forward = run.find("forward")
     sets = [_sample_set(run, name, own) for name in run.sets if run.find("methods", name)]
@@ -134,13 +130,14 @@ def _run_page(run: RunFigures, scores: Scores, page: str, folder: Path, soon: It
         "run": run,
         "sets": sets,
         "forward": _all_tiles(run, forward, "Test images, degraded") if forward else None,
-        "curves": _plots(chart_data.training([run]), run.watermark, folder),
+        "curves": _plots(chart_data.training([run]), run.watermark, folder.path),
         "facts": _facts(run),
         "provenance": runs_of(own),
         "tables": [table for table in TABLES.values() if run.metadata.cell.table in table.sources],
         "banner": banner(own) if own else banner(scores),
     }
-    return render("run.html", page, folder, soon, **values, tile_size=tile_size, stage=STAGE, FIGURES=FIGURES)
+    values |= {"tile_size": tile_size, "stage": STAGE, "FIGURES": FIGURES}
+    return folder.render("run.html", run_page(run.metadata.run), soon, **values)
 
 
 def _facts(run: RunFigures) -> list[tuple[str, str]]:
@@ -149,13 +146,14 @@ def _facts(run: RunFigures) -> list[tuple[str, str]]:
     imported = run.provenance.get("imported")
     rationale = f": {metadata.rationale}" if metadata.rationale else ""
     embedded = ", embedded" if run.embedded else ""
+    training = _settings(experiment.training.model_dump())
     return [
         ("Protocol", metadata.protocol + rationale),
-        ("Data", f"{experiment['dataset']}, {experiment['size']} pixels{embedded}"),
-        ("Degradation", _settings(experiment["degradation"])),
-        ("Network", _settings(experiment["network"])),
-        ("Training", f"imported from {imported}, not trained here" if imported else _settings(experiment["training"])),
-        ("Seed", str(experiment["seed"])),
+        ("Data", f"{experiment.dataset}, {experiment.size} pixels{embedded}"),
+        ("Degradation", _settings(experiment.degradation)),
+        ("Network", _settings(experiment.network.model_dump())),
+        ("Training", f"imported from {imported}, not trained here" if imported else training),
+        ("Seed", str(experiment.seed)),
         ("Model", run.model[:16]),
     ]
 
@@ -170,7 +168,7 @@ def _sample_set(run: RunFigures, name: str, scores: Scores) -> SampleSet:
     """One set with its comparison, trajectories, samples and scores."""
     sprite = run.find("methods", name)
     assert sprite is not None  # the caller has looked
-    generated = run.sets[name]["start"] is not None
+    generated = run.sets[name].start is not None
     every_row = FigureSpec(
         title=name, caption="", image_rows=sprite.rows, panels=[PanelSpec(kind="comparison", experiment="")]
     )
@@ -199,22 +197,20 @@ def _all_tiles(run: RunFigures, sprite: Sprite, label: str) -> Panel:
     return Panel(label, run.metadata.name, run, tuple(f"t = {t}" for t in sprite.columns), rows)
 
 
-def _sampling_text(settings: Mapping[str, Any], T: int) -> str:
+def _sampling_text(sampled: SampledSet, T: int) -> str:
     """How a set was sampled, in plain sentences."""
-    if start := settings["start"]:
-        noise = f", with noise of {start['noise_level']:g} added to the start" if start["noise_level"] else ""
-        return f"{settings['images']:,} images were generated {STARTS[start['kind']]}{noise}."
-    severity = settings["severity"] or T
-    sentences = [
-        f"The first {settings['images']:,} test images were degraded at severity {severity} of {T} and restored"
-    ]
-    if settings["assumed_severity"]:
-        sentences.append(f"The sampler assumed severity {settings['assumed_severity']}")
-    if settings["known"] != "drawn":
+    if start := sampled.start:
+        noise = f", with noise of {start.noise_level:g} added to the start" if start.noise_level else ""
+        return f"{sampled.images:,} images were generated {STARTS[start.kind]}{noise}."
+    severity = sampled.severity or T
+    sentences = [f"The first {sampled.images:,} test images were degraded at severity {severity} of {T} and restored"]
+    if sampled.assumed_severity:
+        sentences.append(f"The sampler assumed severity {sampled.assumed_severity}")
+    if sampled.known != "drawn":
         sentences.append("The sampler used another random draw than the degradation")
-    if settings["stride"] > 1:
-        sentences.append(f"Each step of the sampler took {settings['stride']} severities")
-    if settings["released_shift"]:
+    if sampled.stride > 1:
+        sentences.append(f"Each step of the sampler took {sampled.stride} severities")
+    if sampled.released_shift:
         sentences.append("Every D had a severity that is one too low, as in the released code")
     return " ".join(f"{sentence}." for sentence in sentences)
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from pydantic import Field, PositiveInt, model_validator
 
+from coldbench.core.config import Method
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import atomic
+from coldbench.core.validation import Strict
+from coldbench.report.layout import METHODS
 
 Images = NDArray[np.floating[Any]]
 
@@ -20,9 +24,6 @@ PIXELS = 800_000
 """The most pixels of a sprite, which bound the size of its file."""
 LETTER, LINE = 6, 11
 """The width of a letter and the height of a line in the strip below the tiles, in pixels."""
-KINDS = ("methods", "trajectory", "naive", "forward", "samples")
-"""What the columns of a sprite are: the methods with their input and original; the severities of a trajectory, of a
-trajectory of Algorithm 1, or of the forward process; or nothing, for samples."""
 
 
 @dataclass(frozen=True)
@@ -37,26 +38,39 @@ class Sheet:
     method: str = ""
 
 
-@dataclass(frozen=True)
-class Sprite:
+class Sprite(Strict):
     """A PNG of `rows` × `columns` tiles of `tile` pixels, of which the first `count` are used; a text is below them.
 
     `columns` are the names of the columns: methods, or severities as text. `method` is the method of all tiles, or "".
     """
 
     path: Path
-    kind: str
+    kind: Literal["methods", "trajectory", "naive", "forward", "samples"]
+    """What the columns are: the methods with their input and original; the severities of a trajectory, of one of
+    Algorithm 1, or of the forward process; or nothing, for samples."""
     set: str
-    method: str
-    columns: tuple[str, ...]
-    tile: int
-    rows: int
-    count: int
-    height: int
+    method: Method | Literal[""]
+    columns: Annotated[tuple[Annotated[str, Field(max_length=50)], ...], Field(min_length=1)]
+    tile: PositiveInt
+    rows: PositiveInt
+    count: PositiveInt
+    height: PositiveInt
 
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ColdbenchError(f"{self.path.name}: unknown kind of sprite {self.kind}")
+    @model_validator(mode="after")
+    def _columns_fit_the_kind(self) -> Sprite:
+        if self.kind == "methods":
+            fits = "degraded" in self.columns and {"degraded", *METHODS, "original"}.issuperset(self.columns)
+        elif self.kind == "samples":
+            fits = not any(self.columns)
+        else:
+            fits = all(column.isdecimal() for column in self.columns)
+        if not fits:
+            raise ValueError(f"{self.kind} has other columns")
+        if self.kind in ("trajectory", "naive") and not self.method:
+            raise ValueError(f"{self.kind} names no method")
+        if not (self.rows - 1) * len(self.columns) < self.count <= self.rows * len(self.columns):
+            raise ValueError(f"{self.count} tiles do not fill {self.rows} rows")
+        return self
 
     @property
     def width(self) -> int:
@@ -104,7 +118,22 @@ def write(sheet: Sheet, folder: Path, text: str = "") -> Sprite:
         image = np.concatenate([image, image[-1:], _strip(text, wide * size, channels)])
     with atomic(out) as temporary:
         Image.fromarray(image[..., 0] if channels == 1 else image).save(temporary, format="png", optimize=True)
-    return Sprite(out, sheet.kind, sheet.set, sheet.method, sheet.columns, size, rows, count, len(image))
+    return Sprite(
+        path=out, kind=sheet.kind, set=sheet.set, method=sheet.method, columns=sheet.columns,
+        tile=size, rows=rows, count=count, height=len(image),
+    )  # fmt: skip
+
+
+def check(sprite: Sprite) -> None:
+    """Raise ColdbenchError if the file of a sprite is damaged or has another size than its tiles."""
+    try:
+        with Image.open(sprite.path, formats=["PNG"]) as image:
+            size = image.size
+            image.verify()
+    except Exception as error:  # Pillow raises many kinds, also for a file of another format
+        raise ColdbenchError(f"{sprite.path} is damaged: {error}") from error
+    if size != (sprite.width, sprite.height) or sprite.height < sprite.rows * sprite.tile:
+        raise ColdbenchError(f"{sprite.path} has {size[0]} × {size[1]} pixels, not {sprite.width} × {sprite.height}")
 
 
 def _strip(text: str, width: int, channels: int) -> NDArray[np.uint8]:

@@ -59,8 +59,8 @@ REFUSALS: list[tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = [  # change
     (lambda frame: frame.drop(columns="value"), "lack the column value"),
     (lambda frame: frame.drop(columns=["set", "singular"]), "lack the columns set, singular"),
     (lambda frame: pd.concat([frame, frame[:1]]), "2 values for test degraded"),
-    (lambda frame: frame.assign(n="many"), "n of the wrong type: 'many'"),
-    (lambda frame: frame.assign(seed=None), "seed of the wrong type"),
+    (lambda frame: frame.assign(n="many"), "wrong n: 'many'"),
+    (lambda frame: frame.assign(seed=None), "wrong seed"),
 ]
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from coldbench.report import figures, run_pages
 from coldbench.report.cells import cell_frame
 from coldbench.report.layout import TABLES, run_page
+from coldbench.report.navigation import ReportFolder
 from coldbench.report.pages import index_page, table_page
 
 axe = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
@@ -67,11 +68,11 @@ def synthetic_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_pages.write(figures.load_plan(FIGURES), scores, runs, folder / "figures.html")
     frame = cell_frame(scores, PAPER)
     for number in SHOWN:
-        html = table_page(number, frame[frame.table == number], scores, folder)
+        html = table_page(number, frame[frame.table == number], scores, {}, ReportFolder(folder))
         (folder / TABLES[number].page).write_text(html, encoding="utf-8")
         for ending in ("csv", "tex", "json"):
             (folder / f"table{number}.{ending}").touch()
-    (folder / "index.html").write_text(index_page(frame, scores, folder=folder), encoding="utf-8")
+    (folder / "index.html").write_text(index_page(frame, scores, (), {}, ReportFolder(folder)), encoding="utf-8")
     return folder
 
 

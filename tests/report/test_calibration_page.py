@@ -13,13 +13,20 @@ from typer.testing import CliRunner
 
 from coldbench.cli import app
 from coldbench.report import calibration as view
+from coldbench.report.calibration import Record
 from coldbench.report.paper import PaperCell
 
 PUBLISHED = ROOT / "results/published/laptop-cpu/calibration.parquet"
 
 
 def cell(printed: str, erratum: str = "") -> PaperCell:
-    return PaperCell("c", "1", "MNIST", "task", "degraded", "ssim", printed, float(printed), 0.001, erratum, "")
+    line = {"cell": "c", "table": "1", "row": "MNIST", "task": "task", "column": "degraded", "metric": "ssim"}
+    value = {"printed": printed, "value": printed, "tolerance": 0.001, "erratum": erratum, "note": ""}
+    return PaperCell.model_validate({**line, **value})
+
+
+def record(**facts: Any) -> Record:
+    return Record(**{"cell": "T1-MNIST", "table": 1, "row": "MNIST", "source": "mnist", **facts})
 
 
 @pytest.mark.parametrize(
@@ -36,16 +43,17 @@ def cell(printed: str, erratum: str = "") -> PaperCell:
     ],
 )
 def test_agreement_is_judged_by_digits_and_spread(value: float, spread: float, printed: str, agreement: str) -> None:
-    assert view.CalibratedValue("ssim", value, spread, 0.0, 4, cell(printed)).agreement == agreement
+    assert view.CalibratedValue(record(value=value, spread=spread, draws=4), cell(printed)).agreement == agreement
 
 
 def test_label_is_that_of_the_worse_cell() -> None:
     """A suspected misprint is left out, a copy is not judged, and an interpretation chosen to fit says so."""
 
     def label(ssim: float, rmse: float, erratum: str = "", fitted: bool = False, source: str = "mnist") -> str:
-        one = view.CalibratedValue("ssim", ssim, 0.0, 0.0, 1, cell("0.300", erratum))
-        two = view.CalibratedValue("rmse", rmse, 0.0, 0.0, 1, cell("0.200"))
-        return view.Interpretation("r", "", fitted, "paper", source, (one, two), (), 1, 1).label
+        facts = {"fitted_after": fitted, "source": source, "measured": "paper"}
+        one = view.CalibratedValue(record(value=ssim, **facts), cell("0.300", erratum))
+        two = view.CalibratedValue(record(value=rmse, **facts), cell("0.200"))
+        return view.Interpretation((one, two), ()).label
 
     assert label(0.3, 0.2) == "exact"
     assert label(0.3, 0.2015) == "close"
@@ -59,10 +67,10 @@ def test_label_is_that_of_the_worse_cell() -> None:
 def test_published_calibration_recommends_what_fits_best() -> None:
     """Rows of the JPEG copies keep their labels although no version makes them again."""
     records = view.load_table(PUBLISHED)
-    assert {record["made_by"] for record in records} == {"coldbench 0.1.0, commit a9a395c50b6d"}
+    assert set(pd.read_parquet(PUBLISHED).made_by) == {"coldbench 0.1.0, commit a9a395c50b6d"}
     rows = [row for row in view.rows(records, PAPER) if row.interpretations]
     assert all(row.fits[0] is row.interpretations[0] for row in rows)
-    assert {row.name: row.interpretations[0].label for row in rows} == {
+    assert {row.facts.cell: row.interpretations[0].label for row in rows} == {
         "T1-MNIST": "exact",
         "T1-CIFAR-10": "exact",
         "T2-MNIST": "fitted after the fact",

@@ -25,7 +25,12 @@ from coldbench.report.pages import TableView, scorecard
 from coldbench.report.provenance import Folders, provenance
 from coldbench.report.verdict import KINDS
 
-PLANNED = (PlannedRow("E01", "1", "MNIST", ""), PlannedRow("E03", "1", "CelebA", "celeba needs 30,000 images"))
+
+def planned(experiment: str, table: str, row: str, skipped: str = "") -> PlannedRow:
+    return PlannedRow(experiment=experiment, table=table, row=row, skipped=skipped)
+
+
+PLANNED = (planned("E01", "1", "MNIST"), planned("E03", "1", "CelebA", "celeba needs 30,000 images"))
 
 
 def tables() -> Iterator[tuple[str, pd.DataFrame, Scores]]:
@@ -118,18 +123,19 @@ def test_missing_row_has_its_reason_and_command() -> None:
             "E03 is skipped: celeba needs 30,000 images. To run it: `snakemake --config experiments=E03`",
         ),
     }
-    planned = (PlannedRow("E15_celeba", "5", "CelebA, blur", ""),)
-    assert "experiments=E15_celeba" in table_frame("A.7", (), PAPER, planned).reason.iloc[0]
+    frame = table_frame("A.7", (), PAPER, [planned("E15_celeba", "5", "CelebA, blur")])
+    assert "experiments=E15_celeba" in frame.reason.iloc[0]
 
 
 def test_unknown_table_and_damaged_plan_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ColdbenchError, match=r"unknown table '9'.*1, 2, 3, 4, 5, 5\.3, 6, A\.7"):
         table_frame("9", (), PAPER)
-    assert load_planned(None) == ()
+    assert load_planned(None) == []
     path = tmp_path / "rows.json"
-    path.write_text('[{"experiment": "E", "table": "1", "row": "M", "skipped": ""}]')
-    assert load_planned(path) == (PlannedRow("E", "1", "M", ""),)
-    for text in ("{", '[{"experiment": "E"}]', "[1]"):
+    good = '[{"experiment": "E", "table": "1", "row": "M", "skipped": ""}]'
+    path.write_text(good)
+    assert load_planned(path) == [planned("E", "1", "M")]
+    for text in ("{", '[{"experiment": "E"}]', "[1]", "5", "null", good.replace('"M"', "[]"), good[1:-1], "[" * 10**5):
         path.write_text(text)
         with pytest.raises(ColdbenchError, match=r"rows\.json"):
             load_planned(path)

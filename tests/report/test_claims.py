@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cases import PAPER, ROOT, score
+from cases import NOWHERE, PAPER, ROOT, score
 
 from coldbench.core.errors import ColdbenchError
 from coldbench.evaluation.scores import Score, Scores
@@ -138,7 +138,7 @@ def test_limits_of_the_evidence_are_named_beside_the_status() -> None:
     claim_a = claim("a", laptop)
     assert (claim_a.status, claim_a.evidence[0].limits) == ("supported", "at the laptop budget")
     assert claim_a.counts == "1 supported at the laptop budget"
-    html = index_page(cell_frame((laptop,), PAPER), (laptop,), [claim_a])
+    html = index_page(cell_frame((laptop,), PAPER), (laptop,), [claim_a], {}, NOWHERE)
     assert html.count("at the laptop budget") >= 2
     assert claim("a", paired(-0.2, 0.01)).evidence[0].limits == ""
     embedded = claim("a", paired(-0.2, 0.01, budget="smoke", embedded=True)).evidence[0]
@@ -159,9 +159,9 @@ def test_ablation_is_no_evidence() -> None:
 
 
 def test_page_escapes_claims() -> None:
-    evil: Scores = (paired(-0.2, 0.01, run="<b>run</b>", row="<i>"),)
-    html = index_page(cell_frame(evil, PAPER), evil, judged(CLAIMS, evil, PAPER))
-    assert "&lt;b&gt;run" in html
+    evil: Scores = (paired(-0.2, 0.01, row="<b>row"),)
+    html = index_page(cell_frame(evil, PAPER), evil, judged(CLAIMS, evil, PAPER), {}, NOWHERE)
+    assert "&lt;b&gt;row" in html
     assert "<b>" not in html
     assert "No current run is evidence for or against this claim" in html
 

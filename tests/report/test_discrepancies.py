@@ -9,37 +9,35 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from cases import PAPER, ROOT, SCORE
+from cases import NOWHERE, PAPER, ROOT, SCORE
 
 from coldbench.core.errors import ColdbenchError
+from coldbench.evaluation import interpretations
 from coldbench.evaluation.scores import Scores
 from coldbench.report import discrepancies as view
-from coldbench.report.calibration import load_table
+from coldbench.report.calibration import Record, load_table
 from coldbench.report.cells import cell_frame
 from coldbench.report.discrepancies import Discrepancy, mentions
+from coldbench.report.navigation import ReportFolder
 from coldbench.report.pages import banner
 
 WORKFLOW = ROOT / "workflow"
 QUESTIONS = view.load(WORKFLOW / "paper" / "discrepancies.yaml")
 GRID = view.load_grid(WORKFLOW / "config" / "paper.yaml")
-INTERPRETATIONS = view.load_interpretations(WORKFLOW / "config" / "calibration.yaml")
+INTERPRETATIONS = interpretations.load((WORKFLOW / "config" / "calibration.yaml").read_text("utf-8"), "").rows
 
 
-def entries(records: list[dict[str, Any]] | None = None, scores: Scores = ()) -> dict[str, Discrepancy]:
+def entries(records: list[Record] | None = None, scores: Scores = ()) -> dict[str, Discrepancy]:
     sources = view.Sources(GRID, INTERPRETATIONS, records or [])
     return {d.key: d for d in view.discrepancies(QUESTIONS, sources, scores, cell_frame(scores, PAPER))}
 
 
-def record(cell: str, interpretation: str, metric: str, value: float, **changes: Any) -> dict[str, Any]:
-    common = {
-        "cell": cell,
-        "interpretation": interpretation,
-        "metric": metric,
-        "value": value,
-        "printed": "0.287",
-        "n": 10_000,
-    }
-    return {**common, "verdict": "exact", "missing": "", **changes}
+LINE = {"table": 1, "row": "MNIST", "source": "mnist"}
+
+
+def record(cell: str, interpretation: str, metric: str, value: float, verdict: str = "exact") -> Record:
+    where: dict[str, Any] = {**LINE, "cell": cell, "interpretation": interpretation}
+    return Record(**where, metric=metric, value=value, printed="0.287", n=10_000, verdict=verdict)
 
 
 def test_each_of_the_28_questions_has_a_choice_or_a_decision() -> None:
@@ -55,12 +53,12 @@ def test_every_number_in_a_configuration_is_explained(file: str) -> None:
 
 
 def test_further_answers_are_existing_protocols() -> None:
-    protocols = {f"{name}.{protocol}" for name, entry in GRID.items() for protocol in entry["protocols"]}
+    protocols = {f"{name}.{protocol}" for name, entry in GRID.items() for protocol in entry.protocols}
     for key, question in QUESTIONS.items():
         assert set(question.protocols) <= protocols, key
         for place in question.protocols:
             name, protocol = place.split(".")
-            assert not mentions(key, GRID[name]["protocols"][protocol]["rationale"]), f"{key}: {place} names it already"
+            assert not mentions(key, GRID[name].protocols[protocol]["rationale"]), f"{key}: {place} names it already"
 
 
 def test_d1_is_not_mentioned_by_d11() -> None:
@@ -75,7 +73,7 @@ def test_choices_are_read_from_the_protocols() -> None:
         ("fitted", ("E01",), True),
         ("paper", ("E01",), False),
     ]
-    assert first[0].rationale == GRID["E01"]["protocols"]["fitted"]["rationale"]
+    assert first[0].rationale == GRID["E01"].protocols["fitted"]["rationale"]
     assert first[1].changes == "degradation: T: 40"
     shared = [c for c in entries()["D6"].choices if c.protocol == "released" and "E04" in c.experiments]
     assert [c.experiments for c in shared] == [("E04", "E05")]
@@ -86,7 +84,7 @@ def test_evidence_is_read_from_the_calibration() -> None:
         record("T1-MNIST", "paper", "ssim", 0.0130, verdict="not reproduced"),
         record("T1-MNIST", "paper", "rmse", 0.28846, verdict="not reproduced"),
         record("T1-MNIST", "fitted", "ssim", 0.0145, verdict=""),  # a copy of the data: not the best source
-        {"cell": "T1-CelebA", "interpretation": None, "missing": "30,000 images", "verdict": ""},
+        Record.model_validate({**LINE, "cell": "T1-CelebA", "interpretation": None, "missing": "30,000 images"}),
     ]
     d = entries(records)
     by_name = {e.interpretation: e for e in d["D1"].evidence}
@@ -95,7 +93,7 @@ def test_evidence_is_read_from_the_calibration() -> None:
     assert d["D1"].verdict_counts == (("not reproduced", 1),)
     celeba = [e for e in d["D2"].evidence if e.row == "CelebA"]
     assert {e.missing for e in celeba} == {"no data; 30,000 images"}
-    html = view.page(list(d.values()), None)
+    html = view.page(list(d.values()), None, NOWHERE)
     assert "0.0130 / 0.2885" in html
     assert "CelebA: no data; 30,000 images." in html
 
@@ -110,7 +108,7 @@ def test_evidence_is_read_from_the_scores() -> None:
     assert [(t.run.run, t.verdicts) for t in d["D1"].tallies] == [("E01-fitted", (("reproduced", 1), ("missing", 8)))]
     assert not d["D11"].tallies
     assert [(s.run, text) for s, _, text in d["D20"].values] == [("E14", "3.5000 (3.0000 – 4.0000)")]
-    html = view.page(list(d.values()), banner((run, noise)))
+    html = view.page(list(d.values()), banner((run, noise)), NOWHERE)
     assert "E14, noise, naive: FD-Gabor" in html
     assert "at the laptop budget" in html
     assert 'class="banner"' in html
@@ -118,8 +116,9 @@ def test_evidence_is_read_from_the_scores() -> None:
 
 def test_page_escapes_names_and_has_every_question(tmp_path: Path) -> None:
     (tmp_path / "index.html").touch()
-    d = entries(scores=(replace(SCORE, run="<script>x", rationale="(D1)"),))
-    html = view.page(list(d.values()), None, tmp_path)
+    lines = [record("T1-MNIST", "paper", metric, 0.0, verdict="<script>x") for metric in ("ssim", "rmse")]
+    d = entries(lines)
+    html = view.page(list(d.values()), None, ReportFolder(tmp_path))
     assert "&lt;script&gt;x" in html
     assert "<script" not in html
     assert 'href="index.html"' in html
@@ -129,9 +128,8 @@ def test_page_escapes_names_and_has_every_question(tmp_path: Path) -> None:
 
 def test_damaged_files_are_refused_in_one_record(tmp_path: Path) -> None:
     assert load_table(None) == []
-    frame = pd.DataFrame([record("T1-MNIST", "paper", "ssim", 0.01)])
-    frame.to_parquet(tmp_path / "c.parquet")
-    assert load_table(tmp_path / "c.parquet")[0]["interpretation"] == "paper"
+    pd.DataFrame([{**LINE, "cell": "T1-MNIST", "value": None}]).to_parquet(tmp_path / "c.parquet")
+    assert load_table(tmp_path / "c.parquet")[0].cell == "T1-MNIST"
     (tmp_path / "torn.parquet").write_bytes(b"PAR1")
     with pytest.raises(ColdbenchError, match="not a readable calibration"):
         load_table(tmp_path / "torn.parquet")

@@ -6,14 +6,12 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 import jinja2
 import pytest
-from cases import EVIL, PAPER, generated, hostile, score, synthetic
+from cases import NOWHERE, PAPER, generated, hostile, score, synthetic
 
 from coldbench.core.errors import ColdbenchError
 from coldbench.evaluation.scores import Scores
@@ -21,17 +19,17 @@ from coldbench.report import provenance
 from coldbench.report.ablations import METHODS, ablations
 from coldbench.report.cells import cell_frame, table_frame
 from coldbench.report.layout import TABLES
-from coldbench.report.navigation import _allowed, pages_in, refresh, render, size_of
+from coldbench.report.navigation import ReportFolder, _allowed
 from coldbench.report.pages import banner, hours, index_page, table_page
-from coldbench.report.provenance import Folders, folders_of
+from coldbench.report.provenance import folders_of
 
 
-def table(number: str, scores: Scores, folder: Path | None = None, runs: Folders | None = None) -> str:
-    return table_page(number, table_frame(number, scores, PAPER), scores, folder, runs)
+def table(number: str, scores: Scores, folder: ReportFolder = NOWHERE) -> str:
+    return table_page(number, table_frame(number, scores, PAPER), scores, {}, folder)
 
 
-def index(scores: Scores, *claims: Any, folder: Path | None = None) -> str:
-    return index_page(cell_frame(scores, PAPER), scores, claims, folder)
+def index(scores: Scores, folder: ReportFolder = NOWHERE) -> str:
+    return index_page(cell_frame(scores, PAPER), scores, (), {}, folder)
 
 
 def links(html: str) -> set[str]:
@@ -63,7 +61,7 @@ def test_fid_stands_beside_everything_it_depends_on() -> None:
 
 def test_page_escapes_names_and_shows_odd_values() -> None:
     script = '<script>alert("x")</script>'
-    names = {"run": script, "rationale": script, "title": script}
+    names = {"row": "", "dataset_title": script, "rationale": script, "title": script}
     scores = (score(**names, provenance=json.dumps({script: script})), score(**names, metric="ssim", value=math.nan))
     for html in (index(scores), table("1", scores)):
         assert "<script" not in html
@@ -161,7 +159,7 @@ def test_provenance_of_a_run_merges_that_of_its_values() -> None:
 def test_every_value_has_exactly_one_card() -> None:
     for scores in ((), hostile(), synthetic() + generated()):
         for number, frame in cell_frame(scores, PAPER).groupby("table", sort=False):
-            html = table_page(str(number), frame, scores)
+            html = table_page(str(number), frame, scores, {}, NOWHERE)
             cards = re.findall(r'popover id="([^"]+)"', html)
             assert len(cards) == len(set(cards)) == sum(frame.metric != "")
             assert set(cards) == set(re.findall(r'popovertarget="([^"]+)">', html))
@@ -179,53 +177,61 @@ def test_folders_of_runs_are_those_of_their_scores(tmp_path: Path) -> None:
 
 
 def test_page_links_only_pages_in_the_folder(tmp_path: Path) -> None:
-    alone = table("1", (score(),), tmp_path)
+    folder = ReportFolder(tmp_path)
+    alone = table("1", (score(),), folder)
     assert links(alone) == set()
     assert 'class="site"' not in alone
     (tmp_path / "runs").mkdir()
     for page in ("index.html", "tableA.7.html", "figures.html", "runs/E01-fitted.html"):
         (tmp_path / page).touch()
-    html = table("1", (score(),), tmp_path)
+    html = table("1", (score(),), folder)
     assert links(html) == {"index.html", "table1.html", "tableA.7.html", "figures.html", "runs/E01-fitted.html"}
     assert 'href="runs/E01-fitted.html#set-test"' in html
     assert re.findall(r'href="([^"]+)" aria-current="page"', html) == ["table1.html"]
-    page = render("discrepancies.html", "runs/x.html", tmp_path, discrepancies=[])
+    page = folder.render("discrepancies.html", "runs/x.html", discrepancies=[])
     assert 'href="../index.html#runs" aria-current="true"' in page
 
 
-def test_front_page_updates_the_links_of_the_others_and_keeps_their_times(tmp_path: Path) -> None:
+def test_front_page_updates_the_links_of_the_others_and_nothing_else(tmp_path: Path) -> None:
     """The order of rendering makes no difference in the end: each page is what it would be if it came last."""
-    runs: Mapping[str, str] = {number: table(number, (score(run=EVIL), score()), tmp_path) for number in ("1", "2")}
+    scores, folder = (score(run="E01-a+b"), score()), ReportFolder(tmp_path, '<"made from">')
+    others = {"runs/E01-fitted.html": b"of another program", "mine.html": "\ufeffé".encode("utf-16")}
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "E01-fitted.html").write_text("not rendered by this version")
-    for number, html in runs.items():
-        (tmp_path / TABLES[number].page).write_text(html, "utf-8")
-        os.utime(tmp_path / TABLES[number].page, ns=(10**18, 10**18))
-    (tmp_path / "index.html").write_text(index((score(),), folder=tmp_path), "utf-8")
-    for number in runs:
-        path = tmp_path / TABLES[number].page
-        assert path.read_text("utf-8") == table(number, (score(run=EVIL), score()), tmp_path)
+    for name, content in others.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "folder.html").mkdir()
+    (tmp_path / "dangling.html").symlink_to("nowhere")
+    tables = {number: tmp_path / TABLES[number].page for number in ("1", "2")}
+    for number, path in tables.items():
+        path.write_text(table(number, scores, folder), "utf-8")
+        os.utime(path, ns=(10**18, 10**18))
+    (tmp_path / "index.html").write_text(index((score(),), ReportFolder(tmp_path, "other")), "utf-8")
+    for number, path in tables.items():
+        text = path.read_text("utf-8")
+        assert text == table(number, scores, folder)
+        assert '<meta name="coldbench-made-from" content="&lt;&#34;made from&#34;&gt;">' in text
         assert path.stat().st_mtime_ns == 10**18
-        assert links(path.read_text("utf-8")) >= {"index.html", "table1.html", "table2.html"}
-    (tmp_path / "runs" / "E01-fitted.html").unlink()
-    (tmp_path / "table2.html").unlink()
-    refresh(tmp_path)
-    assert links((tmp_path / "table1.html").read_text("utf-8")) == {"index.html", "table1.html"}
-    assert pages_in(tmp_path) == {"index.html", "table1.html"}
+        assert links(text) >= {"index.html", "table1.html", "table2.html"}
+    assert {name: (tmp_path / name).read_bytes() for name in others} == others
+    for name in (*others, "table2.html"):
+        (tmp_path / name).unlink()
+    folder.refresh()
+    assert links(tables["1"].read_text("utf-8")) == {"index.html", "table1.html"} == folder.pages()
 
 
 def test_front_page_states_the_size_of_its_folder(tmp_path: Path) -> None:
-    assert "opens from disk" not in index(())
     for name, size in {"images/a.png": 2_000_000, "logs/a.log": 9_000_000, "smoke/index.html": 9_000_000}.items():
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(b"x" * size)  # logs and other reports do not count, nor does an older front page
+    (tmp_path / "images" / "loop").symlink_to(tmp_path)
     (tmp_path / "index.html").write_text("x" * 9_000_000)
-    assert size_of(tmp_path, tmp_path / "index.html") == (1, 2_000_000)
-    html = index((), folder=tmp_path)
+    folder = ReportFolder(tmp_path)
+    assert folder.size("index.html") == (1, 2_000_000)
+    html = index((), folder)
     size = re.search(r"a folder of 2 files, ([\d.]+) MB", html)
     assert size
     assert float(size.group(1)) == pytest.approx((2_000_000 + len(html.encode())) / 1e6, abs=0.06)
-    assert size_of(tmp_path / "none") == (0, 0)
+    assert NOWHERE.size("index.html") == (0, 0)
 
 
 # --- templates
@@ -233,7 +239,7 @@ def test_front_page_states_the_size_of_its_folder(tmp_path: Path) -> None:
 
 def test_undefined_name_in_a_template_is_an_error() -> None:
     with pytest.raises(jinja2.UndefinedError):
-        render("index.html", "index.html", views=[], banner=None, runs=[], commands=())
+        NOWHERE.render("index.html", "index.html", views=[], banner=None, runs=[], commands=())
 
 
 def test_only_scripts_of_the_package_run() -> None:

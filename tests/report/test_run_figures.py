@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,8 +70,6 @@ def test_odd_values_are_clipped_or_black_and_other_shapes_are_refused(tmp_path: 
     for shape in ((0, 1, 4, 4), (2, 2, 4, 4), (2, 1, 4, 5), (4, 4)):
         with pytest.raises(ColdbenchError, match="images of shape"):
             sprites.write(Sheet("bad", np.zeros(shape), "samples", ("",)), tmp_path)
-    with pytest.raises(ColdbenchError, match="unknown kind of sprite odd"):
-        replace(sprite, kind="odd")
     assert [path.name for path in tmp_path.iterdir()] == ["s.png"]
 
 
@@ -147,22 +144,15 @@ def test_distances_are_of_the_first_images_of_a_set(drawn: tuple[RunFigures, Pat
     from coldbench.evaluation.metrics.frechet import Statistics, frechet_distance
 
     run, folder = drawn
-    rows = [row for row in run.distances if (row["set"], row["method"]) == ("test", "tacos")]
-    assert [row["n"] for row in rows] == [4, 8] == [17 // 4, 17 // 2]
+    rows = [row for row in run.distances if (row.set, row.method) == ("test", "tacos")]
+    assert [row.n for row in rows] == [4, 8] == [17 // 4, 17 // 2]
     features = gabor.features(torch.from_numpy(read_images(folder / "samples.json", "test", "tacos"))).numpy()
     originals = torch.from_numpy(data.load(digits, "test")[:17] / 255)
     reference = Statistics.of(gabor.features(originals).numpy())
     for row in rows:
-        expected = frechet_distance(Statistics.of(features[: row["n"]]), reference)
-        assert row["value"] == pytest.approx(expected, rel=1e-6)
-        assert row["low"] < row["high"]
-
-
-@pytest.fixture(scope="session")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    data.prepare("photos", None, 16, folder)
-    return folder
+        expected = frechet_distance(Statistics.of(features[: row.n]), reference)
+        assert row.value == pytest.approx(expected, rel=1e-6)
+        assert row.low < row.high
 
 
 def test_generating_run_has_samples_and_no_originals(photos: Path, experiment: Experiment, tmp_path: Path) -> None:
@@ -199,5 +189,5 @@ def test_samples_of_other_images_and_old_lists_are_refused(drawn: tuple[RunFigur
     with pytest.raises(ColdbenchError, match="was sampled from other test images"):
         draw(folder, photos)
     (folder / "old.json").write_text("[]")
-    with pytest.raises(ColdbenchError, match="another version"):
+    with pytest.raises(ColdbenchError, match=r"old\.json.*run again"):
         run_figures.load([folder / "old.json"])

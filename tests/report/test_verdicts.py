@@ -105,7 +105,8 @@ def test_paper_file_has_every_table_and_plausible_tolerances() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "culprit"), [("a,1,M,t,c,ssim,zero,1,,", "line 2"), ("a,1,M,t,c,ssim,1,1,misprnt,", "misprint"),
+    ("line", "culprit"), [("a,1,M,t,c,ssim,zero,1,,", "line 2: value"),
+                          ("a,1,M,t,c,ssim,1,1,misprnt,", "line 2: erratum"),
                           ("a,1", "line 2"), (None, "does not exist")],
 )  # fmt: skip
 def test_error_in_the_paper_file_names_its_place(tmp_path: Path, line: str | None, culprit: str) -> None:
