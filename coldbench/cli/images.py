@@ -23,7 +23,7 @@ from coldbench.cli.options import (
 )
 from coldbench.core import logs
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import check_writable
+from coldbench.core.files import check_writable, files_hash
 
 
 def fetch(name: str, folder: Path, log: Log = None) -> None:
@@ -113,6 +113,7 @@ def calibrate(
 ) -> None:
     """Find the interpretation of the paper that gives its Degraded cells, without a trained model (also writes CSV)."""
     target = setup(log, "calibrate", device, threads)
+    from coldbench import data as datasets
     from coldbench.evaluation import calibration
     from coldbench.evaluation.interpretations import load
     from coldbench.report import calibration as view
@@ -121,7 +122,11 @@ def calibrate(
     check_writable(out)
     plan = load(text_of(interpretations, "interpretations"), str(interpretations))
     cells = load_paper(paper)
+    present = {row.dataset for row in plan.rows.values() if datasets.available(row.dataset, data)}
+    digests = {name: datasets.source_digest(name, data) for name in sorted(present)}
+    made_from = {"inputs": files_hash([interpretations, paper]), "data": digests}
     began = time.monotonic()
     records = calibration.run(plan, data, target, images)
     facts = calibration.facts(records, time.monotonic() - began, target)
-    view.write_table(records, cells, out, facts | ({"first_images": images} if images else {}))
+    more = {"first_images": images} if images else {}
+    view.write_calibration(records, cells, out, facts | more, made_from | more)

@@ -191,7 +191,8 @@ def evaluate(
     target = setup(log, f"{manifest.parent.name} evaluate", device, threads)
     from coldbench.evaluation.evaluator import Evaluator
     from coldbench.evaluation.metrics.extractors import extractors
-    from coldbench.evaluation.scores import is_up_to_date, write_scores
+    from coldbench.evaluation.scores import write_scores
+    from coldbench.evaluation.tables import is_up_to_date
     from coldbench.sampling.manifest import made_from
 
     metadata = read_run(run_file).metadata

@@ -131,7 +131,7 @@ def render_discrepancies(
     logs.log_to(log, "[render-discrepancies]")
     records = read_scores(scores or [])
     frame = cells.cell_frame(records, load_paper(paper))
-    rows = calibrated.load_table(calibration)
+    rows = calibrated.load_calibration(calibration)
     plan = load_calibration(text_of(interpretations, "interpretations"), str(interpretations))
     sources = view.Sources(view.load_grid(grid), plan.rows, rows)
     entries = view.discrepancies(view.load(questions), sources, records, frame)
@@ -152,7 +152,7 @@ def render_calibration(
     from coldbench.report.paper import load_paper
 
     logs.log_to(log, "[render-calibration]")
-    records = calibration.load_table(table)
+    records = calibration.load_calibration(table)
     folder = ReportFolder(out.parent, page_hash([table, paper]))
     write_text(out, calibration.page(records, load_paper(paper), folder))
 

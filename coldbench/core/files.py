@@ -131,19 +131,6 @@ def copy(source: Path, out: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
-def below(folder: Path, name: Path) -> Path:
-    """The path of the file `name` in `folder`; the name comes from a file that someone else may have written.
-
-    Raises ColdbenchError if there is no such file, if `name` is absolute or has a "..", or if a link leads elsewhere.
-    """
-    path = folder / name
-    with contextlib.suppress(OSError, ValueError, RuntimeError):  # absent or too long; null characters; loops of links
-        inside = path.resolve(strict=True).is_relative_to(folder.resolve())
-        if inside and path.is_file() and not name.is_absolute() and ".." not in name.parts:
-            return path
-    raise ColdbenchError(f"{str(name)[:100]!r} is no file in {folder}")
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write `value` to `path` as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")

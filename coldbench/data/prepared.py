@@ -72,7 +72,8 @@ def source_digest(name: str, folder: Path | None) -> str:
     """A digest of the source of data set `name` in `folder`: hexadecimal, 16 characters.
 
     It covers names, sizes and modification times of the files that would be read, in their order, and which split they
-    belong to; for an embedded data set the version of its package. Fast: no file is opened but a list of splits.
+    belong to. Times do not count for data sets with checksums, which `prepare` verifies. An embedded data set has the
+    version of its package. Fast: no file is opened but a list of splits.
     ColdbenchError if `check_source` would raise it, or if a file is none or a link to a missing one.
     """
     entry = dataset(name)
@@ -91,7 +92,8 @@ def source_digest(name: str, folder: Path | None) -> str:
                 raise ColdbenchError(f"{shown(path)} cannot be read: {error.strerror or error}") from error
             if not stat.S_ISREG(status.st_mode):
                 raise ColdbenchError(f"{shown(path)} cannot be read: it is no file; remove it")
-            digest.update(os.fsencode(name) + f"\0{status.st_size} {status.st_mtime_ns}\n".encode())
+            time = 0 if entry.download else status.st_mtime_ns
+            digest.update(os.fsencode(name) + f"\0{status.st_size} {time}\n".encode())
     return digest.hexdigest()[:16]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,17 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from coldbench.core.checksums import UNSEALED, check_seal, seal
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import atomic
-from coldbench.core.logs import log
+from coldbench.core.files import atomic, files_hash
 from coldbench.core.validation import Name, RunName
+from coldbench.evaluation.tables import read_table, write_table
 
-if TYPE_CHECKING:  # planning reads what scores were made from, and must not wait for pandas
+if TYPE_CHECKING:
     import pandas as pd
-
-METADATA = b"coldbench"
-"""The key of the table's metadata: what the scores were made from, and the SHA-256 that the file states of itself."""
 
 
 def _null_is(default: Any) -> BeforeValidator:
@@ -106,42 +101,15 @@ def validate_scores(rows: Sequence[Mapping[str, Any]]) -> Scores:
 
 def read_scores(paths: Iterable[Path]) -> Scores:
     """The scores of the parquet files at `paths`; ColdbenchError if a file is missing, damaged or has a wrong value."""
-    import pandas as pd
-
     rows: list[dict[str, Any]] = []
     for path in paths:
-        check_seal(path)
-        try:
-            rows += pd.read_parquet(path).to_dict("records")  # type: ignore[arg-type]
-        except (OSError, ValueError) as error:  # pyarrow raises subclasses of ValueError
-            raise ColdbenchError(f"{path} is not a readable scores file: {error}") from error
+        rows += read_table(path).to_dict("records")  # type: ignore[arg-type]
     return validate_scores(rows)
 
 
 def write_scores(scores: Iterable[Score], out: Path, made_from: Mapping[str, Any]) -> None:
     """Write the scores to `out` (parquet), in their order, with what they were made from."""
-    _write(_frame(scores), out, made_from)
-
-
-def read_made_from(path: Path) -> dict[str, Any]:
-    """What the scores in `path` were made from; ColdbenchError if the file is missing or damaged."""
-    import pyarrow
-    from pyarrow import parquet
-
-    check_seal(path)
-    try:
-        return dict(json.loads(parquet.read_metadata(path).metadata[METADATA])["made_from"])
-    except (OSError, pyarrow.ArrowException, ValueError, KeyError, TypeError) as error:
-        raise ColdbenchError(f"{path} does not say what it was made from; delete it and run again") from error
-
-
-def is_up_to_date(path: Path, made_from: Mapping[str, Any]) -> bool:
-    """Whether the scores in `path` were made from that; a damaged file is not, with a warning."""
-    try:
-        return path.exists() and read_made_from(path) == made_from
-    except ColdbenchError as error:
-        log.warning("%s", error)
-        return False
+    write_table(_frame(scores), out, made_from)
 
 
 def merge_scores(paths: Iterable[Path], out: Path) -> None:
@@ -153,20 +121,7 @@ def merge_scores(paths: Iterable[Path], out: Path) -> None:
     frame = _frame(read_scores(paths)).sort_values(SORT_KEYS)
     with atomic(out.with_suffix(".csv")) as temporary:
         frame.drop(columns="provenance").to_csv(temporary, index=False)
-    _write(frame, out, fingerprint(sorted(map(check_seal, paths))))
-
-
-def _write(frame: pd.DataFrame, out: Path, made_from: Mapping[str, Any]) -> None:
-    import pyarrow
-    from pyarrow import parquet
-
-    table = pyarrow.Table.from_pandas(frame, preserve_index=False)
-    own = json.dumps({"made_from": made_from, "file_sha256": UNSEALED})
-    with atomic(out) as temporary:
-        with parquet.ParquetWriter(temporary, table.schema) as writer:
-            writer.write_table(table)
-            writer.add_key_value_metadata({METADATA: own})
-        seal(temporary)
+    write_table(frame, out, {"scores": files_hash(paths)})
 
 
 def _frame(scores: Iterable[Score]) -> pd.DataFrame:

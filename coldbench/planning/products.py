@@ -21,7 +21,7 @@ from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import files_hash, read_json, sha256
 from coldbench.core.provenance import page_hash
 from coldbench.core.validation import fingerprint
-from coldbench.evaluation.scores import read_made_from
+from coldbench.evaluation.tables import read_made_from
 from coldbench.models.header import read_header
 from coldbench.sampling.manifest import facts, read_manifest
 

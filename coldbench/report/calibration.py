@@ -16,6 +16,7 @@ from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import atomic
 from coldbench.core.logs import log
 from coldbench.core.validation import Strict, checked
+from coldbench.evaluation.tables import read_table, write_table
 from coldbench.report.cells import in_groups
 from coldbench.report.navigation import CALIBRATION, ReportFolder
 from coldbench.report.paper import PaperCell
@@ -188,32 +189,30 @@ def table(records: Sequence[dict[str, Any]], judged: Iterable[CalibratedRow]) ->
     return pd.DataFrame(lines)
 
 
-def write_table(
-    records: Sequence[dict[str, Any]], paper: Iterable[PaperCell], out: Path, facts: dict[str, Any]
+def write_calibration(
+    records: Sequence[dict[str, Any]],
+    paper: Iterable[PaperCell],
+    out: Path,
+    facts: dict[str, Any],
+    made_from: dict[str, Any],
 ) -> None:
-    """Write the table to `out` (parquet, with `facts` in every row) and beside it as CSV."""
+    """Write the table to `out` (parquet, with `facts` in every row) and beside it as CSV; it states `made_from`."""
     judged = rows([checked(Record, record, "the calibration") for record in records], paper)
     frame = table(records, judged)
     with atomic(out.with_suffix(".csv")) as temporary:
         frame.to_csv(temporary, index=False, float_format="%.6f")
-    with atomic(out) as temporary:
-        frame.assign(provenance=json.dumps(facts, sort_keys=True)).to_parquet(temporary, index=False)
+    write_table(frame.assign(provenance=json.dumps(facts, sort_keys=True)), out, made_from)
     for row in judged:
         names = ", ".join(each.facts.interpretation for each in row.fits) or "no interpretation agrees"
         agreement = f" ({row.fits[0].label})" if row.fits else ""
         log.info("%s: %s", row.facts.cell, "no data" if row.facts.missing else names + agreement)
 
 
-def load_table(path: Path | None) -> list[Record]:
-    """The lines that `write_table` wrote; none without a path. Raises ColdbenchError if the file is damaged."""
+def load_calibration(path: Path | None) -> list[Record]:
+    """The lines that `write_calibration` wrote; none without a path. Raises ColdbenchError if the file is damaged."""
     if path is None:
         return []
-    try:
-        lines = pd.read_parquet(path).to_dict("records")
-    except FileNotFoundError:
-        raise ColdbenchError(f"{path} does not exist; `coldbench calibrate` writes it") from None
-    except (OSError, ValueError) as error:
-        raise ColdbenchError(f"{path} is not a readable calibration: {error}") from error
+    lines = read_table(path).to_dict("records")
     return [checked(Record, {str(key): value for key, value in line.items()}, str(path)) for line in lines]
 
 

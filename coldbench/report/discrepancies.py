@@ -155,9 +155,9 @@ def _choices(key: str, question: Question, grid: Mapping[str, Entry]) -> Iterabl
     experiments: dict[tuple[str, str, bool, str], list[str]] = {}
     for name, entry in grid.items():
         for protocol, settings in entry.protocols.items():
-            rationale = " ".join(str(settings.get("rationale", "")).split())
+            rationale = " ".join(settings.rationale.split())
             if mentions(key, rationale) or f"{name}.{protocol}" in question.protocols:
-                changes = _settings({part: value for part, value in settings.items() if part != "rationale"})
+                changes = _settings(settings.model_dump(exclude_unset=True, exclude={"rationale"}))
                 choice = protocol, rationale, protocol == entry.protocol, changes
                 experiments.setdefault(choice, []).append(name)
     ordered = sorted(experiments.items(), key=lambda item: not item[0][2])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import FiniteFloat, PositiveInt, TypeAdapter, field_validator, model_validator
+from pydantic import Field, FiniteFloat, PositiveInt, TypeAdapter, field_validator, model_validator
 
 from coldbench.core.config import Method, RunMetadata
 from coldbench.core.errors import ColdbenchError
@@ -73,7 +73,7 @@ class RunFigures(Strict):
     sprites: tuple[Sprite, ...]
     training: tuple[LogLine, ...]
     distances: tuple[Distance, ...]
-    made_from: dict[str, Any] = {}
+    made_from: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _states_what_it_is_not(self) -> RunFigures:

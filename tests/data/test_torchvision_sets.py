@@ -255,13 +255,14 @@ def test_folder_that_cannot_be_written_is_refused_before_the_download(
     assert asked == []
 
 
-def test_changed_or_damaged_files_of_a_source_do_not_fit(small: StandIn, tmp_path: Path) -> None:
+def test_files_of_another_size_do_not_fit_and_those_of_another_date_do(small: StandIn, tmp_path: Path) -> None:
+    """Their content has a checksum, which is compared when they are prepared."""
     small.write(tmp_path)
     small.prepare(tmp_path, 32)
     assert data.prepared_fits(tmp_path / "out", small.name, 32, tmp_path)
-    path = tmp_path / list(small.files)[0]
+    path = tmp_path / next(iter(small.files))
     os.utime(path, (1, 1))
-    assert not data.prepared_fits(tmp_path / "out", small.name, 32, tmp_path)
+    assert data.prepared_fits(tmp_path / "out", small.name, 32, tmp_path)
     path.write_bytes(b"")
     assert not data.prepared_fits(tmp_path / "out", small.name, 32, tmp_path)
 

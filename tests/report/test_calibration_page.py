@@ -66,7 +66,7 @@ def test_label_is_that_of_the_worse_cell() -> None:
 
 def test_published_calibration_recommends_what_fits_best() -> None:
     """Rows of the JPEG copies keep their labels although no version makes them again."""
-    records = view.load_table(PUBLISHED)
+    records = view.load_calibration(PUBLISHED)
     assert set(pd.read_parquet(PUBLISHED).made_by) == {"coldbench 0.1.0, commit a9a395c50b6d"}
     rows = [row for row in view.rows(records, PAPER) if row.interpretations]
     assert all(row.fits[0] is row.interpretations[0] for row in rows)

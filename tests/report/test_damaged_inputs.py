@@ -22,7 +22,7 @@ from coldbench.core.errors import ColdbenchError
 from coldbench.evaluation.scores import read_scores
 from coldbench.report import calibration, cells, claims, discrepancies, figures, run_pages, sprites
 from coldbench.report import run_figures as lists
-from coldbench.report.calibration import load_table
+from coldbench.report.calibration import load_calibration
 from coldbench.report.pages import index_page
 from coldbench.report.paper import load_paper
 
@@ -228,7 +228,7 @@ def test_damaged_calibration_is_refused(
     tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], culprit: str
 ) -> None:
     change(CALIBRATION.copy()).to_parquet(tmp_path / "c.parquet")
-    refused(culprit, lambda: calibration.rows(load_table(tmp_path / "c.parquet"), PAPER))
+    refused(culprit, lambda: calibration.rows(load_calibration(tmp_path / "c.parquet"), PAPER))
 
 
 @pytest.mark.parametrize(

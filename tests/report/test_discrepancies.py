@@ -15,7 +15,7 @@ from coldbench.core.errors import ColdbenchError
 from coldbench.evaluation import interpretations
 from coldbench.evaluation.scores import Scores
 from coldbench.report import discrepancies as view
-from coldbench.report.calibration import Record, load_table
+from coldbench.report.calibration import Record, load_calibration
 from coldbench.report.cells import cell_frame
 from coldbench.report.discrepancies import Discrepancy, mentions
 from coldbench.report.navigation import ReportFolder
@@ -127,12 +127,12 @@ def test_page_escapes_names_and_has_every_question(tmp_path: Path) -> None:
 
 
 def test_damaged_files_are_refused_in_one_record(tmp_path: Path) -> None:
-    assert load_table(None) == []
+    assert load_calibration(None) == []
     pd.DataFrame([{**LINE, "cell": "T1-MNIST", "value": None}]).to_parquet(tmp_path / "c.parquet")
-    assert load_table(tmp_path / "c.parquet")[0].cell == "T1-MNIST"
+    assert load_calibration(tmp_path / "c.parquet")[0].cell == "T1-MNIST"
     (tmp_path / "torn.parquet").write_bytes(b"PAR1")
     with pytest.raises(ColdbenchError, match="not a readable calibration"):
-        load_table(tmp_path / "torn.parquet")
+        load_calibration(tmp_path / "torn.parquet")
     (tmp_path / "q.yaml").write_text("D1: {question: q, paper: p, released: r, protocls: []}")
     with pytest.raises(ColdbenchError, match="protocls"):
         view.load(tmp_path / "q.yaml")

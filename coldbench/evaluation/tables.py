@@ -1,0 +1,65 @@
+"""Tables of results on disk: parquet files that state their own SHA-256, and what they were made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coldbench.core.checksums import UNSEALED, check_seal, seal
+from coldbench.core.errors import ColdbenchError
+from coldbench.core.files import atomic
+from coldbench.core.logs import log
+
+if TYPE_CHECKING:  # planning reads what a table was made from, and must not wait for pandas
+    import pandas as pd
+
+METADATA = b"coldbench"
+"""The key of a table's metadata."""
+
+
+def write_table(frame: pd.DataFrame, out: Path, made_from: Mapping[str, Any]) -> None:
+    """Write `frame` to `out`, atomically, with what it was made from (JSON)."""
+    import pyarrow
+    from pyarrow import parquet
+
+    table = pyarrow.Table.from_pandas(frame, preserve_index=False)
+    own = json.dumps({"made_from": made_from, "file_sha256": UNSEALED})
+    with atomic(out) as temporary:
+        with parquet.ParquetWriter(temporary, table.schema) as writer:
+            writer.write_table(table)
+            writer.add_key_value_metadata({METADATA: own})
+        seal(temporary)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """The table in `path`; ColdbenchError if the file is missing or damaged."""
+    import pandas as pd
+
+    check_seal(path)
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow raises subclasses of ValueError
+        raise ColdbenchError(f"{path} is not a readable table: {error}") from error
+
+
+def read_made_from(path: Path) -> dict[str, Any]:
+    """What the table in `path` was made from; ColdbenchError if the file is missing or damaged."""
+    import pyarrow
+    from pyarrow import parquet
+
+    check_seal(path)
+    try:
+        return dict(json.loads(parquet.read_metadata(path).metadata[METADATA])["made_from"])
+    except (OSError, pyarrow.ArrowException, ValueError, KeyError, TypeError) as error:
+        raise ColdbenchError(f"{path} does not say what it was made from; delete it and run again") from error
+
+
+def is_up_to_date(path: Path, made_from: Mapping[str, Any]) -> bool:
+    """Whether the table in `path` was made from that; a damaged file is not, with a warning."""
+    try:
+        return path.exists() and read_made_from(path) == made_from
+    except ColdbenchError as error:
+        log.warning("%s", error)
+        return False
