@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from typing import Annotated
 
@@ -48,9 +47,6 @@ def _version(version: Annotated[bool, typer.Option("--version", help="show the v
 
 def main() -> None:
     """Run the command line; a ColdbenchError ends it with one line on stderr and status 1."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal of LC_ALL=C has no · and no –
     try:
         app()
     except ColdbenchError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import atomic, read_json, sha256
+from coldbench.core.files import atomic, read_json, remove_if_abandoned, sha256
 from coldbench.core.logs import log
 
 REMAKE = "delete it and run again, or copy it again"
@@ -84,8 +84,14 @@ def write_hashed(folder: Path, stem: str, suffix: str, content: bytes | memoryvi
 
 
 def find_hashed(folder: Path, stem: str, suffix: str) -> Path | None:
-    """The file that `write_hashed` wrote, or None; a file whose content does not match its name is deleted."""
-    for path in sorted(folder.glob(f"{glob.escape(stem)}-{'[0-9a-f]' * 16}{suffix}")):
+    """The file that `write_hashed` wrote, or None.
+
+    A file whose content does not match its name is deleted, and so is what a killed writer left.
+    """
+    name = f"{glob.escape(stem)}-{'[0-9a-f]' * 16}{suffix}"
+    for temporary in folder.glob(f".{name}.*{suffix}"):  # the next writer of that content may never come
+        remove_if_abandoned(temporary)
+    for path in sorted(folder.glob(name)):
         if sha256(path)[:16] == path.stem.rpartition("-")[2]:
             return path
         log.warning("%s is damaged and will be made again", path)

@@ -55,7 +55,7 @@ def _temporary(path: Path) -> tuple[Path, int]:
         try:
             handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         except FileExistsError:
-            number += not _remove_if_abandoned(temporary)
+            number += not remove_if_abandoned(temporary)
             continue
         if _lock(handle, temporary) is not False:
             return temporary, handle
@@ -73,7 +73,7 @@ def _lock(handle: int, path: Path) -> bool | None:
         return None
 
 
-def _remove_if_abandoned(temporary: Path) -> bool:
+def remove_if_abandoned(temporary: Path) -> bool:
     """Remove a temporary file whose writer is dead, and what a library wrote beside it; whether `temporary` is gone."""
     try:
         handle = os.open(temporary, os.O_RDWR)

@@ -54,8 +54,8 @@ class Evaluator:
     """Evaluates the run of one manifest.
 
     `prepared` is the prepared data set of the run, `partner` the one that its degradation mixes in. `feature_cache` is
-    the folder with the features of the reference sets. ColdbenchError if the manifest is damaged, or names other test
-    images than `prepared` holds.
+    the folder with the features of the reference sets. ColdbenchError if the manifest is damaged, or names other
+    images than `prepared` and `partner` hold.
     """
 
     def __init__(
@@ -72,6 +72,8 @@ class Evaluator:
         self.run, self.info = manifests.read_manifest(manifest), data.info(prepared)
         if self.run.data != self.info["hash"]:
             raise ColdbenchError(f"{manifest} was sampled from other test images than {prepared} holds; sample again")
+        if partner is not None and self.run.partner != data.info(partner)["hash"]:
+            raise ColdbenchError(f"{manifest} was sampled with other partner images than {partner} holds; sample again")
         self.experiment = self.run.experiment
         seed = self.experiment.seed
         self.metrics: list[Metric] = [Similarity(seed)]

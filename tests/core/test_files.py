@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from coldbench.core.checksums import find_hashed, write_hashed
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import atomic, below, write_text
 
@@ -52,6 +53,18 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_writer_of_the_name(tmp
     write_text(path, "whole again")
     assert set(tmp_path.iterdir()) == {path, other}
     assert path.read_text() == "whole again"
+
+
+def test_what_a_killed_writer_left_of_a_hashed_file_is_removed_by_the_next_search(tmp_path: Path) -> None:
+    """Its name holds a hash of the content, and other content may be written next."""
+    written = write_hashed(tmp_path, "tacos", ".npy", b"content")
+    dead = writer(tmp_path / f"tacos-{'0' * 16}.npy")
+    assert find_hashed(tmp_path, "tacos", ".npy") == written
+    assert len(list(tmp_path.iterdir())) == 3
+    dead.kill()
+    dead.wait()
+    assert find_hashed(tmp_path, "tacos", ".npy") == written
+    assert list(tmp_path.iterdir()) == [written]
 
 
 def test_writing_needs_no_chmod_and_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

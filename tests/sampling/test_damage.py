@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import safetensors.torch
 import torch
 from cases import METADATA, sampled, synthetic, untrained
 
@@ -110,6 +111,18 @@ def test_the_header_of_a_damaged_model_is_read_or_refused(results: Results) -> N
     finally:
         results.model.write_bytes(whole)
     assert read_header(results.model).sha256 == model_file.load_model(results.model, CPU).sha256
+
+
+@pytest.mark.parametrize("key", ["channels", "data", "partner", "provenance", "sha256", "degradation"])
+def test_a_model_that_does_not_say_what_it_is_is_refused(results: Results, tmp_path: Path, key: str) -> None:
+    """Nothing is guessed: not the channels from the names of layers, nor the images it was trained on."""
+    with safetensors.safe_open(results.model, framework="pt") as stream:
+        metadata = json.loads(stream.metadata()["experiment"])
+    del metadata[key]
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file({"w": torch.zeros(1)}, path, {"experiment": json.dumps(metadata)})
+    with pytest.raises(ColdbenchError, match="sha256|checksum" if key == "sha256" else f"{key} is missing"):
+        read_header(path)
 
 
 # A manifest that someone else wrote: it states the right checksum
