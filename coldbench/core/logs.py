@@ -16,7 +16,7 @@ def log_to(path: Path | None, name: str) -> None:
     log.setLevel(logging.INFO)
     log.propagate = False
     log.handlers = [logging.StreamHandler()]
-    log.handlers[0].setFormatter(logging.Formatter(f"{name} %(message)s"))
+    log.handlers[0].setFormatter(logging.Formatter(f"{name.replace('%', '%%')} %(message)s"))
     if path is not None:
         add_file(path)
 

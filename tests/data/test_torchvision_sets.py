@@ -259,7 +259,7 @@ def test_changed_or_damaged_files_of_a_source_do_not_fit(small: StandIn, tmp_pat
     small.write(tmp_path)
     small.prepare(tmp_path, 32)
     assert data.prepared_fits(tmp_path / "out", small.name, 32, tmp_path)
-    path = tmp_path / list(small.files)[0]
+    path = tmp_path / next(iter(small.files))
     os.utime(path, (1, 1))
     assert not data.prepared_fits(tmp_path / "out", small.name, 32, tmp_path)
     path.write_bytes(b"")
