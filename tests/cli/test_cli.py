@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from cases import ROOT, run_file
+from PIL import Image
 
 from coldbench import cli
 from coldbench.core.errors import ColdbenchError
@@ -88,3 +89,22 @@ def test_damaged_json_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(ColdbenchError, match=r"x\.json is damaged: "):
         read_json(tmp_path / "x.json")
+
+
+def test_data_set_of_any_name_is_prepared_and_its_progress_is_readable(tmp_path, monkeypatch, capsys) -> None:
+    name = "folder-100%s {x} $HOME"
+    for number in range(12):
+        path = tmp_path / name.removeprefix("folder-") / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (16, 16)).save(path)
+    (path.parent / "notes.txt").touch()
+    words = ("prepare", name, "--folder", str(tmp_path), "--size", "16", "--out", str(tmp_path / "out"))
+    for expected in ("passed over", "kept"):
+        monkeypatch.setattr(sys, "argv", ["coldbench", *words])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert not end.value.code
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 2
+        assert all(line.startswith(f"[prepare {name}] ") for line in lines)
+        assert expected in lines[0]

@@ -82,18 +82,22 @@ def test_published_calibration_recommends_what_fits_best() -> None:
     }
 
 
-def test_calibration_without_data_says_what_each_row_needs(tmp_path: Path) -> None:
-    out, page = tmp_path / "c.parquet", tmp_path / "c.html"
-    interpretations, paper = CONFIG / "calibration.yaml", ROOT / "workflow/paper/tables.csv"
-    common: list[Any] = ["--paper", paper, "--out"]
+def test_calibration_says_what_each_row_without_data_needs(tmp_path: Path) -> None:
+    out, page, plan = tmp_path / "c.parquet", tmp_path / "c.html", tmp_path / "plan.yaml"
+    rows = yaml.safe_load((CONFIG / "calibration.yaml").read_text())["rows"]
+    snow = {"name": "snow", "T": 2, "level": 3}
+    digits = {"dataset": "digits", "degradation": snow, "interpretations": {"a": {"rationale": ""}}}
+    plan.write_text(yaml.safe_dump({"rows": {**rows, "digits": {"table": 1, "row": "MNIST", **digits}}}))
+    common: list[Any] = ["--paper", ROOT / "workflow/paper/tables.csv", "--out"]
     for command in (
-        ["calibrate", interpretations, *common, out, "--data", tmp_path],
+        ["calibrate", plan, *common, out, "--data", tmp_path, "--images", 2],
         ["render-calibration", out, *common, page],
     ):
         result = CliRunner().invoke(app, list(map(str, command)))
         assert result.exit_code == 0, result.output
     frame = pd.read_parquet(out)
-    assert len(frame) == len(yaml.safe_load(interpretations.read_text())["rows"])
-    assert frame.missing.str.len().min() > 10
-    assert "CelebA-HQ" in page.read_text()
     assert out.with_suffix(".csv").read_text().count("\n") == len(frame) + 1
+    missing = frame[frame.cell != "digits"].missing
+    assert len(missing) == len(rows)
+    assert missing.str.len().min() > 10
+    assert "CelebA-HQ" in page.read_text()

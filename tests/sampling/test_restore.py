@@ -389,8 +389,8 @@ def test_models_that_cannot_restore_are_refused(model, source, out, tmp_path, ex
 
 
 def disguised(source: Path) -> None:
-    Image.fromarray(EVEN).save(source / "z.gif")
-    (source / "z.gif").rename(source / "z.png")
+    Image.fromarray(EVEN).save(source / "z.eps")
+    (source / "z.eps").rename(source / "z.png")
 
 
 @pytest.mark.parametrize(
@@ -433,7 +433,7 @@ def test_folders_that_cannot_be_used_are_refused(model, source, out, tmp_path, m
         (source, model, r"model\.safetensors is not a folder"),
         (source, model / "out", r"cannot write .*model\.safetensors/out"),
         (tmp_path / "none", out, "none does not exist: give an image or a folder"),
-        (tmp_path / "empty", out, r"empty holds no images \(\.jpg, \.jpeg, \.png\)"),
+        (tmp_path / "empty", out, r"empty holds no images \(\.jpg, .*\.png"),
         (tmp_path / "empty" / "notes.txt", out, r"notes\.txt cannot be decoded"),
     ]
     for path, folder, words in refusals:
