@@ -15,7 +15,7 @@ from coldbench.core.files import read_yaml
 from coldbench.core.validation import Name, Strict, checked
 from coldbench.report.layout import METHODS, budget_rank
 from coldbench.report.run_figures import RunFigures
-from coldbench.report.sprites import Sprite, Tile
+from coldbench.report.sprites import Tile
 
 STEPS = 9
 """Columns of a trajectory for which the paper lists no steps."""
@@ -173,7 +173,7 @@ def comparison(run: RunFigures, set_name: str, methods: Sequence[str], spec: Fig
     return tuple(labels[key] for key in keys), rows
 
 
-def _trajectories(run: RunFigures, panel: PanelSpec, methods: list[Method] | None, spec: FigureSpec) -> Columns:
+def _trajectories(run: RunFigures, panel: PanelSpec, methods: Sequence[str] | None, spec: FigureSpec) -> Columns:
     """A row per method for one image, or a row per image for one method."""
     best = run.find("trajectory", panel.set)
     if best is None:
@@ -223,10 +223,8 @@ def _chain(run: RunFigures, set_name: str) -> Columns:
 def samples(run: RunFigures, set_name: str) -> tuple[ImageRow, ...]:
     """The first samples of a set, row by row; none if the run keeps no sheet of them."""
     sprite = run.find("samples", set_name)
-    return _sheet_rows(sprite) if sprite else ()
-
-
-def _sheet_rows(sprite: Sprite) -> tuple[ImageRow, ...]:
+    if sprite is None:
+        return ()
     width = len(sprite.columns)
     tiles = [sprite.tile_at(k) for k in range(sprite.count)]
     return tuple(ImageRow("", tuple(tiles[k : k + width])) for k in range(0, len(tiles), width))
@@ -237,7 +235,7 @@ def _results(run: RunFigures, sets: Sequence[str], methods: Sequence[str]) -> tu
     rows = []
     for set_name in sets:
         sprite = run.find("methods", set_name)
-        for method in methods if sprite else ():
+        for method in methods:
             if sprite and method in sprite.columns:
                 label = f"{set_name.capitalize()} symmetry" if len(sets) > 1 else METHODS[method]
                 tiles = tuple(sprite.place(method, image) for image in range(min(sprite.rows, RESULTS)))

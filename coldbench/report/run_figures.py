@@ -259,21 +259,21 @@ class Drawing:
         x0, xt, _ = starts.degraded(degradation, tests, indices, experiment.seed, cpu, severity or None)
         return to_unit_interval(xt).numpy(), to_unit_interval(x0).numpy()
 
-    def distances(self, feature_cache: Path) -> list[dict[str, Any]]:
+    def distances(self, feature_cache: Path) -> tuple[Distance, ...]:
         """FD-Gabor of the first images of every set, by its direct and its best method."""
         import torch
 
         from coldbench.evaluation.evaluator import Evaluator
         from coldbench.evaluation.metrics.extractors import GABOR
 
-        records: list[dict[str, Any]] = []
+        records = []
         evaluator = Evaluator(self.inputs.manifest, self.inputs.data, feature_cache, [GABOR], torch.device("cpu"))
         for name, sampled in self.run.sets.items():
             sizes = [size for size in (sampled.images // f for f in FRACTIONS) if 4 <= size <= SUBSET]
             for method in ("direct", "tacos", "estimated"):
                 if method in sampled.methods and sizes:
                     records += evaluator.subset_distances(name, method, sizes, DRAWS)
-        return records
+        return tuple(Distance(**record) for record in records)
 
 
 def _frames(path: Path) -> dict[str, Images]:

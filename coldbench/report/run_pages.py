@@ -43,14 +43,6 @@ class Plot:
 
 
 @dataclass(frozen=True)
-class Trajectory:
-    """A trajectory for the player: its label and its sprite."""
-
-    label: str
-    sprite: Sprite
-
-
-@dataclass(frozen=True)
 class SampleSet:
     """One set of samples as a section of a run's page; `values` are the scores, a row per method."""
 
@@ -59,7 +51,7 @@ class SampleSet:
     text: str
     comparison: Panel
     sprite: Sprite
-    trajectories: tuple[Trajectory, ...]
+    trajectories: tuple[Sprite, ...]
     chains: tuple[Panel, ...]
     samples: Panel | None
     metrics: tuple[str, ...]
@@ -67,7 +59,7 @@ class SampleSet:
 
     @property
     def severities(self) -> tuple[str, ...]:
-        return self.trajectories[0].sprite.columns if self.trajectories else ()
+        return self.trajectories[0].columns if self.trajectories else ()
 
 
 def write(plan: FigurePlan, scores: Scores, runs: Sequence[RunFigures], out: Path, made_from: str = "") -> list[Path]:
@@ -183,7 +175,7 @@ def _sample_set(run: RunFigures, name: str, scores: Scores) -> SampleSet:
         text=_sampling_text(run.sets[name], run.T),
         comparison=Panel(f"{run.metadata.title}, {name}", experiment, run, columns, rows),
         sprite=sprite,
-        trajectories=tuple(Trajectory(METHODS[sprite.method], sprite) for sprite in sprites),
+        trajectories=tuple(sprites),
         chains=tuple(_all_tiles(run, sprite, METHODS[sprite.method]) for sprite in sprites),
         samples=Panel(f"Samples, {name}", experiment, run, (), samples) if samples else None,
         metrics=metrics,
