@@ -253,7 +253,6 @@ def _judged(criterion: Criterion, run: Score, metric: str, estimate: Estimate, p
 
 
 def _short(value: float, sign: bool) -> str:
-    """A difference of printed numbers with the digits that they have."""
     text = f"{value:+.3f}" if sign else f"{value:.3f}"
     return (text.removesuffix("0") if abs(value) >= 0.2 else text).replace("-", "−")
 

@@ -134,24 +134,28 @@ def selected_run(experiment: str, runs: Iterable[RunFigures]) -> RunFigures | No
 def _panel(panel: PanelSpec, spec: FigureSpec, runs: Sequence[RunFigures]) -> Panel:
     run, label = selected_run(panel.experiment, runs), panel.label or panel.experiment
     if run is None:
-        return Panel(label, panel.experiment, None, missing=f"there is no run of {panel.experiment}")
-    sets = panel.sets or [panel.set]
-    if lacking := [name for name in sets if name not in run.sets]:
-        return Panel(label, panel.experiment, None, missing=f"run {run.metadata.run} has no set {lacking[0]}")
+        missing = f"there is no run of {panel.experiment}"
+    elif lacking := [name for name in panel.sets or [panel.set] if name not in run.sets]:
+        missing = f"run {run.metadata.run} has no set {lacking[0]}"
+    else:
+        columns, rows = _images(panel, spec, run)
+        if any(tile for row in rows for tile in row.tiles):
+            return Panel(label, panel.experiment, run, columns, rows)
+        missing = f"run {run.metadata.run} has no such images"
+    return Panel(label, panel.experiment, None, missing=missing)
+
+
+def _images(panel: PanelSpec, spec: FigureSpec, run: RunFigures) -> Columns:
     methods = panel.methods or spec.methods
     if panel.kind == "comparison":
-        columns, rows = comparison(run, panel.set, methods or ["direct", _best(run, panel.set)], spec)
-    elif panel.kind == "trajectory":
-        columns, rows = _trajectories(run, panel, methods, spec)
-    elif panel.kind == "chain":
-        columns, rows = _chain(run, panel.set)
-    elif panel.kind == "samples":
-        columns, rows = (), samples(run, panel.set)
-    else:
-        columns, rows = (), _results(run, sets, methods or ["tacos"])
-    if not any(tile for row in rows for tile in row.tiles):
-        return Panel(label, panel.experiment, None, missing=f"run {run.metadata.run} has no such images")
-    return Panel(label, panel.experiment, run, columns, rows)
+        return comparison(run, panel.set, methods or ["direct", _best(run, panel.set)], spec)
+    if panel.kind == "trajectory":
+        return _trajectories(run, panel, methods, spec)
+    if panel.kind == "chain":
+        return _chain(run, panel.set)
+    if panel.kind == "samples":
+        return (), samples(run, panel.set)
+    return (), _results(run, panel.sets or [panel.set], methods or ["tacos"])
 
 
 def _best(run: RunFigures, set_name: str) -> str:

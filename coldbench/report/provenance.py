@@ -14,6 +14,7 @@ import pandas as pd
 
 from coldbench.core.errors import ColdbenchError
 from coldbench.evaluation.scores import Score, Scores
+from coldbench.report.cells import in_groups
 from coldbench.report.formats import duration
 from coldbench.report.layout import run_page
 
@@ -77,16 +78,13 @@ def provenance(score: Score) -> dict[str, Any]:
     return value if isinstance(value, dict) else {"provenance": value}
 
 
-def runs_of(scores: Scores, folders: Folders | None = None) -> list[RunRecord]:
+def runs_of(scores: Scores, folders: Folders) -> list[RunRecord]:
     """The runs behind `scores` in the order of their names, with the provenance of all their values merged."""
-    groups: dict[tuple[str, str], list[Score]] = {}
-    for score in scores:
-        groups.setdefault((score.run, score.budget), []).append(score)
-    places = folders or {}
-    return [
-        RunRecord(group[0], _merged(group), work_of(group[0], places.get(key)), logs_of(places.get(key)))
-        for key, group in sorted(groups.items())
-    ]
+    records = []
+    for group in sorted(in_groups(scores, "run", "budget"), key=lambda group: (group[0].run, group[0].budget)):
+        folder = folders.get((group[0].run, group[0].budget))
+        records.append(RunRecord(group[0], _merged(group), work_of(group[0], folder), logs_of(folder)))
+    return records
 
 
 def _merged(scores: Iterable[Score]) -> tuple[tuple[str, str], ...]:

@@ -59,7 +59,6 @@ def _write(runs: Sequence[Path], calibration: Path | None, out: Path) -> None:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """The SHA-256 of every file in a folder, by its path there."""
     return {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 

@@ -104,7 +104,6 @@ def _with_images(run: RunFigures, folder: Path) -> RunFigures:
 
 
 def _plots(chart: chart_data.Chart, watermark: str, folder: Path) -> list[tuple[chart_data.Axes, Plot]]:
-    """Draw the plots of a chart."""
     drawn = []
     for axes in chart.panels:
         path = f"images/plots/{axes.name}.svg"
@@ -124,7 +123,7 @@ def _run_page(run: RunFigures, scores: Scores, folder: ReportFolder, soon: Itera
         "forward": _all_tiles(run, forward, "Test images, degraded") if forward else None,
         "curves": _plots(chart_data.training([run]), run.watermark, folder.path),
         "facts": _facts(run),
-        "provenance": runs_of(own),
+        "provenance": runs_of(own, {}),
         "tables": [table for table in TABLES.values() if run.metadata.cell.table in table.sources],
         "banner": banner(own) if own else banner(scores),
     }
@@ -133,7 +132,6 @@ def _run_page(run: RunFigures, scores: Scores, folder: ReportFolder, soon: Itera
 
 
 def _facts(run: RunFigures) -> list[tuple[str, str]]:
-    """The experiment as text: its protocol, data, degradation, network and training."""
     experiment, metadata = run.experiment, run.metadata
     imported = run.provenance.get("imported")
     rationale = f": {metadata.rationale}" if metadata.rationale else ""
@@ -157,7 +155,6 @@ def _settings(values: Mapping[str, Any]) -> str:
 
 
 def _sample_set(run: RunFigures, name: str, scores: Scores) -> SampleSet:
-    """One set with its comparison, trajectories, samples and scores."""
     sprite = run.find("methods", name)
     assert sprite is not None  # the caller has looked
     generated = run.sets[name].start is not None
@@ -190,7 +187,6 @@ def _all_tiles(run: RunFigures, sprite: Sprite, label: str) -> Panel:
 
 
 def _sampling_text(sampled: SampledSet, T: int) -> str:
-    """How a set was sampled, in plain sentences."""
     if start := sampled.start:
         noise = f", with noise of {start.noise_level:g} added to the start" if start.noise_level else ""
         return f"{sampled.images:,} images were generated {STARTS[start.kind]}{noise}."

@@ -177,6 +177,10 @@ PANEL = "figures: {{1: {{title: a, caption: b, panels: [{{experiment: E01, {}}}]
     ("load", "text", "culprit"),
     [
         (load_paper, PAPER_TEXT.replace(",ssim,", ",ssmi,", 1), "line 3: metric"),
+        (load_paper, PAPER_TEXT.replace("misprint", "misprnt", 1), "line 3: erratum"),
+        (load_paper, PAPER_TEXT + PAPER_TEXT.splitlines()[-1], "two cells"),
+        (load_paper, PAPER_TEXT + "a,1", "line 120"),
+        (load_paper, PAPER_TEXT.replace("swapped", "", 1), "is swapped with 0 cells"),
         (load_paper, PAPER_TEXT.replace("-fid,1,", "-fid,99,", 1), "unknown table .* '99'"),
         (load_paper, PAPER_TEXT.replace("438.59", "nan", 1), "line 2: value"),
         (load_paper, PAPER_TEXT.replace("43.86", "-1", 1), "line 2: tolerance"),
@@ -187,16 +191,27 @@ PANEL = "figures: {{1: {{title: a, caption: b, panels: [{{experiment: E01, {}}}]
         (claims.load, CLAIMS_TEXT.replace("direct, ssim", "direct, ssmi", 1), "paper.2"),
         (claims.load, CLAIMS_TEXT.replace("threshold: 200", "threshold: .nan", 1), "threshold"),
         (claims.load, "metrics: 2020-01-01\nclaims: {}", "metrics"),
+        (claims.load, "claims: {}", "metrics is missing"),
+        (claims.load, "metrics: {}\nclaims: {a: {title: t, source: w, text: s, criteria: []}}", "claims.a.criteria"),
+        (claims.load, "metrics: {m: [[ssim]]}\nclaims: {}", "metrics.m"),
+        (claims.load, CLAIMS_TEXT.replace("metrics: ssim", "metrics: sim"), "ssim"),
+        (claims.load, CLAIMS_TEXT.replace("expected: above", "expected: over"), "expected"),
+        (claims.load, CLAIMS_TEXT.replace("method: tacos-direct", "method: tacos"), "nothing to compare with"),
+        (figures.load_plan, "figures: {1: {title: a, caption: b, panels: []}}", "panels"),
+        (figures.load_plan, PANEL.format("kind: row"), "kind"),
+        (figures.load_plan, PANEL.format("kind: chain, stepz: [1]"), "stepz.*steps"),
         (figures.load_plan, PANEL.format("kind: results, methods: [original]"), "methods.0"),
         (figures.load_plan, PANEL.format("kind: results, methods: 3"), "methods"),
         (figures.load_plan, PANEL.format("kind: chain, steps: [a]"), "steps.0"),
         (discrepancies.load, "D1: 3", "D1"),
+        (discrepancies.load, "D1: {question: q, paper: p, released: r, protocls: []}", "protocls"),
         (discrepancies.load, "E1: {question: q, paper: p, released: r}", "E1"),
         (discrepancies.load, "D1: {question: q, paper: p, released: r, scores: [{set: a}]}", "D1.scores.0"),
         *[
             (discrepancies.load_grid, f"budget: paper\nbudgets: {{paper: {{}}}}\n{text}", "grid")
             for text in ("grid:", "grid: [1]", "grid: {E01: 3}", "", "grid: {E01: {protocols: 3, protocol: a}}")
         ],
+        *[(cells.load_planned, text, "file") for text in ("{", "[1]", "5", "null", "{}", "[" * 10**5, "[{}]")],
         (cells.load_planned, '[{"experiment": "E", "table": "1", "row": [], "skipped": ""}]', "rows.0.row"),
     ],
 )
@@ -229,6 +244,8 @@ def test_damaged_calibration_is_refused(
 ) -> None:
     change(CALIBRATION.copy()).to_parquet(tmp_path / "c.parquet")
     refused(culprit, lambda: calibration.rows(load_table(tmp_path / "c.parquet"), PAPER))
+    (tmp_path / "c.parquet").write_bytes(b"PAR1")
+    refused("not a readable calibration", load_table, tmp_path / "c.parquet")
 
 
 @pytest.mark.parametrize(

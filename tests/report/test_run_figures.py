@@ -84,7 +84,7 @@ def test_size_of_a_sprite_is_bounded() -> None:
 
 def draw(folder: Path, prepared: Path, feature_cache: Path | None = None) -> RunFigures:
     inputs = Inputs(folder / "samples.json", folder / "model.jsonl", prepared, None, feature_cache)
-    run_figures.draw(inputs, METADATA, folder / "figures.json")
+    run_figures.draw(inputs, METADATA, folder / "figures.json", "abc")
     (run,) = run_figures.load([folder / "figures.json"])
     return run
 
@@ -171,7 +171,7 @@ def test_generating_run_has_samples_and_no_originals(photos: Path, experiment: E
     comparison = run.find("methods", "broken")
     assert comparison
     assert comparison.columns == ("degraded", "direct", "naive", "tacos")
-    assert (run.distances, run.watermark) == ((), MARK)
+    assert (run.distances, run.watermark, run.made_from) == ((), MARK, "abc")
 
 
 def test_list_of_figures_is_plain_data_and_its_folder_can_be_moved(drawn: tuple[RunFigures, Path]) -> None:
@@ -184,10 +184,7 @@ def test_list_of_figures_is_plain_data_and_its_folder_can_be_moved(drawn: tuple[
     assert all(sprite.path.is_file() for sprite in run.sprites)
 
 
-def test_samples_of_other_images_and_old_lists_are_refused(drawn: tuple[RunFigures, Path], photos: Path) -> None:
+def test_samples_of_other_images_are_refused(drawn: tuple[RunFigures, Path], photos: Path) -> None:
     _, folder = drawn
     with pytest.raises(ColdbenchError, match="was sampled from other test images"):
         draw(folder, photos)
-    (folder / "old.json").write_text("[]")
-    with pytest.raises(ColdbenchError, match=r"old\.json.*run again"):
-        run_figures.load([folder / "old.json"])
