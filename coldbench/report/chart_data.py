@@ -10,9 +10,9 @@ from itertools import groupby
 from coldbench.core.logs import clock
 from coldbench.evaluation.scores import Score, Scores
 from coldbench.report.cells import in_groups
+from coldbench.report.figure_list import RunFigures
 from coldbench.report.formats import LABELS, quantity, shown
 from coldbench.report.layout import METHODS
-from coldbench.report.run_figures import RunFigures
 from coldbench.sampling.manifest import SampledSet
 
 ORDER = ("tacos", "direct", "naive", "estimated", "resampled", "naive_resampled", "ddpm")

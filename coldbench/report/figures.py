@@ -13,8 +13,8 @@ from pydantic import Field
 from coldbench.core.config import Method
 from coldbench.core.files import read_yaml
 from coldbench.core.validation import Name, Strict, checked
+from coldbench.report.figure_list import RunFigures
 from coldbench.report.layout import METHODS, budget_rank
-from coldbench.report.run_figures import RunFigures
 from coldbench.report.sprites import Tile
 
 STEPS = 9

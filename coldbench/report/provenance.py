@@ -99,11 +99,9 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def facts_of(score: Score, folders: Folders) -> tuple[tuple[str, str], ...]:
-    """The provenance of one value as (name, text) pairs, without the facts that were not recorded."""
+def facts_of(score: Score, run: RunRecord) -> tuple[tuple[str, str], ...]:
+    """The provenance of one value of `run` as (name, text) pairs, without the facts that were not recorded."""
     record = provenance(score)
-    folder = folders.get((score.run, score.budget))
-    work = work_of(score, folder)
     facts = [
         ("experiment", f"{score.experiment}: {score.title}"),
         ("run", f"{score.run}, {score.budget} budget"),
@@ -118,8 +116,8 @@ def facts_of(score: Score, folders: Folders) -> tuple[tuple[str, str], ...]:
         ("model", record.get("model")),
         ("trained on", record.get("trained_on")),
         ("scored on", record.get("device")),
-        ("wall time", spent(work)),
-        ("logs", logs_of(folder)),
+        ("wall time", spent(run.work)),
+        ("logs", run.logs),
     ]
     return tuple((name, _text(value)) for name, value in facts if value)
 

@@ -10,13 +10,13 @@ from typing import Any
 from coldbench.core.files import copy, write_text
 from coldbench.evaluation.scores import Score, Scores
 from coldbench.report import chart_data, figures, plots
+from coldbench.report.figure_list import RunFigures
 from coldbench.report.figures import FigurePlan, FigureSpec, ImageRow, Panel, PanelSpec
 from coldbench.report.formats import interval, metric_name, shown
 from coldbench.report.layout import METHODS, TABLES, budget_rank, run_page
 from coldbench.report.navigation import FIGURES, ReportFolder
 from coldbench.report.pages import banner
 from coldbench.report.provenance import runs_of
-from coldbench.report.run_figures import RunFigures
 from coldbench.report.sprites import Sprite
 from coldbench.sampling.manifest import SampledSet
 

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from coldbench.core.errors import ColdbenchError
 from coldbench.evaluation.scores import read_scores
 from coldbench.report import calibration, cells, claims, discrepancies, figures, run_pages, sprites
-from coldbench.report import run_figures as lists
+from coldbench.report import figure_list as lists
+from coldbench.report import run_figures as run_drawing
 from coldbench.report.calibration import load_table
 from coldbench.report.pages import index_page
 from coldbench.report.paper import load_paper
@@ -257,9 +258,9 @@ def test_damaged_training_log_is_refused(tmp_path: Path, text: str) -> None:
     good = '{"step": 1, "loss": NaN, "images_per_second": 1, "seconds": 2}\n'
     (tmp_path / "model.jsonl").write_bytes((good + text).encode("utf-16" if text == "\ud800" else "utf-8", "ignore"))
     if text:
-        refused("is no training log", lists._training, tmp_path / "model.jsonl", "E01-fitted", False)
+        refused("is no training log", run_drawing._training, tmp_path / "model.jsonl", "E01-fitted", False)
     else:
-        ((step, loss, _, seconds),) = lists._training(tmp_path / "model.jsonl", "E01-fitted", False)
+        ((step, loss, _, seconds),) = run_drawing._training(tmp_path / "model.jsonl", "E01-fitted", False)
         assert (step, np.isnan(loss), seconds) == (1, True, 2)
 
 
@@ -282,7 +283,7 @@ def test_damaged_trajectory_is_refused(
     content[where] ^= 1 << bit
     path.write_bytes(content[:where] if cut else content)
     with contextlib.suppress(ColdbenchError):
-        frames = lists._frames(path)
+        frames = run_drawing._frames(path)
         assert all(np.array_equal(frames[key], FRAMES[key]) for key in FRAMES)
 
 
@@ -291,7 +292,7 @@ def test_damaged_trajectory_is_refused(
 def test_other_arrays_are_no_trajectory(tmp_path: Path, key: str, value: Any) -> None:
     changed = {**FRAMES, key: value}
     np.savez(tmp_path / "t.npz", **{name: array for name, array in changed.items() if array is not None})
-    refused("t.npz is damaged", lists._frames, tmp_path / "t.npz")
+    refused("t.npz is damaged", run_drawing._frames, tmp_path / "t.npz")
 
 
 @contextlib.contextmanager

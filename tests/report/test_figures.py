@@ -17,7 +17,7 @@ from cases import FIGURES, GENERATED, MARK, PLAIN, ROOT, run_figures, score
 from coldbench.core.config import Sampling, TableCell
 from coldbench.evaluation.scores import Score
 from coldbench.report import chart_data, figures, plots, run_pages
-from coldbench.report.run_figures import Distance, LogLine, RunFigures
+from coldbench.report.figure_list import Distance, LogLine, RunFigures
 
 PLAN = figures.load_plan(FIGURES)
 

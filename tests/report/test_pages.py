@@ -129,21 +129,23 @@ def test_card_of_a_value_has_its_provenance(tmp_path: Path) -> None:
     record = {"commit": "abc123", "fingerprint": "f1f2", "data": "d1d2", "seconds": 61.0}
     record |= {"trained_on": "H100", "device": "cpu"}
     own, folders = score(provenance=json.dumps(record)), {("E01-fitted", "paper"): folder}
-    facts = dict(provenance.facts_of(own, folders))
+    (run,) = provenance.runs_of((own,), folders)
+    facts = dict(provenance.facts_of(own, run))
     assert facts["wall time"] == "training 2.0 h, sampling 90 s, scoring 61 s"
     assert (facts["commit"], facts["configuration"], facts["data"]) == ("abc123", "f1f2", "d1d2")
     assert (facts["trained on"], facts["scored on"]) == ("H100", "cpu")
     assert (facts["seed"], facts["images"], facts["logs"]) == ("0", "10,000 of MNIST", f"{folder}/logs/")
-    (entry,) = hours(provenance.runs_of((own,), folders))
+    (entry,) = hours([run])
     assert (entry.device, entry.training, entry.sampling, entry.scoring) == ("H100; cpu", "2.0 h", "90 s", "61 s")
 
 
 def test_fact_without_a_record_is_left_out(tmp_path: Path) -> None:
     bare = score(provenance="")
-    assert not {"commit", "wall time", "logs", "trained on"} & dict(provenance.facts_of(bare, {})).keys()
+    (run,) = provenance.runs_of((bare,), {})
+    assert not {"commit", "wall time", "logs", "trained on"} & dict(provenance.facts_of(bare, run)).keys()
     (tmp_path / "model.jsonl").write_text("torn {")
     assert provenance.work_of(bare, tmp_path) == provenance.Work(None, None, None)
-    (entry,) = hours(provenance.runs_of((bare,), {}))
+    (entry,) = hours([run])
     assert (entry.device, entry.training, entry.scoring) == ("–", "–", "–")
 
 
