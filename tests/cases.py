@@ -19,9 +19,9 @@ from coldbench.core.files import sha256
 from coldbench.evaluation.scores import Score, Scores
 from coldbench.models import model_file
 from coldbench.report import sprites
+from coldbench.report.figure_list import LogLine, RunFigures, watermark_of
 from coldbench.report.navigation import ReportFolder
 from coldbench.report.paper import load_paper
-from coldbench.report.run_figures import LogLine, RunFigures, watermark_of
 from coldbench.report.sprites import Sprite
 from coldbench.sampling.manifest import SampledSet
 from coldbench.sampling.shards import SamplingPaths, sample_run

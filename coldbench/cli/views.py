@@ -67,13 +67,13 @@ def render_figures(
 ) -> None:
     """Render the page of figures, OUT, and beside it a page for each run, with their images."""
     from coldbench.evaluation.scores import read_scores
+    from coldbench.report import figure_list, run_pages
     from coldbench.report import figures as paper_figures
-    from coldbench.report import run_figures, run_pages
 
     logs.log_to(log, "[render-figures]")
     files = inputs or []
     scores = read_scores([path for path in files if path.suffix == ".parquet"])
-    runs = run_figures.load([path for path in files if path.suffix == ".json"])
+    runs = figure_list.load([path for path in files if path.suffix == ".json"])
     pages = run_pages.write(paper_figures.load_plan(figures), scores, runs, out, page_hash([*files, figures]))
     logs.log.info("%s, and pages of %d runs", out, len(pages) - 1)
 

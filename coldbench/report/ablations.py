@@ -18,7 +18,6 @@ class AblationSet:
     """One set of samples: per method its SSIM and RMSE as (value, interval), "" for a value that does not exist."""
 
     label: str
-    unchanged: bool
     values: tuple[tuple[tuple[str, str], ...], ...]
 
 
@@ -42,9 +41,9 @@ def _ablation(own: list[Score], scores: Scores) -> Ablation:
     base = [s for s in scores if s.table and s.set == "test" and s.budget == budget and _model(s) == model]
     # Protocols that differ in the sampling alone share a model. One of them is enough.
     first = sorted({s.run for s in base})[:1]
-    sets = [_set(f"{run}, unchanged", True, [s for s in base if s.run == run]) for run in first]
+    sets = [_set(f"{run}, unchanged", [s for s in base if s.run == run]) for run in first]
     names = sorted({score.set for score in own}, key=_natural)
-    sets += [_set(name.replace("_", " "), False, [s for s in own if s.set == name]) for name in names]
+    sets += [_set(name.replace("_", " "), [s for s in own if s.set == name]) for name in names]
     return Ablation(own[0], tuple(sets))
 
 
@@ -57,8 +56,6 @@ def _model(score: Score) -> str:
     return str(provenance(score).get("model", ""))
 
 
-def _set(label: str, unchanged: bool, scores: list[Score]) -> AblationSet:
+def _set(label: str, scores: list[Score]) -> AblationSet:
     values = {(s.method, s.metric): (shown(s.value), interval(s.low, s.high)) for s in scores}
-    return AblationSet(
-        label, unchanged, tuple(tuple(values.get((m, metric), ("", "")) for metric in METRICS) for m in METHODS)
-    )
+    return AblationSet(label, tuple(tuple(values.get((m, metric), ("", "")) for metric in METRICS) for m in METHODS))

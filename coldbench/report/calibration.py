@@ -147,11 +147,12 @@ def rows(records: Iterable[Record], paper: Iterable[PaperCell]) -> list[Calibrat
 
     Raises ColdbenchError if an interpretation lacks one of its two metrics.
     """
-    cells = {(cell.table, cell.row, cell.metric): cell for cell in paper if cell.column == "degraded"}
+    degraded = [cell for cell in paper if cell.column == "degraded"]
     judged = []
     for group in in_groups(records, "cell"):
         facts = group[0]
-        printed = tuple(cells.get((str(facts.table), facts.row, metric)) for metric in METRICS)
+        cells = {cell.metric: cell for cell in degraded if (cell.table, cell.row) == (str(facts.table), facts.row)}
+        printed = (cells.get("ssim"), cells.get("rmse"))
         scored = in_groups((record for record in group if not record.missing), "interpretation")
         judged.append(CalibratedRow(facts, printed, tuple(_interpretation(each, printed) for each in scored)))
     return judged
@@ -222,5 +223,5 @@ def page(records: Sequence[Record], paper: Iterable[PaperCell], folder: ReportFo
     note = ""
     if isinstance(first := facts.get("first_images"), int):
         note = f"This calibration used only the first {first:,} images of each set, so its verdicts mean nothing."
-    values = {"rows": rows(records, paper), "meanings": MEANINGS, "facts": facts}
+    values: dict[str, Any] = {"rows": rows(records, paper), "meanings": MEANINGS, "facts": facts}
     return folder.render("calibration.html", CALIBRATION, **values, note=note)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from coldbench.core.logs import clock
 from coldbench.evaluation.scores import Score, Scores
 from coldbench.report.cells import in_groups
+from coldbench.report.figure_list import RunFigures
 from coldbench.report.formats import LABELS, quantity, shown
 from coldbench.report.layout import METHODS
-from coldbench.report.run_figures import RunFigures
 from coldbench.sampling.manifest import SampledSet
 
 ORDER = ("tacos", "direct", "naive", "estimated", "resampled", "naive_resampled", "ddpm")
@@ -23,6 +24,7 @@ DISTANCE = "frechet_gabor"
 class Point:
     """A value `y` at `x` with its interval (NaN: none). In a dot plot, x counts the rows and `label` names one."""
 
+    method: str
     x: float
     y: float
     low: float
@@ -32,7 +34,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """The points of one method, or of one run."""
+    """The points of one method, or of one run, from left to right."""
 
     method: str
     label: str
@@ -77,129 +79,117 @@ class Chart:
 def charts(scores: Scores, runs: Sequence[RunFigures]) -> list[Chart]:
     """Every chart, also those without data."""
     return [
-        fewer_steps(scores, runs),
-        image_counts(scores, runs),
-        fid_protocols(scores),
-        wrong_knowledge(scores, runs),
+        Chart(
+            "steps", "Quality against sampling steps",
+            "The same model restores the same images in fewer and larger steps. Direct reconstruction takes one step.",
+            "network evaluations per image", "line", tuple(_fewer_steps(scores, runs)),
+            "there is no run of A4", "snakemake --config experiments='[E01,A4]'", log=True,
+        ),
+        Chart(
+            "number", "Fréchet distance against the number of images",
+            "The distance of a part of the samples from the whole reference set. A distance of few images is too "
+            "large, so only distances of equal numbers are comparable.",
+            "images", "line", tuple(_image_counts(scores, runs)), "there is no scored run", "snakemake", log=True,
+        ),
+        Chart(
+            "ladder", "One set of samples under many protocols of FID",
+            "The protocols differ in the resizing and rounding of images and in the weights of the network. The "
+            "reference is the training or the test set. The samples are the same.",
+            "", "dots", tuple(_fid_protocols(scores)), "there is no FID",
+            "snakemake --config fid='[paper-float,legacy_pytorch,legacy_tensorflow,clean]'",
+        ),
+        Chart(
+            "wrong", "The sampler with wrong knowledge of the degradation",
+            "The sampler assumes another mask, snow or severity than the true one. The images and the model stay the "
+            "same.",
+            "", "dots", tuple(_wrong_knowledge(scores, runs)), "there are no runs of A1 to A3",
+            "snakemake --config experiments='[E01,E04,E10,A1,A2,A3]'",
+        ),
         training(runs),
-    ]
-
-
-def fewer_steps(scores: Scores, runs: Sequence[RunFigures]) -> Chart:
-    """Quality against NFE, for models that were also sampled in larger steps."""
-    panels = []
-    for group in _models(runs):
-        sets = [(run, name, sampling) for run in group for name, sampling in run.sets.items() if _is_plain(sampling)]
-        if len({sampling.stride for *_, sampling in sets}) < 2:
-            continue
-        title = next((r.metadata.title for r in group if r.metadata.cell.table), group[0].metadata.title)
-        for metric in ("ssim", "rmse", DISTANCE):
-            points: dict[str, dict[float, Point]] = {}
-            for run, name, sampling in sets:
-                for score in _scores_of(scores, run, name, metric):
-                    nfe = 1 if score.method == "direct" else math.ceil(run.T / sampling.stride)
-                    points.setdefault(score.method, {}).setdefault(nfe, _point(nfe, score, f"{nfe:,.0f}"))
-            lines = _series({method: list(by_nfe.values()) for method, by_nfe in points.items()})
-            if lines:
-                panels.append(Axes(f"steps-{group[0].metadata.run}-{metric}", title, LABELS[metric], lines))
-    return Chart(
-        "steps", "Quality against sampling steps",
-        "The same model restores the same images in fewer and larger steps. Direct reconstruction takes one step.",
-        "network evaluations per image", "line", tuple(panels),
-        "there is no run of A4", "snakemake --config experiments='[E01,A4]'", log=True,
-    )  # fmt: skip
-
-
-def image_counts(scores: Scores, runs: Sequence[RunFigures]) -> Chart:
-    """A Fréchet distance against the number of images."""
-    panels = []
-    for run in runs:
-        for name, sampling in run.sets.items():
-            points: dict[str, list[Point]] = {}
-            for row in run.distances:
-                if row.set == name:
-                    point = Point(row.n, row.value, row.low, row.high, f"n = {row.n:,}")
-                    points.setdefault(row.method, []).append(point)
-            reference = "test" if sampling.start is None else "train"
-            for score in _scores_of(scores, run, name, DISTANCE):
-                if score.method in points and score.reference == reference:
-                    points[score.method].append(_point(score.n, score, f"n = {score.n:,}"))
-            if lines := _series(points):
-                title = run.metadata.title + _suffix(name)
-                panels.append(Axes(f"number-{run.metadata.run}-{name}", title, LABELS[DISTANCE], lines))
-    return Chart(
-        "number", "Fréchet distance against the number of images",
-        "The distance of a part of the samples from the whole reference set. A distance of few images is too large, so "
-        "only distances of equal numbers are comparable.",
-        "images", "line", tuple(panels), "there is no scored run", "snakemake", log=True,
-    )  # fmt: skip
-
-
-def fid_protocols(scores: Scores) -> Chart:
-    """FID and KID of the same samples under each protocol and reference."""
-    panels = []
-    usable = [s for s in scores if quantity(s.metric) in ("fid", "kid") and s.finite and s.method in METHODS]
-    groups = in_groups(usable, "run", "set")
-    by_kind = {
-        (group[0].run, group[0].set, kind): [s for s in group if quantity(s.metric) == kind]
-        for group in groups
-        for kind in ("fid", "kid")
-    }
-    for (run, name, kind), group in sorted(by_kind.items()):
-        places = sorted({(s.metric.partition("_")[2], s.reference) for s in group})
-        points: dict[str, list[Point]] = {}
-        for score in group:
-            place = score.metric.partition("_")[2], score.reference
-            points.setdefault(score.method, []).append(_point(places.index(place), score, ", ".join(place)))
-        if group:
-            title = group[0].title + _suffix(name)
-            panels.append(Axes(f"ladder-{run}-{name}-{kind}", title, LABELS[kind], _series(points)))
-    return Chart(
-        "ladder", "One set of samples under many protocols of FID",
-        "The protocols differ in the resizing and rounding of images and in the weights of the network. The reference "
-        "is the training or the test set. The samples are the same.",
-        "", "dots", tuple(panels), "there is no FID",
-        "snakemake --config fid='[paper-float,legacy_pytorch,legacy_tensorflow,clean]'",
-    )  # fmt: skip
-
-
-def wrong_knowledge(scores: Scores, runs: Sequence[RunFigures]) -> Chart:
-    """The quality of restored images if the sampler assumes another mask, snow or severity than the true one."""
-    panels = []
-    for group in _models(runs):
-        for run in group:
-            sets = _sets_with_wrong_knowledge(run, group)
-            labels = [_knowledge(r, name) for r, name in sets]
-            for metric in ("ssim", "rmse"):
-                points: dict[str, list[Point]] = {}
-                for k, (r, name) in enumerate(sets):
-                    for score in _scores_of(scores, r, name, metric):
-                        points.setdefault(score.method, []).append(_point(k, score, labels[k]))
-                if lines := _series(points):
-                    name = f"wrong-{run.metadata.run}-{metric}"
-                    panels.append(Axes(name, run.metadata.title, LABELS[metric], lines))
-    return Chart(
-        "wrong", "The sampler with wrong knowledge of the degradation",
-        "The sampler assumes another mask, snow or severity than the true one. The images and the model stay the same.",
-        "", "dots", tuple(panels),
-        "there are no runs of A1 to A3", "snakemake --config experiments='[E01,E04,E10,A1,A2,A3]'",
-    )  # fmt: skip
+    ]  # fmt: skip
 
 
 def training(runs: Iterable[RunFigures]) -> Chart:
     """The training loss of every model, once."""
-    panels = [_loss(group[0]) for group in _models(runs) if group[0].training]
     return Chart(
         "training", "Training", "The mean absolute error in [-1, 1] against the training step, on logarithmic axes.",
-        "step", "curve", tuple(panels), "no model was trained here", "snakemake", log=True,
+        "step", "curve", tuple(_loss(group[0]) for group in _models(runs) if group[0].training),
+        "no model was trained here", "snakemake", log=True,
     )  # fmt: skip
 
 
 def _loss(run: RunFigures) -> Axes:
-    points = tuple(Point(step, loss, math.nan, math.nan, f"step {step:,.0f}") for step, loss, *_ in run.training)
+    points = [Point("", line.step, line.loss, math.nan, math.nan, f"step {line.step:,.0f}") for line in run.training]
     last = run.training[-1]
     title = f"{run.metadata.title}: {clock(last.seconds)} at {last.images_per_second:.0f} images/s"
-    return Axes(f"training-{run.metadata.run}", title, "loss", (Series("", "training loss", points),))
+    return Axes(f"training-{run.metadata.run}", title, "loss", (Series("", "training loss", tuple(points)),))
+
+
+def _fewer_steps(scores: Scores, runs: Sequence[RunFigures]) -> Iterator[Axes]:
+    """For every model that was sampled with several strides: quality against NFE."""
+    for group in _models(runs):
+        sets = [(run, name, sampled) for run in group for name, sampled in run.sets.items() if _is_plain(sampled)]
+        if len({sampled.stride for *_, sampled in sets}) < 2:
+            continue
+        for metric in ("ssim", "rmse", DISTANCE):
+            points: dict[tuple[str, int], Point] = {}
+            for run, name, sampled in sets:
+                for score in _scores_of(scores, run, name, metric):
+                    nfe = 1 if score.method == "direct" else math.ceil(run.T / sampled.stride)
+                    points.setdefault((score.method, nfe), _point(nfe, score, f"{nfe:,}"))
+            first = group[0].metadata
+            yield from _axes(f"steps-{first.run}-{metric}", first.title, metric, points.values())
+
+
+def _image_counts(scores: Scores, runs: Sequence[RunFigures]) -> Iterator[Axes]:
+    """For every set: the distance of its first images and of all."""
+    for run in runs:
+        for name, sampled in run.sets.items():
+            parts = [each for each in run.distances if each.set == name]
+            points = [Point(d.method, d.n, d.value, d.low, d.high, f"n = {d.n:,}") for d in parts]
+            methods = {point.method for point in points}
+            reference = "test" if sampled.start is None else "train"
+            for score in _scores_of(scores, run, name, DISTANCE):
+                if score.method in methods and score.reference == reference:
+                    points.append(_point(score.n, score, f"n = {score.n:,}"))
+            title = run.metadata.title + _suffix(name)
+            yield from _axes(f"number-{run.metadata.run}-{name}", title, DISTANCE, points)
+
+
+def _fid_protocols(scores: Scores) -> Iterator[Axes]:
+    """For every set: FID, and KID, under each protocol and reference."""
+    usable = [s for s in scores if quantity(s.metric) in ("fid", "kid") and s.finite and s.method in METHODS]
+    for (run, name, kind), each in groupby(sorted(usable, key=_samples), key=_samples):
+        group = [(score, (score.metric.partition("_")[2], score.reference)) for score in each]
+        places = sorted({place for _, place in group})
+        points = [_point(places.index(place), score, ", ".join(place)) for score, place in group]
+        yield from _axes(f"ladder-{run}-{name}-{kind}", group[0][0].title + _suffix(name), kind, points)
+
+
+def _samples(score: Score) -> tuple[str, str, str]:
+    return score.run, score.set, quantity(score.metric)
+
+
+def _wrong_knowledge(scores: Scores, runs: Sequence[RunFigures]) -> Iterator[Axes]:
+    """For every run whose sampler assumes something else than the truth: quality by assumption."""
+    for group in _models(runs):
+        for run in group:
+            sets = _sets_with_wrong_knowledge(run, group)
+            for metric in ("ssim", "rmse"):
+                points = [
+                    _point(k, score, _knowledge(r, name))
+                    for k, (r, name) in enumerate(sets)
+                    for score in _scores_of(scores, r, name, metric)
+                ]
+                yield from _axes(f"wrong-{run.metadata.run}-{metric}", run.metadata.title, metric, points)
+
+
+def _axes(name: str, title: str, metric: str, points: Iterable[Point]) -> Iterator[Axes]:
+    """A plot with a line for every method; none without points."""
+    methods = {line[0].method: line for line in in_groups(sorted(points, key=lambda point: point.x), "method")}
+    lines = [Series(method, METHODS[method], tuple(methods[method])) for method in ORDER if method in methods]
+    if lines:
+        yield Axes(name, title, LABELS[metric], tuple(lines))
 
 
 def _models(runs: Iterable[RunFigures]) -> list[list[RunFigures]]:
@@ -249,14 +239,5 @@ def _scores_of(scores: Scores, run: RunFigures, name: str, metric: str) -> list[
     return [s for s in scores if (s.run, s.budget, s.set, s.metric) == key and s.finite and s.method in METHODS]
 
 
-def _series(points: Mapping[str, Iterable[Point]]) -> tuple[Series, ...]:
-    """A series for every method, its points from left to right."""
-    return tuple(
-        Series(method, METHODS[method], tuple(sorted(points[method], key=lambda point: point.x)))
-        for method in ORDER
-        if method in points
-    )
-
-
 def _point(x: float, score: Score, label: str) -> Point:
-    return Point(x, score.value, score.low, score.high, label)
+    return Point(score.method, x, score.value, score.low, score.high, label)

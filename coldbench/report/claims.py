@@ -162,8 +162,8 @@ def load(path: Path) -> Statements:
     statements = checked(Statements, read_yaml(path), str(path))
     for statement in statements.claims.values():
         for criterion in statement.criteria:
-            names = [("metrics", criterion.metrics, statements.metrics)]
-            for key, name, choices in (*names, *(("table", number, TABLES) for number in criterion.tables)):
+            names: list[tuple[str, str, Iterable[str]]] = [("metrics", criterion.metrics, statements.metrics)]
+            for key, name, choices in [*names, *(("table", number, TABLES) for number in criterion.tables)]:
                 if name not in choices:
                     raise unknown(f"{key} of '{criterion.question}' in {path}", name, choices)
     return statements
@@ -253,7 +253,6 @@ def _judged(criterion: Criterion, run: Score, metric: str, estimate: Estimate, p
 
 
 def _short(value: float, sign: bool) -> str:
-    """A difference of printed numbers with the digits that they have."""
     text = f"{value:+.3f}" if sign else f"{value:.3f}"
     return (text.removesuffix("0") if abs(value) >= 0.2 else text).replace("-", "−")
 

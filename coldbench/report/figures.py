@@ -13,9 +13,9 @@ from pydantic import Field
 from coldbench.core.config import Method
 from coldbench.core.files import read_yaml
 from coldbench.core.validation import Name, Strict, checked
+from coldbench.report.figure_list import RunFigures
 from coldbench.report.layout import METHODS, budget_rank
-from coldbench.report.run_figures import RunFigures
-from coldbench.report.sprites import Sprite, Tile
+from coldbench.report.sprites import Tile
 
 STEPS = 9
 """Columns of a trajectory for which the paper lists no steps."""
@@ -134,24 +134,28 @@ def selected_run(experiment: str, runs: Iterable[RunFigures]) -> RunFigures | No
 def _panel(panel: PanelSpec, spec: FigureSpec, runs: Sequence[RunFigures]) -> Panel:
     run, label = selected_run(panel.experiment, runs), panel.label or panel.experiment
     if run is None:
-        return Panel(label, panel.experiment, None, missing=f"there is no run of {panel.experiment}")
-    sets = panel.sets or [panel.set]
-    if lacking := [name for name in sets if name not in run.sets]:
-        return Panel(label, panel.experiment, None, missing=f"run {run.metadata.run} has no set {lacking[0]}")
+        missing = f"there is no run of {panel.experiment}"
+    elif lacking := [name for name in panel.sets or [panel.set] if name not in run.sets]:
+        missing = f"run {run.metadata.run} has no set {lacking[0]}"
+    else:
+        columns, rows = _images(panel, spec, run)
+        if any(tile for row in rows for tile in row.tiles):
+            return Panel(label, panel.experiment, run, columns, rows)
+        missing = f"run {run.metadata.run} has no such images"
+    return Panel(label, panel.experiment, None, missing=missing)
+
+
+def _images(panel: PanelSpec, spec: FigureSpec, run: RunFigures) -> Columns:
     methods = panel.methods or spec.methods
     if panel.kind == "comparison":
-        columns, rows = comparison(run, panel.set, methods or ["direct", _best(run, panel.set)], spec)
-    elif panel.kind == "trajectory":
-        columns, rows = _trajectories(run, panel, methods, spec)
-    elif panel.kind == "chain":
-        columns, rows = _chain(run, panel.set)
-    elif panel.kind == "samples":
-        columns, rows = (), samples(run, panel.set)
-    else:
-        columns, rows = (), _results(run, sets, methods or ["tacos"])
-    if not any(tile for row in rows for tile in row.tiles):
-        return Panel(label, panel.experiment, None, missing=f"run {run.metadata.run} has no such images")
-    return Panel(label, panel.experiment, run, columns, rows)
+        return comparison(run, panel.set, methods or ["direct", _best(run, panel.set)], spec)
+    if panel.kind == "trajectory":
+        return _trajectories(run, panel, methods, spec)
+    if panel.kind == "chain":
+        return _chain(run, panel.set)
+    if panel.kind == "samples":
+        return (), samples(run, panel.set)
+    return (), _results(run, panel.sets or [panel.set], methods or ["tacos"])
 
 
 def _best(run: RunFigures, set_name: str) -> str:
@@ -173,7 +177,7 @@ def comparison(run: RunFigures, set_name: str, methods: Sequence[str], spec: Fig
     return tuple(labels[key] for key in keys), rows
 
 
-def _trajectories(run: RunFigures, panel: PanelSpec, methods: list[Method] | None, spec: FigureSpec) -> Columns:
+def _trajectories(run: RunFigures, panel: PanelSpec, methods: Sequence[str] | None, spec: FigureSpec) -> Columns:
     """A row per method for one image, or a row per image for one method."""
     best = run.find("trajectory", panel.set)
     if best is None:
@@ -223,10 +227,8 @@ def _chain(run: RunFigures, set_name: str) -> Columns:
 def samples(run: RunFigures, set_name: str) -> tuple[ImageRow, ...]:
     """The first samples of a set, row by row; none if the run keeps no sheet of them."""
     sprite = run.find("samples", set_name)
-    return _sheet_rows(sprite) if sprite else ()
-
-
-def _sheet_rows(sprite: Sprite) -> tuple[ImageRow, ...]:
+    if sprite is None:
+        return ()
     width = len(sprite.columns)
     tiles = [sprite.tile_at(k) for k in range(sprite.count)]
     return tuple(ImageRow("", tuple(tiles[k : k + width])) for k in range(0, len(tiles), width))
@@ -237,7 +239,7 @@ def _results(run: RunFigures, sets: Sequence[str], methods: Sequence[str]) -> tu
     rows = []
     for set_name in sets:
         sprite = run.find("methods", set_name)
-        for method in methods if sprite else ():
+        for method in methods:
             if sprite and method in sprite.columns:
                 label = f"{set_name.capitalize()} symmetry" if len(sets) > 1 else METHODS[method]
                 tiles = tuple(sprite.place(method, image) for image in range(min(sprite.rows, RESULTS)))

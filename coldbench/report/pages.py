@@ -117,8 +117,12 @@ def table_page(number: str, frame: pd.DataFrame, scores: Scores, runs: Folders, 
     """
     table = TABLES[number]
     own = tuple(score for score in scores if score.table in table.sources)
-    facts = {(s.run, s.budget, s.set, s.method, s.metric, s.reference): facts_of(s, runs) for s in own}
-    return folder.render("table.html", table.page, **_shared(frame, own, runs), facts=facts)
+    values = _shared(frame, own, runs)
+    records = {(record.score.run, record.score.budget): record for record in values["runs"]}
+    facts = {
+        (s.run, s.budget, s.set, s.method, s.metric, s.reference): facts_of(s, records[s.run, s.budget]) for s in own
+    }
+    return folder.render("table.html", table.page, **values, facts=facts)
 
 
 def index_page(

@@ -58,7 +58,6 @@ def load_paper(path: Path) -> list[PaperCell]:
 
 
 def _exchanged(cell: PaperCell, cells: Sequence[PaperCell], path: Path) -> PaperCell:
-    """A swapped cell with the number of its counterpart."""
     place = (cell.table, cell.row, cell.column, cell.erratum)
     others = [c for c in cells if (c.table, c.row, c.column, c.erratum) == place and c != cell]
     if len(others) != 1:

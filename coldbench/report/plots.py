@@ -70,7 +70,6 @@ def _dots(plot: Any, line: Series, style: str) -> None:
 
 
 def _dress(figure: Figure, plot: Any, chart: Chart, axes: Axes, watermark: str) -> None:
-    """Set the axes, their labels and the legend."""
     across, along = (axes.axis, "") if chart.style == "dots" else (chart.x_label, axes.axis)
     plot.set_xlabel(across, color=INK)
     plot.set_ylabel(along, color=INK)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from coldbench.core.errors import ColdbenchError
 from coldbench.evaluation.scores import Score, Scores
+from coldbench.report.cells import in_groups
 from coldbench.report.formats import duration
 from coldbench.report.layout import run_page
 
@@ -77,16 +78,13 @@ def provenance(score: Score) -> dict[str, Any]:
     return value if isinstance(value, dict) else {"provenance": value}
 
 
-def runs_of(scores: Scores, folders: Folders | None = None) -> list[RunRecord]:
+def runs_of(scores: Scores, folders: Folders) -> list[RunRecord]:
     """The runs behind `scores` in the order of their names, with the provenance of all their values merged."""
-    groups: dict[tuple[str, str], list[Score]] = {}
-    for score in scores:
-        groups.setdefault((score.run, score.budget), []).append(score)
-    places = folders or {}
-    return [
-        RunRecord(group[0], _merged(group), work_of(group[0], places.get(key)), logs_of(places.get(key)))
-        for key, group in sorted(groups.items())
-    ]
+    records = []
+    for group in sorted(in_groups(scores, "run", "budget"), key=lambda group: (group[0].run, group[0].budget)):
+        folder = folders.get((group[0].run, group[0].budget))
+        records.append(RunRecord(group[0], _merged(group), work_of(group[0], folder), logs_of(folder)))
+    return records
 
 
 def _merged(scores: Iterable[Score]) -> tuple[tuple[str, str], ...]:
@@ -101,11 +99,9 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def facts_of(score: Score, folders: Folders) -> tuple[tuple[str, str], ...]:
-    """The provenance of one value as (name, text) pairs, without the facts that were not recorded."""
+def facts_of(score: Score, run: RunRecord) -> tuple[tuple[str, str], ...]:
+    """The provenance of one value of `run` as (name, text) pairs, without the facts that were not recorded."""
     record = provenance(score)
-    folder = folders.get((score.run, score.budget))
-    work = work_of(score, folder)
     facts = [
         ("experiment", f"{score.experiment}: {score.title}"),
         ("run", f"{score.run}, {score.budget} budget"),
@@ -120,8 +116,8 @@ def facts_of(score: Score, folders: Folders) -> tuple[tuple[str, str], ...]:
         ("model", record.get("model")),
         ("trained on", record.get("trained_on")),
         ("scored on", record.get("device")),
-        ("wall time", spent(work)),
-        ("logs", logs_of(folder)),
+        ("wall time", spent(run.work)),
+        ("logs", run.logs),
     ]
     return tuple((name, _text(value)) for name, value in facts if value)
 

@@ -12,7 +12,7 @@ from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import copy, read_json, sha256, write_json, write_text
 from coldbench.core.validation import Strict, checked
 from coldbench.evaluation.scores import merge_scores
-from coldbench.report import run_figures
+from coldbench.report import figure_list
 
 RECORD = "published.json"
 """The file that marks a folder of published results: their version, and the SHA-256 of every other file."""
@@ -59,7 +59,6 @@ def _write(runs: Sequence[Path], calibration: Path | None, out: Path) -> None:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """The SHA-256 of every file in a folder, by its path there."""
     return {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
@@ -88,7 +87,7 @@ def _copy_run(run: Path, out: Path) -> None:
     for name in ("scores.parquet", "figures.json", "logs/sample.tsv"):
         if (run / name).exists():
             copy(run / name, out / name)
-    for figures in run_figures.load([run / "figures.json"]):
+    for figures in figure_list.load([run / "figures.json"]):
         for sprite in figures.sprites:
             copy(sprite.path, out / sprite.path.relative_to(run))
     log = run / "model.jsonl"  # the curve is in figures.json, and the last line holds the training time

@@ -6,19 +6,24 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import Field, FiniteFloat, PositiveInt, TypeAdapter, field_validator, model_validator
+import torch
+from pydantic import TypeAdapter
 
-from coldbench.core.config import Method, RunMetadata
+from coldbench import data, degradations
+from coldbench.core.config import RunMetadata
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.experiment import Experiment
-from coldbench.core.files import below, read_json, write_json
-from coldbench.core.validation import Name, Strict, checked
+from coldbench.core.files import write_json
+from coldbench.core.images import to_unit_interval
+from coldbench.evaluation.evaluator import Evaluator
+from coldbench.evaluation.metrics.extractors import GABOR
+from coldbench.report.figure_list import Distance, LogLine, RunFigures, watermark_of
 from coldbench.report.layout import METHODS
-from coldbench.report.sprites import Images, Sheet, Sprite, check, rows_that_fit, write
+from coldbench.report.sprites import Images, Sheet, rows_that_fit, write
+from coldbench.sampling import starts
 from coldbench.sampling.manifest import Manifest, SampledSet, made_from, read_images, read_manifest, read_trajectory
+from coldbench.sampling.trajectories import SHOWN
 
 ROWS = 12
 """Test images in a comparison: three for the paper's first figure of a task, nine for the appendix."""
@@ -31,71 +36,6 @@ FRACTIONS = (8, 4, 2)
 SUBSET, DRAWS = 2000, 100
 LINES = 300
 """Points of a stored training curve."""
-
-
-class LogLine(NamedTuple):
-    """One line of a training log."""
-
-    step: FiniteFloat
-    loss: float
-    images_per_second: FiniteFloat
-    seconds: FiniteFloat
-
-
-class Distance(Strict):
-    """The Fréchet distance of the first `n` images of a set, and its interval."""
-
-    set: str
-    method: Method
-    metric: str
-    reference: str
-    value: float
-    low: float
-    high: float
-    n: PositiveInt
-    singular: bool
-
-
-class RunFigures(Strict):
-    """The list of one run's figures, `figures.json`. A path in it is relative to its folder.
-
-    `provenance` is that of the run's model, and `sets` is the sampling of each set. An imported model has no
-    `training`. `made_from` says which samples and names it was drawn from.
-    """
-
-    metadata: RunMetadata
-    embedded: bool
-    watermark: str
-    experiment: Experiment
-    provenance: dict[str, Any]
-    model: str
-    sets: dict[Name, SampledSet]
-    sprites: tuple[Sprite, ...]
-    training: tuple[LogLine, ...]
-    distances: tuple[Distance, ...]
-    made_from: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _states_what_it_is_not(self) -> RunFigures:
-        if self.watermark != watermark_of(self.metadata.budget, self.embedded):
-            raise ValueError("the watermark does not fit budget and images")
-        return self
-
-    @field_validator("experiment")
-    @classmethod
-    def _has_a_last_severity(cls, experiment: Experiment) -> Experiment:
-        T = experiment.degradation.get("T")
-        if not isinstance(T, int) or T < 1:
-            raise ValueError("degradation has no T")
-        return experiment
-
-    @property
-    def T(self) -> int:
-        return int(self.experiment.degradation["T"])
-
-    def find(self, kind: str, set_name: str = "") -> Sprite | None:
-        """The sprite of one kind and set, or None."""
-        return next((sprite for sprite in self.sprites if (sprite.kind, sprite.set) == (kind, set_name)), None)
 
 
 @dataclass(frozen=True)
@@ -118,8 +58,6 @@ def draw(inputs: Inputs, metadata: RunMetadata, out: Path) -> None:
 
     Raises ColdbenchError if the samples come from other images, or if the training log is missing or damaged.
     """
-    from coldbench import data  # imports torch, which `load` does not need
-
     run, info = read_manifest(inputs.manifest), data.info(inputs.data)
     if run.data != info["hash"]:
         raise ColdbenchError(
@@ -144,32 +82,6 @@ def draw(inputs: Inputs, metadata: RunMetadata, out: Path) -> None:
         made_from=made_from(inputs.manifest, metadata),
     )
     write_json(out, figures.model_dump(mode="json"))
-
-
-def load(lists: Iterable[Path]) -> list[RunFigures]:
-    """The figures that `draw` listed, by the names of their runs, with the full paths of their sprites.
-
-    Raises ColdbenchError if a list does not fit, or if a sprite is missing, damaged or outside the folder of its list.
-    """
-    return sorted(map(_load, lists), key=lambda run: run.metadata.run)
-
-
-def _load(path: Path) -> RunFigures:
-    content = read_json(path)
-    try:
-        run = checked(RunFigures, content, str(path))
-        sprites = [sprite.model_copy(update={"path": below(path.parent, sprite.path)}) for sprite in run.sprites]
-        for sprite in sprites:
-            check(sprite)
-    except ColdbenchError as error:
-        raise ColdbenchError(f"{error}; delete the run's figures.json and run again") from None
-    return run.model_copy(update={"sprites": tuple(sprites)})
-
-
-def watermark_of(budget: str, embedded: bool) -> str:
-    """The warning on every image that is no replication; "" for one that is."""
-    limit = "embedded images" if embedded and budget == "paper" else f"{budget} budget"
-    return f"{limit}: not a replication" if embedded or budget != "paper" else ""
 
 
 def _training(path: Path, run: str, imported: bool) -> tuple[LogLine, ...]:
@@ -235,8 +147,6 @@ class Drawing:
 
     def _forward(self) -> Sheet:
         """Test images at growing severities, each with its own mask, snow, noise or partner."""
-        from coldbench.sampling.trajectories import SHOWN
-
         T = self.run.experiment.degradation["T"]
         severities = np.unique(np.linspace(0, T, min(FRAMES, T + 1)).round().astype(int)).tolist()
         rows = rows_that_fit(len(severities), self.size, SHOWN)
@@ -245,33 +155,22 @@ class Drawing:
 
     def _degraded(self, count: int, severity: int | None) -> tuple[Images, Images]:
         """The first test images at one severity (None: T), and the originals, in [0, 1]."""
-        import torch
-
-        from coldbench import data, degradations
-        from coldbench.core.images import to_unit_interval
-        from coldbench.sampling import starts
-
         experiment, tests = self.run.experiment, data.load(self.inputs.data, "test")
         degradation = degradations.for_experiment(experiment, self.inputs.partner)
         indices, cpu = range(min(count, len(tests))), torch.device("cpu")
         x0, xt, _ = starts.degraded(degradation, tests, indices, experiment.seed, cpu, severity or None)
         return to_unit_interval(xt).numpy(), to_unit_interval(x0).numpy()
 
-    def distances(self, feature_cache: Path) -> list[dict[str, Any]]:
+    def distances(self, feature_cache: Path) -> tuple[Distance, ...]:
         """FD-Gabor of the first images of every set, by its direct and its best method."""
-        import torch
-
-        from coldbench.evaluation.evaluator import Evaluator
-        from coldbench.evaluation.metrics.extractors import GABOR
-
-        records: list[dict[str, Any]] = []
+        records = []
         evaluator = Evaluator(self.inputs.manifest, self.inputs.data, feature_cache, [GABOR], torch.device("cpu"))
         for name, sampled in self.run.sets.items():
             sizes = [size for size in (sampled.images // f for f in FRACTIONS) if 4 <= size <= SUBSET]
             for method in ("direct", "tacos", "estimated"):
                 if method in sampled.methods and sizes:
                     records += evaluator.subset_distances(name, method, sizes, DRAWS)
-        return records
+        return tuple(Distance(**record) for record in records)
 
 
 def _side_by_side(columns: Iterable[Images]) -> Images:

@@ -10,13 +10,13 @@ from typing import Any
 from coldbench.core.files import copy, write_text
 from coldbench.evaluation.scores import Score, Scores
 from coldbench.report import chart_data, figures, plots
+from coldbench.report.figure_list import RunFigures
 from coldbench.report.figures import FigurePlan, FigureSpec, ImageRow, Panel, PanelSpec
 from coldbench.report.formats import interval, metric_name, shown
 from coldbench.report.layout import METHODS, TABLES, budget_rank, run_page
 from coldbench.report.navigation import FIGURES, ReportFolder
 from coldbench.report.pages import banner
 from coldbench.report.provenance import runs_of
-from coldbench.report.run_figures import RunFigures
 from coldbench.report.sprites import Sprite
 from coldbench.sampling.manifest import SampledSet
 
@@ -43,14 +43,6 @@ class Plot:
 
 
 @dataclass(frozen=True)
-class Trajectory:
-    """A trajectory for the player: its label and its sprite."""
-
-    label: str
-    sprite: Sprite
-
-
-@dataclass(frozen=True)
 class SampleSet:
     """One set of samples as a section of a run's page; `values` are the scores, a row per method."""
 
@@ -59,7 +51,7 @@ class SampleSet:
     text: str
     comparison: Panel
     sprite: Sprite
-    trajectories: tuple[Trajectory, ...]
+    trajectories: tuple[Sprite, ...]
     chains: tuple[Panel, ...]
     samples: Panel | None
     metrics: tuple[str, ...]
@@ -67,7 +59,7 @@ class SampleSet:
 
     @property
     def severities(self) -> tuple[str, ...]:
-        return self.trajectories[0].sprite.columns if self.trajectories else ()
+        return self.trajectories[0].columns if self.trajectories else ()
 
 
 def write(plan: FigurePlan, scores: Scores, runs: Sequence[RunFigures], out: Path, made_from: str = "") -> list[Path]:
@@ -112,7 +104,6 @@ def _with_images(run: RunFigures, folder: Path) -> RunFigures:
 
 
 def _plots(chart: chart_data.Chart, watermark: str, folder: Path) -> list[tuple[chart_data.Axes, Plot]]:
-    """Draw the plots of a chart."""
     drawn = []
     for axes in chart.panels:
         path = f"images/plots/{axes.name}.svg"
@@ -132,7 +123,7 @@ def _run_page(run: RunFigures, scores: Scores, folder: ReportFolder, soon: Itera
         "forward": _all_tiles(run, forward, "Test images, degraded") if forward else None,
         "curves": _plots(chart_data.training([run]), run.watermark, folder.path),
         "facts": _facts(run),
-        "provenance": runs_of(own),
+        "provenance": runs_of(own, {}),
         "tables": [table for table in TABLES.values() if run.metadata.cell.table in table.sources],
         "banner": banner(own) if own else banner(scores),
     }
@@ -141,7 +132,6 @@ def _run_page(run: RunFigures, scores: Scores, folder: ReportFolder, soon: Itera
 
 
 def _facts(run: RunFigures) -> list[tuple[str, str]]:
-    """The experiment as text: its protocol, data, degradation, network and training."""
     experiment, metadata = run.experiment, run.metadata
     imported = run.provenance.get("imported")
     rationale = f": {metadata.rationale}" if metadata.rationale else ""
@@ -165,7 +155,6 @@ def _settings(values: Mapping[str, Any]) -> str:
 
 
 def _sample_set(run: RunFigures, name: str, scores: Scores) -> SampleSet:
-    """One set with its comparison, trajectories, samples and scores."""
     sprite = run.find("methods", name)
     assert sprite is not None  # the caller has looked
     generated = run.sets[name].start is not None
@@ -183,7 +172,7 @@ def _sample_set(run: RunFigures, name: str, scores: Scores) -> SampleSet:
         text=_sampling_text(run.sets[name], run.T),
         comparison=Panel(f"{run.metadata.title}, {name}", experiment, run, columns, rows),
         sprite=sprite,
-        trajectories=tuple(Trajectory(METHODS[sprite.method], sprite) for sprite in sprites),
+        trajectories=tuple(sprites),
         chains=tuple(_all_tiles(run, sprite, METHODS[sprite.method]) for sprite in sprites),
         samples=Panel(f"Samples, {name}", experiment, run, (), samples) if samples else None,
         metrics=metrics,
@@ -198,7 +187,6 @@ def _all_tiles(run: RunFigures, sprite: Sprite, label: str) -> Panel:
 
 
 def _sampling_text(sampled: SampledSet, T: int) -> str:
-    """How a set was sampled, in plain sentences."""
     if start := sampled.start:
         noise = f", with noise of {start.noise_level:g} added to the start" if start.noise_level else ""
         return f"{sampled.images:,} images were generated {STARTS[start.kind]}{noise}."

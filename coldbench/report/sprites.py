@@ -118,10 +118,10 @@ def write(sheet: Sheet, folder: Path, text: str = "") -> Sprite:
         image = np.concatenate([image, image[-1:], _strip(text, wide * size, channels)])
     with atomic(out) as temporary:
         Image.fromarray(image[..., 0] if channels == 1 else image).save(temporary, format="png", optimize=True)
-    return Sprite(
-        path=out, kind=sheet.kind, set=sheet.set, method=sheet.method, columns=sheet.columns,
-        tile=size, rows=rows, count=count, height=len(image),
-    )  # fmt: skip
+    facts = {"kind": sheet.kind, "set": sheet.set, "method": sheet.method, "columns": sheet.columns}
+    return Sprite.model_validate(
+        {**facts, "path": out, "tile": size, "rows": rows, "count": count, "height": len(image)}
+    )
 
 
 def check(sprite: Sprite) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from cases import NOWHERE, PAPER, ROOT, score
 
-from coldbench.core.errors import ColdbenchError
 from coldbench.evaluation.scores import Score, Scores
 from coldbench.report.cells import cell_frame
 from coldbench.report.claims import Claim, Statements, difference, judged, load, status_of
@@ -164,24 +162,6 @@ def test_page_escapes_claims() -> None:
     assert "&lt;b&gt;row" in html
     assert "<b>" not in html
     assert "No current run is evidence for or against this claim" in html
-
-
-@pytest.mark.parametrize(
-    ("text", "culprit"),
-    [
-        ("claims: {}", "metrics is missing"),
-        ("metrics: {}\nclaims: {a: {title: t, source: w, text: s, criteria: []}}", "claims.a.criteria"),
-        ("metrics: {m: [[ssim]]}\nclaims: {}", "metrics.m"),
-        (": :", "is not YAML"),
-        (FILE.read_text("utf-8").replace("metrics: ssim", "metrics: sim"), "did you mean 'ssim'|ssim"),
-        (FILE.read_text("utf-8").replace("expected: above", "expected: over"), "expected"),
-        (FILE.read_text("utf-8").replace("method: tacos-direct", "method: tacos"), "nothing to compare with"),
-    ],
-)
-def test_invalid_file_of_claims_is_refused_in_one_line(tmp_path: Path, text: str, culprit: str) -> None:
-    (tmp_path / "claims.yaml").write_text(text, encoding="utf-8")
-    with pytest.raises(ColdbenchError, match=culprit):
-        load(tmp_path / "claims.yaml")
 
 
 def test_every_criterion_names_columns_that_the_paper_prints() -> None:

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from coldbench.core.errors import ColdbenchError
 from coldbench.evaluation.scores import read_scores
 from coldbench.report import calibration, cells, claims, discrepancies, figures, run_pages, sprites
-from coldbench.report import run_figures as lists
+from coldbench.report import figure_list as lists
+from coldbench.report import run_figures as run_drawing
 from coldbench.report.calibration import load_calibration
 from coldbench.report.pages import index_page
 from coldbench.report.paper import load_paper
@@ -177,6 +178,10 @@ PANEL = "figures: {{1: {{title: a, caption: b, panels: [{{experiment: E01, {}}}]
     ("load", "text", "culprit"),
     [
         (load_paper, PAPER_TEXT.replace(",ssim,", ",ssmi,", 1), "line 3: metric"),
+        (load_paper, PAPER_TEXT.replace("misprint", "misprnt", 1), "line 3: erratum"),
+        (load_paper, PAPER_TEXT + PAPER_TEXT.splitlines()[-1], "two cells"),
+        (load_paper, PAPER_TEXT + "a,1", "line 120"),
+        (load_paper, PAPER_TEXT.replace("swapped", "", 1), "is swapped with 0 cells"),
         (load_paper, PAPER_TEXT.replace("-fid,1,", "-fid,99,", 1), "unknown table .* '99'"),
         (load_paper, PAPER_TEXT.replace("438.59", "nan", 1), "line 2: value"),
         (load_paper, PAPER_TEXT.replace("43.86", "-1", 1), "line 2: tolerance"),
@@ -187,16 +192,27 @@ PANEL = "figures: {{1: {{title: a, caption: b, panels: [{{experiment: E01, {}}}]
         (claims.load, CLAIMS_TEXT.replace("direct, ssim", "direct, ssmi", 1), "paper.2"),
         (claims.load, CLAIMS_TEXT.replace("threshold: 200", "threshold: .nan", 1), "threshold"),
         (claims.load, "metrics: 2020-01-01\nclaims: {}", "metrics"),
+        (claims.load, "claims: {}", "metrics is missing"),
+        (claims.load, "metrics: {}\nclaims: {a: {title: t, source: w, text: s, criteria: []}}", "claims.a.criteria"),
+        (claims.load, "metrics: {m: [[ssim]]}\nclaims: {}", "metrics.m"),
+        (claims.load, CLAIMS_TEXT.replace("metrics: ssim", "metrics: sim"), "ssim"),
+        (claims.load, CLAIMS_TEXT.replace("expected: above", "expected: over"), "expected"),
+        (claims.load, CLAIMS_TEXT.replace("method: tacos-direct", "method: tacos"), "nothing to compare with"),
+        (figures.load_plan, "figures: {1: {title: a, caption: b, panels: []}}", "panels"),
+        (figures.load_plan, PANEL.format("kind: row"), "kind"),
+        (figures.load_plan, PANEL.format("kind: chain, stepz: [1]"), "stepz.*steps"),
         (figures.load_plan, PANEL.format("kind: results, methods: [original]"), "methods.0"),
         (figures.load_plan, PANEL.format("kind: results, methods: 3"), "methods"),
         (figures.load_plan, PANEL.format("kind: chain, steps: [a]"), "steps.0"),
         (discrepancies.load, "D1: 3", "D1"),
+        (discrepancies.load, "D1: {question: q, paper: p, released: r, protocls: []}", "protocls"),
         (discrepancies.load, "E1: {question: q, paper: p, released: r}", "E1"),
         (discrepancies.load, "D1: {question: q, paper: p, released: r, scores: [{set: a}]}", "D1.scores.0"),
         *[
             (discrepancies.load_grid, f"budget: paper\nbudgets: {{paper: {{}}}}\n{text}", "grid")
             for text in ("grid:", "grid: [1]", "grid: {E01: 3}", "", "grid: {E01: {protocols: 3, protocol: a}}")
         ],
+        *[(cells.load_planned, text, "file") for text in ("{", "[1]", "5", "null", "{}", "[" * 10**5, "[{}]")],
         (cells.load_planned, '[{"experiment": "E", "table": "1", "row": [], "skipped": ""}]', "rows.0.row"),
     ],
 )
@@ -240,9 +256,9 @@ def test_damaged_training_log_is_refused(tmp_path: Path, text: str) -> None:
     good = '{"step": 1, "loss": NaN, "images_per_second": 1, "seconds": 2}\n'
     (tmp_path / "model.jsonl").write_bytes((good + text).encode("utf-16" if text == "\ud800" else "utf-8", "ignore"))
     if text:
-        refused("is no training log", lists._training, tmp_path / "model.jsonl", "E01-fitted", False)
+        refused("is no training log", run_drawing._training, tmp_path / "model.jsonl", "E01-fitted", False)
     else:
-        ((step, loss, _, seconds),) = lists._training(tmp_path / "model.jsonl", "E01-fitted", False)
+        ((step, loss, _, seconds),) = run_drawing._training(tmp_path / "model.jsonl", "E01-fitted", False)
         assert (step, np.isnan(loss), seconds) == (1, True, 2)
 
 
@@ -265,7 +281,7 @@ def test_damaged_trajectory_is_refused(
     content[where] ^= 1 << bit
     path.write_bytes(content[:where] if cut else content)
     with contextlib.suppress(ColdbenchError):
-        frames = lists._frames(path)
+        frames = run_drawing._frames(path)
         assert all(np.array_equal(frames[key], FRAMES[key]) for key in FRAMES)
 
 
@@ -274,7 +290,7 @@ def test_damaged_trajectory_is_refused(
 def test_other_arrays_are_no_trajectory(tmp_path: Path, key: str, value: Any) -> None:
     changed = {**FRAMES, key: value}
     np.savez(tmp_path / "t.npz", **{name: array for name, array in changed.items() if array is not None})
-    refused("t.npz is damaged", lists._frames, tmp_path / "t.npz")
+    refused("t.npz is damaged", run_drawing._frames, tmp_path / "t.npz")
 
 
 @contextlib.contextmanager

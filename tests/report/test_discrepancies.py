@@ -7,15 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 from cases import NOWHERE, PAPER, ROOT, SCORE
 
-from coldbench.core.errors import ColdbenchError
 from coldbench.evaluation import interpretations
 from coldbench.evaluation.scores import Scores
 from coldbench.report import discrepancies as view
-from coldbench.report.calibration import Record, load_calibration
+from coldbench.report.calibration import Record
 from coldbench.report.cells import cell_frame
 from coldbench.report.discrepancies import Discrepancy, mentions
 from coldbench.report.navigation import ReportFolder
@@ -124,18 +122,3 @@ def test_page_escapes_names_and_has_every_question(tmp_path: Path) -> None:
     assert 'href="index.html"' in html
     assert 'href="calibration.html"' not in html
     assert all(f'id="D{k}"' in html for k in range(1, 29))
-
-
-def test_damaged_files_are_refused_in_one_record(tmp_path: Path) -> None:
-    assert load_calibration(None) == []
-    pd.DataFrame([{**LINE, "cell": "T1-MNIST", "value": None}]).to_parquet(tmp_path / "c.parquet")
-    assert load_calibration(tmp_path / "c.parquet")[0].cell == "T1-MNIST"
-    (tmp_path / "torn.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ColdbenchError, match="not a readable calibration"):
-        load_calibration(tmp_path / "torn.parquet")
-    (tmp_path / "q.yaml").write_text("D1: {question: q, paper: p, released: r, protocls: []}")
-    with pytest.raises(ColdbenchError, match="protocls"):
-        view.load(tmp_path / "q.yaml")
-    (tmp_path / "q.yaml").write_text("- D1")
-    with pytest.raises(ColdbenchError, match="must hold keys and values"):
-        view.load(tmp_path / "q.yaml")

@@ -15,10 +15,9 @@ import yaml
 from cases import FIGURES, GENERATED, MARK, PLAIN, ROOT, run_figures, score
 
 from coldbench.core.config import Sampling, TableCell
-from coldbench.core.errors import ColdbenchError
 from coldbench.evaluation.scores import Score
 from coldbench.report import chart_data, figures, plots, run_pages
-from coldbench.report.run_figures import Distance, LogLine, RunFigures
+from coldbench.report.figure_list import Distance, LogLine, RunFigures
 
 PLAN = figures.load_plan(FIGURES)
 
@@ -36,23 +35,6 @@ def test_grid_makes_everything_that_the_figures_show() -> None:
                 assert name in sets, (spec.title, panel)
                 methods = sets[name].get("methods") or sampling.get("methods") or Sampling().methods
                 assert set(panel.methods or spec.methods or []) <= set(methods), (spec.title, panel)
-
-
-@pytest.mark.parametrize(
-    ("text", "culprit"),
-    [
-        ("figures: {1: {title: a, caption: b, panels: []}}", "panels: list should have at least 1 item"),
-        ("figures: {1: {title: a, caption: b, panels: [{kind: row, experiment: E}]}}", "kind: input should be"),
-        ("figures: {1: {title: a, captoin: b, panels: [{kind: results, experiment: E}]}}", "caption"),
-        ("figures: [", "is not YAML"),
-        (None, "cannot read"),
-    ],
-)
-def test_invalid_plan_of_figures_is_refused_in_one_line(tmp_path: Path, text: str | None, culprit: str) -> None:
-    if text:
-        (tmp_path / "figures.yaml").write_text(text)
-    with pytest.raises(ColdbenchError, match=culprit):
-        figures.load_plan(tmp_path / "figures.yaml")
 
 
 def test_every_kind_of_panel_shows_the_right_tiles(tmp_path: Path) -> None:

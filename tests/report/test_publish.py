@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from checkout import ROOT, Checkout
+from typer.testing import CliRunner
 
+from coldbench.cli import app
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import sha256
 from coldbench.evaluation.scores import read_scores
@@ -84,9 +86,20 @@ def test_refused_publication_changes_nothing(runs: list[Path], tmp_path: Path) -
     assert (runs[0] / "model.safetensors").exists()
     (out / "notes").mkdir()
     (out / "notes/mine.md").write_text("mine")
-    with pytest.raises(ColdbenchError, match=r"notes/mine.md is no published result"):
-        publish(runs[:1], None, out)
-    assert (out / "notes/mine.md").read_text() == "mine"
+    record = json.loads((out / RECORD).read_text())
+    for mine in ("notes/mine.md", "scores.csv"):  # also a file of that name that was changed, or only named
+        (out / mine).write_text("mine")
+        with pytest.raises(ColdbenchError, match=rf"{mine} is no published result"):
+            publish(runs[:1], None, out)
+        assert (out / mine).read_text() == "mine"
+        (out / RECORD).write_text(json.dumps({**record, "files": {**record["files"], "notes/mine.md": "0"}}))
+        with pytest.raises(ColdbenchError, match=rf"{mine} is no published result"):
+            publish(runs[:1], None, out)
+        shutil.rmtree(out / "notes", ignore_errors=True)
+    for text in ("[]", '{"files": 5}', "{"):
+        (out / RECORD).write_text(text)
+        with pytest.raises(ColdbenchError, match=RECORD):
+            publish(runs[:1], None, out)
 
 
 def test_publication_that_fails_midway_leaves_the_older_one_whole(runs: list[Path], tmp_path: Path) -> None:
@@ -107,6 +120,29 @@ def test_run_may_be_named_from_its_parent_folder(
     monkeypatch.chdir(runs[0].parent)
     publish([Path(runs[0].name)], None, tmp_path / "out")
     assert (tmp_path / "out" / runs[0].parent.name / runs[0].name / "scores.parquet").exists()
+
+
+def test_every_page_states_what_it_was_made_from(tmp_path: Path) -> None:
+    workflow, run = ROOT / "workflow", PUBLISHED[0] / "laptop/E01-fitted"
+    paper = ["--paper", workflow / "paper/tables.csv"]
+    plans = ["--grid", workflow / "config/paper.yaml", "--interpretations", workflow / "config/calibration.yaml"]
+    claims, scores = workflow / "paper/claims.yaml", run / "scores.parquet"
+    for page, command in {
+        "figures": [scores, run / "figures.json", "--figures", workflow / "paper/figures.yaml"],
+        "table1": ["1", scores, *paper],
+        "discrepancies": [workflow / "paper/discrepancies.yaml", scores, *paper, *plans],
+        "calibration": [PUBLISHED[0] / "calibration.parquet", *paper],
+        "index": [scores, *paper, "--claims", claims],
+    }.items():
+        verb = f"render-{page.removesuffix('1')}"
+        options = ["--out", tmp_path / f"{page}.html", "--made-from", f"from {page}"]
+        ended = CliRunner().invoke(app, list(map(str, [verb, *command, *options])))
+        assert ended.exit_code == 0, ended.output
+    pages = {path.stem: path.read_text("utf-8") for path in tmp_path.rglob("*.html")}
+    pattern = '<meta name="coldbench-made-from" content="(.*)">'
+    stated = {name: re.findall(pattern, html) for name, html in pages.items()}
+    assert stated == {name: [f"from {'figures' if name == 'E01-fitted' else name}"] for name in pages}
+    assert len(pages) == 6
 
 
 def test_report_is_rendered_from_published_results_alone(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from PIL import Image
 from coldbench import data
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Experiment
-from coldbench.report import run_figures, sprites
-from coldbench.report.run_figures import Inputs, RunFigures
+from coldbench.report import figure_list, run_figures, sprites
+from coldbench.report.figure_list import RunFigures
+from coldbench.report.run_figures import Inputs
 from coldbench.report.sprites import Sheet, Sprite
 from coldbench.sampling import trajectories
 from coldbench.sampling.manifest import read_images, read_manifest
@@ -84,8 +85,8 @@ def test_size_of_a_sprite_is_bounded() -> None:
 
 def draw(folder: Path, prepared: Path, feature_cache: Path | None = None) -> RunFigures:
     inputs = Inputs(folder / "samples.json", folder / "model.jsonl", prepared, None, feature_cache)
-    run_figures.draw(inputs, METADATA, folder / "figures.json")
-    (run,) = run_figures.load([folder / "figures.json"])
+    run_figures.draw(inputs, METADATA, folder / "figures.json", "abc")
+    (run,) = figure_list.load([folder / "figures.json"])
     return run
 
 
@@ -171,7 +172,7 @@ def test_generating_run_has_samples_and_no_originals(photos: Path, experiment: E
     comparison = run.find("methods", "broken")
     assert comparison
     assert comparison.columns == ("degraded", "direct", "naive", "tacos")
-    assert (run.distances, run.watermark) == ((), MARK)
+    assert (run.distances, run.watermark, run.made_from) == ((), MARK, "abc")
 
 
 def test_list_of_figures_is_plain_data_and_its_folder_can_be_moved(drawn: tuple[RunFigures, Path]) -> None:
@@ -180,14 +181,11 @@ def test_list_of_figures_is_plain_data_and_its_folder_can_be_moved(drawn: tuple[
     files = {f"figures/{path.name}" for path in (folder / "figures").iterdir()}
     assert {sprite["path"] for sprite in record["sprites"]} == files
     moved = folder.rename(folder.with_name(f"{folder.name}-moved"))
-    (run,) = run_figures.load([moved / "figures.json"])
+    (run,) = figure_list.load([moved / "figures.json"])
     assert all(sprite.path.is_file() for sprite in run.sprites)
 
 
-def test_samples_of_other_images_and_old_lists_are_refused(drawn: tuple[RunFigures, Path], photos: Path) -> None:
+def test_samples_of_other_images_are_refused(drawn: tuple[RunFigures, Path], photos: Path) -> None:
     _, folder = drawn
     with pytest.raises(ColdbenchError, match="was sampled from other test images"):
         draw(folder, photos)
-    (folder / "old.json").write_text("[]")
-    with pytest.raises(ColdbenchError, match=r"old\.json.*run again"):
-        run_figures.load([folder / "old.json"])

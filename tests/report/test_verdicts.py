@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 from cases import PAPER, score
 
-from coldbench.core.errors import ColdbenchError
 from coldbench.evaluation.scores import Score
 from coldbench.report.formats import code, duration, metric_name, quantity, shown
 from coldbench.report.layout import TABLES
-from coldbench.report.paper import PaperCell, load_paper
+from coldbench.report.paper import PaperCell
 from coldbench.report.verdict import judge
 
 
@@ -102,15 +100,3 @@ def test_paper_file_has_every_table_and_plausible_tolerances() -> None:
     assert all(0 < cell.tolerance <= 0.11 * max(cell.value, 0.3) for cell in PAPER)
     assert {cell.erratum for cell in PAPER} == {"", "misprint", "swapped", "unresolved"}
     assert all(cell.note for cell in PAPER if cell.erratum)
-
-
-@pytest.mark.parametrize(
-    ("line", "culprit"), [("a,1,M,t,c,ssim,zero,1,,", "line 2: value"),
-                          ("a,1,M,t,c,ssim,1,1,misprnt,", "line 2: erratum"),
-                          ("a,1", "line 2"), (None, "does not exist")],
-)  # fmt: skip
-def test_error_in_the_paper_file_names_its_place(tmp_path: Path, line: str | None, culprit: str) -> None:
-    if line:
-        (tmp_path / "t.csv").write_text(f"cell,table,row,task,column,metric,value,tolerance,erratum,note\n{line}\n")
-    with pytest.raises(ColdbenchError, match=culprit):
-        load_paper(tmp_path / "t.csv")
