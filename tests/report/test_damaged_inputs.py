@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from coldbench.core.errors import ColdbenchError
 from coldbench.evaluation.scores import read_scores
+from coldbench.evaluation.tables import write_table
 from coldbench.report import calibration, cells, claims, discrepancies, figures, run_pages, sprites
 from coldbench.report import figure_list as lists
 from coldbench.report import run_figures as run_drawing
@@ -135,7 +136,7 @@ def test_damaged_sprite_is_refused(tmp_path_factory: pytest.TempPathFactory, pla
 @pytest.mark.parametrize("column", ["run", "budget", "set", "method", "protocol", "metric"])
 @pytest.mark.parametrize("value", ["../../X", "/X", "<script>alert(1)</script>", "a\0b", "$\\foo$", "a" * 300, ""])
 def test_names_in_scores_are_names(tmp_path: Path, column: str, value: str) -> None:
-    pd.DataFrame([vars(SCORE) | {column: value}]).to_parquet(tmp_path / "scores.parquet")
+    write_table(pd.DataFrame([vars(SCORE) | {column: value}]), tmp_path / "scores.parquet", {})
     refused(f"wrong {column}", read_scores, [tmp_path / "scores.parquet"])
 
 
@@ -243,7 +244,7 @@ def test_wrong_value_in_a_file_of_the_paper_is_named(
 def test_damaged_calibration_is_refused(
     tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], culprit: str
 ) -> None:
-    change(CALIBRATION.copy()).to_parquet(tmp_path / "c.parquet")
+    write_table(change(CALIBRATION.copy()), tmp_path / "c.parquet", {})
     refused(culprit, lambda: calibration.rows(load_calibration(tmp_path / "c.parquet"), PAPER))
 
 
@@ -260,37 +261,6 @@ def test_damaged_training_log_is_refused(tmp_path: Path, text: str) -> None:
     else:
         ((step, loss, _, seconds),) = run_drawing._training(tmp_path / "model.jsonl", "E01-fitted", False)
         assert (step, np.isnan(loss), seconds) == (1, True, 2)
-
-
-FRAMES = {
-    "degraded": np.zeros((2, 1, 4, 4), np.float32), "direct": np.zeros((2, 1, 4, 4), np.float32),
-    "states": np.zeros((3, 2, 1, 4, 4), np.float32), "severities": np.arange(3), "method": np.array("tacos"),
-}  # fmt: skip
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.floats(0, 1, exclude_max=True), st.integers(0, 7), st.booleans())
-def test_damaged_trajectory_is_refused(
-    tmp_path_factory: pytest.TempPathFactory, place: float, bit: int, cut: bool
-) -> None:
-    """Or it is read as it was, if the damage changed a fact of the archive that nobody reads."""
-    path = tmp_path_factory.getbasetemp() / "trajectory.npz"
-    np.savez_compressed(path, **FRAMES)
-    content = bytearray(path.read_bytes())
-    where = int(place * len(content))
-    content[where] ^= 1 << bit
-    path.write_bytes(content[:where] if cut else content)
-    with contextlib.suppress(ColdbenchError):
-        frames = run_drawing._frames(path)
-        assert all(np.array_equal(frames[key], FRAMES[key]) for key in FRAMES)
-
-
-@pytest.mark.parametrize("key", FRAMES)
-@pytest.mark.parametrize("value", [None, np.zeros(()), np.array(["a"]), np.zeros((1, 1, 4, 4), np.float32)])
-def test_other_arrays_are_no_trajectory(tmp_path: Path, key: str, value: Any) -> None:
-    changed = {**FRAMES, key: value}
-    np.savez(tmp_path / "t.npz", **{name: array for name, array in changed.items() if array is not None})
-    refused("t.npz is damaged", run_drawing._frames, tmp_path / "t.npz")
 
 
 @contextlib.contextmanager

@@ -56,7 +56,7 @@ def test_further_answers_are_existing_protocols() -> None:
         assert set(question.protocols) <= protocols, key
         for place in question.protocols:
             name, protocol = place.split(".")
-            assert not mentions(key, GRID[name].protocols[protocol]["rationale"]), f"{key}: {place} names it already"
+            assert not mentions(key, GRID[name].protocols[protocol].rationale), f"{key}: {place} names it already"
 
 
 def test_d1_is_not_mentioned_by_d11() -> None:

@@ -13,7 +13,7 @@ import jinja2
 import pytest
 from cases import NOWHERE, PAPER, generated, hostile, score, synthetic
 
-from coldbench.evaluation.scores import Scores
+from coldbench.evaluation.scores import Scores, write_scores
 from coldbench.report import provenance
 from coldbench.report.ablations import METHODS, ablations
 from coldbench.report.cells import cell_frame, table_frame
@@ -165,9 +165,8 @@ def test_every_value_has_exactly_one_card() -> None:
 
 
 def test_folders_of_runs_are_those_of_their_scores(tmp_path: Path) -> None:
-    import pandas as pd
 
-    pd.DataFrame([vars(s) for s in synthetic()]).to_parquet(tmp_path / "scores.parquet")
+    write_scores(synthetic(), tmp_path / "scores.parquet", {})
     assert folders_of([tmp_path / "scores.parquet"])[("E01-digits", "laptop")] == tmp_path
     assert folders_of([]) == {}
 

@@ -15,6 +15,7 @@ from coldbench.cli import app
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import sha256
 from coldbench.evaluation.scores import read_scores
+from coldbench.planning.products import page
 from coldbench.report.publish import RECORD, publish
 
 PUBLISHED = sorted(path.parent for path in (ROOT / "results/published").glob(f"*/{RECORD}"))
@@ -123,26 +124,30 @@ def test_run_may_be_named_from_its_parent_folder(
 
 
 def test_every_page_states_what_it_was_made_from(tmp_path: Path) -> None:
+    """The hash of its files in the order in which the workflow lists them."""
     workflow, run = ROOT / "workflow", PUBLISHED[0] / "laptop/E01-fitted"
-    paper = ["--paper", workflow / "paper/tables.csv"]
-    plans = ["--grid", workflow / "config/paper.yaml", "--interpretations", workflow / "config/calibration.yaml"]
-    claims, scores = workflow / "paper/claims.yaml", run / "scores.parquet"
-    for page, command in {
-        "figures": [scores, run / "figures.json", "--figures", workflow / "paper/figures.yaml"],
-        "table1": ["1", scores, *paper],
-        "discrepancies": [workflow / "paper/discrepancies.yaml", scores, *paper, *plans],
-        "calibration": [PUBLISHED[0] / "calibration.parquet", *paper],
-        "index": [scores, *paper, "--claims", claims],
-    }.items():
-        verb = f"render-{page.removesuffix('1')}"
-        options = ["--out", tmp_path / f"{page}.html", "--made-from", f"from {page}"]
-        ended = CliRunner().invoke(app, list(map(str, [verb, *command, *options])))
+    paper, scores = workflow / "paper/tables.csv", run / "scores.parquet"
+    questions, claims, plan = (workflow / "paper" / f"{name}.yaml" for name in ("discrepancies", "claims", "figures"))
+    grid, ways = workflow / "config/paper.yaml", workflow / "config/calibration.yaml"
+    figures, calibration = run / "figures.json", PUBLISHED[0] / "calibration.parquet"
+    for name, command, files in (
+        ("figures", [scores, figures, "--figures", plan], [scores, figures, plan]),
+        ("table1", ["1", scores, "--paper", paper], [scores, paper]),
+        (
+            "discrepancies",
+            [questions, scores, "--paper", paper, "--grid", grid, "--interpretations", ways],
+            [questions, scores, grid, paper, ways],
+        ),
+        ("calibration", [calibration, "--paper", paper], [calibration, paper]),
+        ("index", [scores, "--paper", paper, "--claims", claims], [scores, paper, claims]),
+    ):
+        out = tmp_path / f"{name}.html"
+        verb = f"render-{name.removesuffix('1')}"
+        ended = CliRunner().invoke(app, list(map(str, [verb, *command, "--out", out])))
         assert ended.exit_code == 0, ended.output
-    pages = {path.stem: path.read_text("utf-8") for path in tmp_path.rglob("*.html")}
-    pattern = '<meta name="coldbench-made-from" content="(.*)">'
-    stated = {name: re.findall(pattern, html) for name, html in pages.items()}
-    assert stated == {name: [f"from {'figures' if name == 'E01-fitted' else name}"] for name in pages}
-    assert len(pages) == 6
+        assert page([out], files, []).status == "current"
+        assert page([out], files[1:], []).status == "outdated"
+    assert page([tmp_path / "table1.html"], [scores, paper], []).status == "current", "the index keeps the statement"
 
 
 def test_report_is_rendered_from_published_results_alone(tmp_path: Path) -> None:

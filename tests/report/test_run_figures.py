@@ -20,7 +20,7 @@ from coldbench.report.figure_list import RunFigures
 from coldbench.report.run_figures import Inputs
 from coldbench.report.sprites import Sheet, Sprite
 from coldbench.sampling import trajectories
-from coldbench.sampling.manifest import read_images, read_manifest
+from coldbench.sampling.manifest import made_from, read_images, read_manifest
 
 CPU = torch.device("cpu")
 LOG = '{"step": 1, "loss": 0.5, "images_per_second": 3.0, "seconds": 61.0}\n'
@@ -85,7 +85,7 @@ def test_size_of_a_sprite_is_bounded() -> None:
 
 def draw(folder: Path, prepared: Path, feature_cache: Path | None = None) -> RunFigures:
     inputs = Inputs(folder / "samples.json", folder / "model.jsonl", prepared, None, feature_cache)
-    run_figures.draw(inputs, METADATA, folder / "figures.json", "abc")
+    run_figures.draw(inputs, METADATA, folder / "figures.json")
     (run,) = figure_list.load([folder / "figures.json"])
     return run
 
@@ -172,7 +172,8 @@ def test_generating_run_has_samples_and_no_originals(photos: Path, experiment: E
     comparison = run.find("methods", "broken")
     assert comparison
     assert comparison.columns == ("degraded", "direct", "naive", "tacos")
-    assert (run.distances, run.watermark, run.made_from) == ((), MARK, "abc")
+    assert (run.distances, run.watermark) == ((), MARK)
+    assert run.made_from == made_from(tmp_path / "samples.json", METADATA)
 
 
 def test_list_of_figures_is_plain_data_and_its_folder_can_be_moved(drawn: tuple[RunFigures, Path]) -> None:
