@@ -96,8 +96,11 @@ def parse_yaml(text: str, what: str) -> Any:
         loader = _Loader(text)
         loader.name = what
         value = loader.get_single_data()
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ColdbenchError(f"{what} is not YAML: line {line}: {error.problem}") from error
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:  # as its converters do
-        raise ColdbenchError(f"{what} is not YAML: {' '.join(str(error).split())}") from error
+        raise ColdbenchError(f"{what} is not YAML: {error}") from error
     check_plain(value, what)
     return value
 
