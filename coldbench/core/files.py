@@ -113,7 +113,7 @@ class _Loader(yaml.SafeLoader):
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen = set[tuple[str, str]]()
         for key, _ in node.value:
@@ -128,7 +128,7 @@ class _Loader(yaml.SafeLoader):
         if len(node.value) > MOST_VALUES:
             raise self._refusal(node.start_mark.line, "merges (<<) of too many keys")
 
-    def construct_scalar(self, node: yaml.ScalarNode) -> str:
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> str:
         if node.tag.endswith(":int") and len(node.value) > LONGEST_NUMBER:
             raise self._refusal(node.start_mark.line, f"a whole number of {len(node.value):,} digits")
         return str(super().construct_scalar(node))
