@@ -257,8 +257,8 @@ def small_grid() -> dict[str, Any]:
 BASE = small_grid()
 PLAIN = """
 null 2 3 8 16 32 0.5 0 -1 2.5 true '' text [] {} [a] [1,2] [null] '7' 1e-3 1000000000 18446744073709551616
-.inf -.inf .nan '1e999' 2020-01-01 2020-13-77 ~/x $HOME/x '..' a/b 'a{b}' '100%' größe '-x' folder-a folder-.. folder-a/b
-folder-cats+dogs digits photos E04 [direct,naive] [tacos,ddpm]
+.inf -.inf .nan '1e999' 2020-01-01 2020-13-77 ~/x $HOME/x '..' a/b 'a{b}' '100%' größe '-x' folder-a folder-..
+folder-a/b folder-cats+dogs digits photos E04 [direct,naive] [tacos,ddpm]
 """
 ODD = (
     *("!!binary aGVsbG8=", "!!set {a, b}", "!!python/tuple [1]", "{1: 2}", "{[a]: 1}", "{a: 1, a: 2}", "&a [*a]"),
