@@ -13,8 +13,10 @@ from typing import Annotated, Any
 import pandas as pd
 from pydantic import Field
 
+from coldbench.core.config import Config
 from coldbench.core.files import read_yaml
-from coldbench.core.validation import Strict, checked
+from coldbench.core.validation import Strict, check_layer, checked
+from coldbench.evaluation.interpretations import Calibration
 from coldbench.evaluation.scores import Score, Scores
 from coldbench.report.formats import interval, metric_name, shown
 from coldbench.report.navigation import DISCREPANCIES, render
@@ -126,14 +128,17 @@ def load(path: Path) -> dict[str, Question]:
 
 
 def load_grid(path: Path) -> dict[str, Any]:
-    """The experiments of a configuration that have protocols of their own."""
-    grid = read_yaml(path).get("grid", {})
-    return {name: entry for name, entry in grid.items() if "protocols" in entry}
+    """The experiments of a configuration that have protocols of their own; ColdbenchError for a wrong one."""
+    values = read_yaml(path)
+    check_layer(Config, values, str(path))
+    return {name: entry for name, entry in values.get("grid", {}).items() if "protocols" in entry}
 
 
 def load_interpretations(path: Path) -> dict[str, Any]:
-    """The rows of the calibration with their interpretations."""
-    return dict(read_yaml(path).get("rows", {}))
+    """The rows of the calibration with their interpretations; ColdbenchError for a wrong one."""
+    values = read_yaml(path)
+    check_layer(Calibration, values, str(path))
+    return dict(values.get("rows", {}))
 
 
 def discrepancies(

@@ -138,6 +138,18 @@ def test_damaged_files_are_refused_in_one_record(tmp_path: Path) -> None:
     (tmp_path / "q.yaml").write_text("D1: {question: q, paper: p, released: r, protocls: []}")
     with pytest.raises(ColdbenchError, match="protocls"):
         view.load(tmp_path / "q.yaml")
+    (tmp_path / "q.yaml").write_text("{D1: {question: q}, D1: {question: r}}")
+    with pytest.raises(ColdbenchError, match="'D1' stands twice"):
+        view.load(tmp_path / "q.yaml")
+    for text, load, words in (
+        ("grid: {E01: 3}", view.load_grid, r"grid\.E01: .*, not 3"),
+        ("grid: {E01: {protocols: [a]}}", view.load_grid, r"grid\.E01\.protocols"),
+        ("rows: [1]", view.load_interpretations, "rows"),
+        ("rows: {T1: {interpretations: 3}}", view.load_interpretations, r"rows\.T1\.interpretations"),
+    ):
+        (tmp_path / "q.yaml").write_text(text)
+        with pytest.raises(ColdbenchError, match=words):
+            load(tmp_path / "q.yaml")
     (tmp_path / "q.yaml").write_text("- D1")
     with pytest.raises(ColdbenchError, match="must hold keys and values"):
         view.load(tmp_path / "q.yaml")
