@@ -85,7 +85,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_yaml(text: str, what: str) -> Any:
-    """The value in the YAML `text`, of the types that JSON has; dates stay text.
+    """The value in the YAML `text`, of the types that JSON has, also with whole numbers as keys; dates stay text.
 
     ColdbenchError naming `what` for text that is not YAML, a key that stands twice in one mapping, bytes and other
     types, and values too deep or too many.
@@ -101,7 +101,7 @@ def parse_yaml(text: str, what: str) -> Any:
         raise ColdbenchError(f"{what} is not YAML: line {line}: {error.problem}") from error
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:  # as its converters do
         raise ColdbenchError(f"{what} is not YAML: {error}") from error
-    check_plain(value, what)
+    check_plain(value, what, keys=str | int)
     return value
 
 

@@ -64,7 +64,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "bytes": ("grid: {E01: {degradation: {std: !!binary aGVsbG8=}}}", "degradation.std", "bytes"),
     "set": ("grid: {E01: {degradation: {std: !!set {a, b}}}}", "degradation.std", "set"),
     "date with a tag": ("data: !!timestamp 2020-01-01", "data", "date"),
-    "number as a key": ("grid: {1: {title: x}}", "grid", "key 1", "quotes"),
+    "number as a key": ("grid: {1: {title: x}}", "grid.1", "valid string"),
     "null as a key": ("grid: {E01: {degradation: {null: 3}}}", "degradation", "key None"),
     "list as a key": ("grid: {[a]: 3}", "not YAML", "unhashable"),
     "list for a name": ("grid: {A1: {model: [a]}}", "grid.A1.model", "['a']"),
