@@ -287,7 +287,7 @@ def _with_models(grid: Any, info: ValidationInfo) -> Any:
         if not isinstance(base, Mapping) or base.get("model") is not None:
             owners = [key for key, value in grid.items() if isinstance(value, Mapping) and not value.get("model")]
             raise unknown(f"model of {name}", str(entry["model"]), owners)
-        if stray := entry.keys() - {"model", *OWN_KEYS}:
+        if stray := set(map(str, entry)) - {"model", *OWN_KEYS}:
             raise ColdbenchError(
                 f"grid.{name}.{min(stray)}: an experiment that samples the model of {entry['model']} states only "
                 f"{', '.join(OWN_KEYS)}"

@@ -163,7 +163,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_yaml(text: str, what: str) -> Any:
-    """The value in the YAML `text`, of the types that JSON has; dates stay text.
+    """The value in the YAML `text`, of the types that JSON has, also with whole numbers as keys; dates stay text.
 
     ColdbenchError naming `what` for text that is not YAML, a key that stands twice in one mapping, bytes and other
     types, and values too deep or too many.
@@ -174,9 +174,12 @@ def parse_yaml(text: str, what: str) -> Any:
         loader = _Loader(text)
         loader.name = what
         value = loader.get_single_data()
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ColdbenchError(f"{what} is not YAML: line {line}: {error.problem}") from error
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:  # as its converters do
-        raise ColdbenchError(f"{what} is not YAML: {' '.join(str(error).split())}") from error
-    check_plain(value, what)
+        raise ColdbenchError(f"{what} is not YAML: {error}") from error
+    check_plain(value, what, keys=str | int)
     return value
 
 
@@ -188,7 +191,7 @@ class _Loader(yaml.SafeLoader):
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen = set[tuple[str, str]]()
         for key, _ in node.value:
@@ -203,7 +206,7 @@ class _Loader(yaml.SafeLoader):
         if len(node.value) > MOST_VALUES:
             raise self._refusal(node.start_mark.line, "merges (<<) of too many keys")
 
-    def construct_scalar(self, node: yaml.ScalarNode) -> str:
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> str:
         if node.tag.endswith(":int") and len(node.value) > LONGEST_NUMBER:
             raise self._refusal(node.start_mark.line, f"a whole number of {len(node.value):,} digits")
         return str(super().construct_scalar(node))

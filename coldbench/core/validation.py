@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from types import UnionType
 from typing import Annotated, Any, TypeVar, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -49,16 +50,17 @@ class Strict(BaseModel):
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def check_plain(value: Any, what: str) -> None:
+def check_plain(value: Any, what: str, keys: type | UnionType = str) -> None:
     """Raise ColdbenchError unless `value` is what JSON can hold: null, flags, numbers, text, lists and mappings.
 
-    YAML also reads dates and bytes, and its aliases can make a value endless, or far larger than its file.
+    YAML also reads dates and bytes, and its aliases can make a value endless, or far larger than its file. `keys` are
+    the types of the keys of mappings.
     """
     waiting, count = [(value, tuple[str, ...]())], 0
     while waiting:
         each, path = waiting.pop()
         count += 1
-        fault = _fault(each)
+        fault = _fault(each) or (_key_fault(each, keys) if isinstance(each, Mapping) else "")
         if count > MOST_VALUES:
             path, fault = path[:2], f"more than {MOST_VALUES:,} values, each counted as often as an alias repeats it"
         elif len(path) > DEEPEST:
@@ -77,18 +79,21 @@ def _fault(value: Any) -> str:
         return f"the text {value!r} holds a control character" if UNPRINTABLE.search(value) else ""
     if isinstance(value, int):
         return f"a whole number of more than {LONGEST_NUMBER} bits" if value.bit_length() > LONGEST_NUMBER else ""
-    if isinstance(value, Mapping):
-        return next(filter(None, map(_key_fault, value)), "")
-    if value is None or isinstance(value, float | list):
+    if value is None or isinstance(value, float | list | Mapping):
         return ""
     return f"a value of type {type(value).__name__} is not valid here; text needs quotes"
 
 
-def _key_fault(key: Any) -> str:
-    if not isinstance(key, str):
-        short = isinstance(key, int | float | None) and not _fault(key)
-        return f"the key {repr(key) if short else f'of type {type(key).__name__}'} is no text; put it in quotes"
-    return f"a key of {len(key):,} characters" if len(key) > LONGEST_KEY else _fault(key)
+def _key_fault(mapping: Mapping[Any, Any], keys: type | UnionType) -> str:
+    for key in mapping:
+        if not isinstance(key, keys):
+            short = isinstance(key, int | float | None) and not _fault(key)
+            return f"the key {repr(key) if short else f'of type {type(key).__name__}'} is no text; put it in quotes"
+        if fault := _fault(key):
+            return fault
+        if isinstance(key, str) and len(key) > LONGEST_KEY:
+            return f"a key of {len(key):,} characters"
+    return ""
 
 
 def parse_text(value: Any) -> Any:

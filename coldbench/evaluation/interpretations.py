@@ -59,7 +59,7 @@ class Row(Strict):
     dataset: str
     size: PositiveInt = 32
     degradation: dict[str, Any]
-    draws: PositiveInt = 1
+    draws: Annotated[int, Field(ge=1, le=1000)] = 1
     scored: PositiveInt | None = None  # images that the released script scores; default: the whole test set
     interpretations: dict[str, Interpretation]
 
@@ -93,6 +93,8 @@ def build_degradation(row: Row, interpretation: Interpretation) -> Degradation:
     """
     steps = interpretation.preprocessing
     side = steps.resize or row.size
+    if not data.SMALLEST <= side <= data.LARGEST:
+        raise ColdbenchError(f"size {side} is out of range: {data.SMALLEST} to {data.LARGEST} pixels")
     if steps.crop and steps.crop > side:
         raise ColdbenchError(f"crop {steps.crop} is larger than the images of {side} px")
     size = steps.stretch or (steps.crop or side) + 2 * steps.pad

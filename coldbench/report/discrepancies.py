@@ -13,9 +13,9 @@ from typing import Annotated, Any
 import pandas as pd
 from pydantic import Field
 
-from coldbench.core.config import Config, Entry
+from coldbench.core.config import Config
 from coldbench.core.files import read_yaml
-from coldbench.core.validation import Strict, checked
+from coldbench.core.validation import Strict, check_layer, checked
 from coldbench.evaluation.interpretations import Row
 from coldbench.evaluation.scores import Score, Scores
 from coldbench.report.calibration import Record
@@ -113,7 +113,7 @@ class Discrepancy:
 class Sources:
     """What the evidence is read from: the grid, the rows of the calibration's plan, and the lines of its table."""
 
-    grid: Mapping[str, Entry]
+    grid: Mapping[str, Any]
     interpretations: Mapping[str, Row]
     calibration: Sequence[Record]
 
@@ -128,10 +128,11 @@ def load(path: Path) -> dict[str, Question]:
     return checked(Questions, {"questions": read_yaml(path)}, str(path)).questions
 
 
-def load_grid(path: Path) -> dict[str, Entry]:
-    """The experiments of the configuration in `path` that have protocols of their own."""
-    grid = checked(Config, read_yaml(path), str(path)).grid
-    return {name: entry for name, entry in grid.items() if entry.model is None}
+def load_grid(path: Path) -> dict[str, Any]:
+    """The experiments of a configuration that have protocols of their own; ColdbenchError for a wrong one."""
+    values = read_yaml(path)
+    check_layer(Config, values, str(path))
+    return {name: entry for name, entry in values.get("grid", {}).items() if "protocols" in entry}
 
 
 def discrepancies(
@@ -151,14 +152,14 @@ def discrepancies(
     ]
 
 
-def _choices(key: str, question: Question, grid: Mapping[str, Entry]) -> Iterable[Choice]:
+def _choices(key: str, question: Question, grid: Mapping[str, Any]) -> Iterable[Choice]:
     experiments: dict[tuple[str, str, bool, str], list[str]] = {}
     for name, entry in grid.items():
-        for protocol, settings in entry.protocols.items():
-            rationale = " ".join(settings.rationale.split())
+        for protocol, settings in entry["protocols"].items():
+            rationale = " ".join(str(settings.get("rationale", "")).split())
             if mentions(key, rationale) or f"{name}.{protocol}" in question.protocols:
-                changes = _settings(settings.model_dump(exclude_unset=True, exclude={"rationale"}))
-                choice = protocol, rationale, protocol == entry.protocol, changes
+                changes = _settings({part: value for part, value in settings.items() if part != "rationale"})
+                choice = protocol, rationale, protocol == entry["protocol"], changes
                 experiments.setdefault(choice, []).append(name)
     ordered = sorted(experiments.items(), key=lambda item: not item[0][2])
     return [Choice(p, rationale, tuple(names), chosen, changes) for (p, rationale, chosen, changes), names in ordered]

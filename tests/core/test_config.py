@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from coldbench.core.config import Config, Sampling
-from coldbench.core.errors import ColdbenchError
+from coldbench.core.errors import ColdbenchError, MissingFile, unknown
 from coldbench.core.experiment import Experiment, Network, Preprocessing, Training
 from coldbench.core.validation import checked, fingerprint, from_json, merged
 
@@ -144,6 +144,27 @@ def test_generation_with_a_number_of_images_restores_nothing() -> None:
     generated = {"start": {"kind": "means"}}
     assert not checked(Sampling, {"sets": {"x": generated}, "images": 3}, "sampling").restores
     assert checked(Sampling, {"sets": {"x": generated, "y": {}}, "images": 3}, "sampling").restores
+
+
+# Messages
+
+
+@settings(deadline=None)
+@given(st.text(max_size=2000), st.text(max_size=2000))
+def test_message_is_one_printable_line_whatever_it_quotes(start: str, end: str) -> None:
+    for kind, longest in ((ColdbenchError, 300), (MissingFile, 600)):
+        message = str(kind(start + end))
+        assert len(message) <= longest
+        assert message.isprintable()
+        assert str(kind(message)) == message
+        if len(start + end) <= longest and (start + end).isprintable():
+            assert message == start + end
+
+
+def test_long_message_keeps_culprit_and_advice() -> None:
+    message = str(unknown("key", "trainnig" + "\x1b[31m\n" * 10**6, ["training", *map(str, range(999))]))
+    assert message.startswith("unknown key 'trainnig\\x1b[31m ")
+    assert message.endswith("training)")
 
 
 # Layers

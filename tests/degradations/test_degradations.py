@@ -6,6 +6,7 @@ step-by-step version may be added in `recursions.py`.
 
 from __future__ import annotations
 
+import datetime
 import math
 from typing import Any
 
@@ -565,3 +566,28 @@ def test_a_single_number_is_the_severity_of_all_images(name: str) -> None:
     for wrong in ((x.numpy(), t, drawn), (x, 1.5, drawn), (x, [t, t], drawn), (x, t, None)):
         with pytest.raises(ColdbenchError, match=r"must be a (Tensor|dict), not a"):
             degradation(*wrong)
+ENDLESS: dict[str, Any] = {"name": "noise"}
+ENDLESS["T"] = ENDLESS
+NO_SPECS: dict[str, tuple[Any, str, str]] = {  # what stands for a degradation, culprit, valid choice
+    "number": (3, "3", "name and parameters"),
+    "text": ("blur", "'blur'", "name and parameters"),
+    "no name": ({}, "None", "blur"),
+    "name that is a list": ({"name": ["blur"]}, "['blur']", "superresolution"),
+    "number of 5,000 digits": ({"name": "noise", "T": 10**5000}, "T", "128 bits"),
+    "date": ({"name": "noise", "T": datetime.date(2020, 1, 1)}, "T", "type date"),
+    "bytes": ({"name": "noise", "T": b"9"}, "T", "type bytes"),
+    "number for a key": ({"name": "noise", 1: 9}, "key 1", "quotes"),
+    "itself": (ENDLESS, "T.T", "50 levels"),
+    "long text": ({"name": "noise", "T": "9" * 9000}, "'999", "whole number in 1…10000"),
+    "infinity": ({"name": "blur", "T": 2, "kernel": 3, "std": float("inf")}, "inf", "std must be a number in 0.01"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NO_SPECS)
+def test_what_is_no_degradation_is_refused_in_one_line(case: str) -> None:
+    spec, culprit, choice = NO_SPECS[case]
+    with pytest.raises(ColdbenchError) as error:
+        degradations.build(spec, 16)
+    assert culprit in str(error.value)
+    assert choice in str(error.value)
+    assert len(str(error.value)) <= 300

@@ -81,6 +81,10 @@ REFUSALS: list[tuple[dict[str, Any], list[str]]] = [  # change, offending key an
     ({"dataset": "mnisst"}, ["'mnisst'", "'mnist'"]),
     ({"degradation": {"name": "snoww"}}, ["'snoww'", "'snow'"]),
     ({"draws": 0}, ["draws"]),
+    ({"draws": 10**9}, ["draws", "1000"]),
+    ({"size": 10**9}, ["row, ", "1000000000", "16 to 256"]),
+    ({"interpretations": {"r": {"rationale": "", "preprocessing": {"resize": 10**9}}}}, ["row, r", "16 to 256"]),
+    ({"interpretations": {"r": {"rationale": "", "preprocessing": {"pad": 10**9}}}}, ["row, r", "2…4096"]),
 ]
 
 

@@ -370,6 +370,122 @@ def test_a_bad_configuration_is_refused_in_one_line(case: str) -> None:
     assert not [word for word in words if word not in message], message
 
 
+# Images of folders, counted before any job
+
+
+def pictures(folder: Path, train: int, test: int) -> None:
+    """A folder of empty image files: they are counted and not read."""
+    for split, count in (("train", train), ("test", test)):
+        (folder / split).mkdir(parents=True)
+        for number in range(count):
+            (folder / split / f"{number}.png").touch()
+
+
+def of_folder(**changes: Any) -> dict[str, Any]:
+    """The smoke run on the images of data/cats, at 32 images for each set."""
+    return merged({"substitute": {"mnist": "digits", "cifar10": "folder-cats", "celeba": "folder-cats"}}, changes)
+
+
+FEW: dict[str, tuple[tuple[int, int], dict[str, Any], tuple[str, ...]]] = {
+    "test images": ((18, 2), {"experiments": ["E05"]}, ("budgets.smoke.sampling.images is 32", "folder-cats has 2")),
+    "test images of a protocol": (
+        (18, 40),
+        {"experiments": ["E05"], "budget": "paper",
+         "grid": {"E05": {"protocols": {"paper": {"sampling": {"images": 50}}}}}},
+        ("grid.E05.protocols.paper.sampling.images is 50", "folder-cats has 40"),
+    ),
+    "whole test set": (
+        (9, 1),
+        {"experiments": ["E05"], "budget": "paper"},
+        ("E05 needs 2", "test set of folder-cats has 1"),
+    ),
+    "images of a set": (
+        (90, 40),
+        {"experiments": ["E05"], "budgets": {"smoke": {"sampling": {"images": 1}}}},
+        ("budgets.smoke.sampling.images is 1", "need 2"),
+    ),
+    "images of embedded data": (
+        (90, 40),
+        {"experiments": ["E01"], "budgets": {"smoke": {"sampling": {"images": 500}}}},
+        ("budgets.smoke.sampling.images is 500", "digits has 360"),
+    ),
+    "mixture": (
+        (7, 40),
+        {"experiments": ["E17"], "grid": {"E17": {"sampling": {"sets": {"generated": {"start": {"components": 8}}}}}}},
+        ("grid.E17.sampling.sets.generated.start.components is 8", "folder-cats has 7 training images"),
+    ),
+    "mixture of embedded data": (
+        (90, 40),
+        {"experiments": ["E14_afhq", "E15_afhq"],
+         "grid": {"E15_afhq": {"sampling": {"sets": {"broken": {"start": {"components": 5000}}}}}}},
+        ("grid.E15_afhq.sampling.sets.broken.start.components is 5000", "photos has"),
+    ),
+    "references of a generation": ((1, 40), {"experiments": ["E16"]}, ("set generated", "1 are too few", "need 2")),
+    "test images of a generation": ((9, 1), {"experiments": ["E16"]}, ("test images of folder-cats", "1 are too few")),
+    "no test images": ((9, 0), {"experiments": ["E05"]}, ("cats holds no test images",)),
+    "partner": (
+        (0, 40),
+        {"experiments": ["E18"], "substitute": {"celeba": "photos", "afhq": "folder-cats"}},
+        ("cats holds no train images",),
+    ),
+    "partner of a protocol": (
+        (0, 40),
+        {"experiments": ["E18"], "substitute": {"celeba": "photos"},
+         "grid": {"E18": {"protocols": {"cats": {"degradation": {"partner": "folder-cats"}}}}}},
+        ("cats holds no train images",),
+    ),
+    "enough": ((2, 32), {"experiments": ["E05", "E16"]}, ()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FEW)
+def test_too_few_images_are_refused_before_any_job(case: str, tmp_path: Path) -> None:
+    (train, test), changes, words = FEW[case]
+    pictures(tmp_path / "data" / "cats", train, test)
+    if not words:
+        assert grid(of_folder(**changes), "smoke").report_runs
+        return
+    with pytest.raises(ColdbenchError) as caught:
+        grid(of_folder(**changes), "smoke")
+    assert not [word for word in words if word not in str(caught.value)], str(caught.value)
+
+
+def test_images_are_not_counted_for_a_plan() -> None:
+    """Its data may lie on another machine."""
+    built = build(config(of_folder(experiments=["E05"]), "smoke"), lambda *_: False, False, check_sources=False)
+    assert set(built.datasets) == {"folder-cats"}
+
+
+# Names of folders
+
+ODD_NAMES = ("cats+dogs", "ca(ts)", "a|b", "100 %", "{x}", "a b", "größe", "-x", ".x", "a..b", "*", "'")
+PLACES = (".", "..", "a/b", "../x", "/etc", "a\0b", "a\nb", "a\tb", "a\x7fb", "x" * 181, "ö" * 91)
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_name_that_a_file_may_have_names_a_data_set(name: str, tmp_path: Path) -> None:
+    pictures(tmp_path / "data" / name, 2, 2)
+    few = {"laptop": {"sampling": {"images": 2}}}
+    built = grid({"substitute": {"mnist": f"folder-{name}"}, "experiments": ["E01"], "budgets": few})
+    assert set(built.datasets) == {f"folder-{name}"}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_name_that_leads_elsewhere_names_no_data_set(name: str) -> None:
+    for overlay in (
+        {"substitute": {"mnist": f"folder-{name}"}},
+        {"grid": {"E01": {"dataset": f"folder-{name}"}}},
+        {"datasets": [f"folder-{name}"]},
+        {"grid": {"E18": {"degradation": {"partner": f"folder-{name}"}}}},
+        {"grid": {"E18": {"protocols": {"released": {"degradation": {"partner": f"folder-{name}"}}}}}},
+    ):
+        with pytest.raises(ColdbenchError) as caught:
+            grid(overlay)
+        message = str(caught.value)
+        assert "one folder inside the data folder" in message or "control character" in message
+        assert message.isprintable()
+
+
 @pytest.mark.parametrize(("key", "word"), [("datasets", "mnist"), ("experiments", "E01"), ("reuse_budgets", "paper")])
 def test_single_value_is_a_list_of_one(key: str, word: str) -> None:
     """`--config experiments=E01` arrives as a string."""

@@ -51,12 +51,12 @@ def test_every_number_in_a_configuration_is_explained(file: str) -> None:
 
 
 def test_further_answers_are_existing_protocols() -> None:
-    protocols = {f"{name}.{protocol}" for name, entry in GRID.items() for protocol in entry.protocols}
+    protocols = {f"{name}.{protocol}" for name, entry in GRID.items() for protocol in entry["protocols"]}
     for key, question in QUESTIONS.items():
         assert set(question.protocols) <= protocols, key
         for place in question.protocols:
             name, protocol = place.split(".")
-            assert not mentions(key, GRID[name].protocols[protocol].rationale), f"{key}: {place} names it already"
+            assert not mentions(key, GRID[name]["protocols"][protocol]["rationale"]), f"{key}: {place} names it already"
 
 
 def test_d1_is_not_mentioned_by_d11() -> None:
