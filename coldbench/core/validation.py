@@ -69,7 +69,7 @@ def checked(model: type[Model], value: Mapping[str, Any], where: str, part: str 
         if first["type"] == "missing":
             raise ColdbenchError(f"{place} is missing") from None
         reason = first["msg"].removeprefix("Value error, ")
-        culprit = "" if isinstance(first["input"], Mapping) else f", not {first['input']!r}"
+        culprit = "" if isinstance(first["input"], Mapping) else f", not {first['input']!r:.80}"
         raise ColdbenchError(f"{place}: {reason[0].lower()}{reason[1:]}{culprit}") from None
 
 

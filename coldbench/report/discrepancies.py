@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,10 +13,8 @@ from typing import Annotated, Any
 import pandas as pd
 from pydantic import Field
 
-from coldbench.core.config import Config, Entry
 from coldbench.core.files import read_yaml
 from coldbench.core.validation import Strict, checked
-from coldbench.evaluation.interpretations import Row
 from coldbench.evaluation.scores import Score, Scores
 from coldbench.report.calibration import Record
 from coldbench.report.formats import interval, metric_name, shown
@@ -111,10 +109,10 @@ class Discrepancy:
 
 @dataclass(frozen=True)
 class Sources:
-    """What the evidence is read from: the grid, the rows of the calibration's plan, and the lines of its table."""
+    """What the evidence is read from: the grid, the interpretations of the calibration, and its rows."""
 
-    grid: Mapping[str, Entry]
-    interpretations: Mapping[str, Row]
+    grid: dict[str, Any]
+    interpretations: dict[str, Any]
     calibration: Sequence[Record]
 
 
@@ -128,10 +126,15 @@ def load(path: Path) -> dict[str, Question]:
     return checked(Questions, {"questions": read_yaml(path)}, str(path)).questions
 
 
-def load_grid(path: Path) -> dict[str, Entry]:
-    """The experiments of the configuration in `path` that have protocols of their own."""
-    grid = checked(Config, read_yaml(path), str(path)).grid
-    return {name: entry for name, entry in grid.items() if entry.model is None}
+def load_grid(path: Path) -> dict[str, Any]:
+    """The experiments of a configuration that have protocols of their own."""
+    grid = read_yaml(path).get("grid", {})
+    return {name: entry for name, entry in grid.items() if "protocols" in entry}
+
+
+def load_interpretations(path: Path) -> dict[str, Any]:
+    """The rows of the calibration with their interpretations."""
+    return dict(read_yaml(path).get("rows", {}))
 
 
 def discrepancies(
@@ -151,14 +154,14 @@ def discrepancies(
     ]
 
 
-def _choices(key: str, question: Question, grid: Mapping[str, Entry]) -> Iterable[Choice]:
+def _choices(key: str, question: Question, grid: dict[str, Any]) -> Iterable[Choice]:
     experiments: dict[tuple[str, str, bool, str], list[str]] = {}
     for name, entry in grid.items():
-        for protocol, settings in entry.protocols.items():
-            rationale = " ".join(str(settings.get("rationale", "")).split())
+        for protocol, settings in entry["protocols"].items():
+            rationale = " ".join(settings.get("rationale", "").split())
             if mentions(key, rationale) or f"{name}.{protocol}" in question.protocols:
                 changes = _settings({part: value for part, value in settings.items() if part != "rationale"})
-                choice = protocol, rationale, protocol == entry.protocol, changes
+                choice = protocol, rationale, protocol == entry["protocol"], changes
                 experiments.setdefault(choice, []).append(name)
     ordered = sorted(experiments.items(), key=lambda item: not item[0][2])
     return [Choice(p, rationale, tuple(names), chosen, changes) for (p, rationale, chosen, changes), names in ordered]
@@ -174,16 +177,16 @@ def _evidence(key: str, sources: Sources) -> Iterable[Evidence]:
     for name, row in sources.interpretations.items():
         records = [record for record in sources.calibration if record.cell == name]
         no_data = next((record.missing for record in records if record.missing), "")
-        for interpretation, settings in row.interpretations.items():
-            if not mentions(key, settings.rationale):
+        for interpretation, settings in row["interpretations"].items():
+            if not mentions(key, settings["rationale"]):
                 continue
             pair = [r for r in records if r.interpretation == interpretation and r.verdict]
             missing = f"no data; {no_data}" if no_data else NOT_CALIBRATED
             yield Evidence(
-                table=str(row.table),
-                row=row.row,
+                table=str(row["table"]),
+                row=row["row"],
                 interpretation=interpretation,
-                rationale=settings.rationale,
+                rationale=settings["rationale"],
                 ours=" / ".join(f"{record.value:.4f}" for record in pair),
                 n=pair[0].n if pair else 0,
                 printed=" / ".join(record.printed or "–" for record in pair),

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from cases import NOWHERE, PAPER, ROOT, SCORE
 
-from coldbench.evaluation import interpretations
 from coldbench.evaluation.scores import Scores
 from coldbench.report import discrepancies as view
 from coldbench.report.calibration import Record
@@ -22,7 +21,7 @@ from coldbench.report.pages import banner
 WORKFLOW = ROOT / "workflow"
 QUESTIONS = view.load(WORKFLOW / "paper" / "discrepancies.yaml")
 GRID = view.load_grid(WORKFLOW / "config" / "paper.yaml")
-INTERPRETATIONS = interpretations.load((WORKFLOW / "config" / "calibration.yaml").read_text("utf-8"), "").rows
+INTERPRETATIONS = view.load_interpretations(WORKFLOW / "config" / "calibration.yaml")
 
 
 def entries(records: list[Record] | None = None, scores: Scores = ()) -> dict[str, Discrepancy]:
@@ -51,12 +50,12 @@ def test_every_number_in_a_configuration_is_explained(file: str) -> None:
 
 
 def test_further_answers_are_existing_protocols() -> None:
-    protocols = {f"{name}.{protocol}" for name, entry in GRID.items() for protocol in entry.protocols}
+    protocols = {f"{name}.{protocol}" for name, entry in GRID.items() for protocol in entry["protocols"]}
     for key, question in QUESTIONS.items():
         assert set(question.protocols) <= protocols, key
         for place in question.protocols:
             name, protocol = place.split(".")
-            assert not mentions(key, GRID[name].protocols[protocol]["rationale"]), f"{key}: {place} names it already"
+            assert not mentions(key, GRID[name]["protocols"][protocol]["rationale"]), f"{key}: {place} names it already"
 
 
 def test_d1_is_not_mentioned_by_d11() -> None:
@@ -71,7 +70,7 @@ def test_choices_are_read_from_the_protocols() -> None:
         ("fitted", ("E01",), True),
         ("paper", ("E01",), False),
     ]
-    assert first[0].rationale == GRID["E01"].protocols["fitted"]["rationale"]
+    assert first[0].rationale == GRID["E01"]["protocols"]["fitted"]["rationale"]
     assert first[1].changes == "degradation: T: 40"
     shared = [c for c in entries()["D6"].choices if c.protocol == "released" and "E04" in c.experiments]
     assert [c.experiments for c in shared] == [("E04", "E05")]
