@@ -19,7 +19,6 @@ from coldbench.cli.options import (
     check_folder,
     read_run,
     setup,
-    text_of,
 )
 from coldbench.core import logs
 from coldbench.core.provenance import page_hash
@@ -119,7 +118,6 @@ def render_discrepancies(
 ) -> None:
     """Render what the paper, its README and its code say differently, our choices, and the evidence."""
     from coldbench.core.files import write_text
-    from coldbench.evaluation.interpretations import load as load_calibration
     from coldbench.evaluation.scores import read_scores
     from coldbench.report import calibration as calibrated
     from coldbench.report import cells
@@ -132,8 +130,7 @@ def render_discrepancies(
     records = read_scores(scores or [])
     frame = cells.cell_frame(records, load_paper(paper))
     rows = calibrated.load_calibration(calibration)
-    plan = load_calibration(text_of(interpretations, "interpretations"), str(interpretations))
-    sources = view.Sources(view.load_grid(grid), plan.rows, rows)
+    sources = view.Sources(view.load_grid(grid), view.load_interpretations(interpretations), rows)
     entries = view.discrepancies(view.load(questions), sources, records, frame)
     files = [questions, *(scores or []), grid, paper, interpretations, *([calibration] if calibration else [])]
     write_text(out, view.page(entries, banner(records), ReportFolder(out.parent, page_hash(files))))

@@ -67,6 +67,12 @@ class Record(Strict):
     def _without_nulls(cls, line: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in line.items() if not pd.isna(value)}
 
+    @model_validator(mode="after")
+    def _has_a_value(self) -> Record:
+        if not self.missing and (not self.metric or math.isnan(self.value)):
+            raise ValueError("a row with data has no value")
+        return self
+
 
 @dataclass(frozen=True)
 class CalibratedValue:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ from pydantic import Field
 from coldbench.core.config import Config
 from coldbench.core.files import read_yaml
 from coldbench.core.validation import Strict, check_layer, checked
-from coldbench.evaluation.interpretations import Row
+from coldbench.evaluation.interpretations import Calibration
 from coldbench.evaluation.scores import Score, Scores
 from coldbench.report.calibration import Record
 from coldbench.report.formats import interval, metric_name, shown
@@ -111,10 +111,10 @@ class Discrepancy:
 
 @dataclass(frozen=True)
 class Sources:
-    """What the evidence is read from: the grid, the rows of the calibration's plan, and the lines of its table."""
+    """What the evidence is read from: the grid, the interpretations of the calibration, and its rows."""
 
-    grid: Mapping[str, Any]
-    interpretations: Mapping[str, Row]
+    grid: dict[str, Any]
+    interpretations: dict[str, Any]
     calibration: Sequence[Record]
 
 
@@ -133,6 +133,13 @@ def load_grid(path: Path) -> dict[str, Any]:
     values = read_yaml(path)
     check_layer(Config, values, str(path))
     return {name: entry for name, entry in values.get("grid", {}).items() if "protocols" in entry}
+
+
+def load_interpretations(path: Path) -> dict[str, Any]:
+    """The rows of the calibration with their interpretations; ColdbenchError for a wrong one."""
+    values = read_yaml(path)
+    check_layer(Calibration, values, str(path))
+    return dict(values.get("rows", {}))
 
 
 def discrepancies(
@@ -175,16 +182,16 @@ def _evidence(key: str, sources: Sources) -> Iterable[Evidence]:
     for name, row in sources.interpretations.items():
         records = [record for record in sources.calibration if record.cell == name]
         no_data = next((record.missing for record in records if record.missing), "")
-        for interpretation, settings in row.interpretations.items():
-            if not mentions(key, settings.rationale):
+        for interpretation, settings in row["interpretations"].items():
+            if not mentions(key, settings["rationale"]):
                 continue
             pair = [r for r in records if r.interpretation == interpretation and r.verdict]
             missing = f"no data; {no_data}" if no_data else NOT_CALIBRATED
             yield Evidence(
-                table=str(row.table),
-                row=row.row,
+                table=str(row["table"]),
+                row=row["row"],
                 interpretation=interpretation,
-                rationale=settings.rationale,
+                rationale=settings["rationale"],
                 ours=" / ".join(f"{record.value:.4f}" for record in pair),
                 n=pair[0].n if pair else 0,
                 printed=" / ".join(record.printed or "–" for record in pair),

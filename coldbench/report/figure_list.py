@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import Field, FiniteFloat, PositiveInt, field_validator, model_validator
+from pydantic import ConfigDict, Field, FiniteFloat, PositiveInt, field_validator, model_validator
 
 from coldbench.core.config import Method, RunMetadata
 from coldbench.core.errors import ColdbenchError
@@ -29,6 +29,8 @@ class LogLine(NamedTuple):
 class Distance(Strict):
     """The Fréchet distance of the first `n` images of a set, and its interval."""
 
+    model_config = ConfigDict(allow_inf_nan=True)
+
     set: str
     method: Method
     metric: str
@@ -46,6 +48,8 @@ class RunFigures(Strict):
     `provenance` is that of the run's model, and `sets` is the sampling of each set. An imported model has no
     `training`. `made_from` says which samples and names it was drawn from.
     """
+
+    model_config = ConfigDict(allow_inf_nan=True)  # the loss of a training that diverged
 
     metadata: RunMetadata
     embedded: bool

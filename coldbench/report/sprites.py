@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from pydantic import Field, PositiveInt, model_validator
 
-from coldbench.core.config import Method
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import atomic
 from coldbench.core.validation import Strict
@@ -49,7 +48,7 @@ class Sprite(Strict):
     """What the columns are: the methods with their input and original; the severities of a trajectory, of one of
     Algorithm 1, or of the forward process; or nothing, for samples."""
     set: str
-    method: Method | Literal[""]
+    method: str
     columns: Annotated[tuple[Annotated[str, Field(max_length=50)], ...], Field(min_length=1)]
     tile: PositiveInt
     rows: PositiveInt
@@ -66,8 +65,8 @@ class Sprite(Strict):
             fits = all(column.isdecimal() for column in self.columns)
         if not fits:
             raise ValueError(f"{self.kind} has other columns")
-        if self.kind in ("trajectory", "naive") and not self.method:
-            raise ValueError(f"{self.kind} names no method")
+        if self.method not in METHODS and (self.method or self.kind in ("trajectory", "naive")):
+            raise ValueError(f"unknown method {self.method!r:.50}")
         if not (self.rows - 1) * len(self.columns) < self.count <= self.rows * len(self.columns):
             raise ValueError(f"{self.count} tiles do not fill {self.rows} rows")
         return self

@@ -566,6 +566,8 @@ def test_a_single_number_is_the_severity_of_all_images(name: str) -> None:
     for wrong in ((x.numpy(), t, drawn), (x, 1.5, drawn), (x, [t, t], drawn), (x, t, None)):
         with pytest.raises(ColdbenchError, match=r"must be a (Tensor|dict), not a"):
             degradation(*wrong)
+
+
 ENDLESS: dict[str, Any] = {"name": "noise"}
 ENDLESS["T"] = ENDLESS
 NO_SPECS: dict[str, tuple[Any, str, str]] = {  # what stands for a degradation, culprit, valid choice

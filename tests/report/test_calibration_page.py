@@ -26,7 +26,7 @@ def cell(printed: str, erratum: str = "") -> PaperCell:
 
 
 def record(**facts: Any) -> Record:
-    return Record(**{"cell": "T1-MNIST", "table": 1, "row": "MNIST", "source": "mnist", **facts})
+    return Record(**{"cell": "T1", "table": 1, "row": "MNIST", "source": "mnist", "metric": "ssim", **facts})
 
 
 @pytest.mark.parametrize(

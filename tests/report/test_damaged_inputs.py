@@ -39,7 +39,7 @@ def refused(culprit: str, function: Callable[..., Any], *arguments: Any) -> None
     with pytest.raises(ColdbenchError, match=culprit) as raised:
         function(*arguments)
     assert str(raised.value).isprintable()
-    assert len(str(raised.value)) < 600
+    assert len(str(raised.value)) < 400  # with the long path of the temporary folder
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ PATH, COLUMNS = ("sprites", 0, "path"), ("sprites", 1, "columns")
         (COLUMNS, [], "sprites.1.columns"),
         (COLUMNS, ["a"] * 21, "sprites.1"),
         (COLUMNS, 3, "sprites.1.columns"),
-        (("sprites", 1, "method"), "magic", "sprites.1.method"),
+        (("sprites", 1, "method"), "magic", "sprites.1: unknown method"),
         (("sprites", 1, "method"), "", "sprites.1"),
         (("sprites", 0, "columns", 0), "other", "sprites.0"),
         (("sprites", 0, "kind"), "odd", "sprites.0.kind"),
@@ -209,10 +209,6 @@ PANEL = "figures: {{1: {{title: a, caption: b, panels: [{{experiment: E01, {}}}]
         (discrepancies.load, "D1: {question: q, paper: p, released: r, protocls: []}", "protocls"),
         (discrepancies.load, "E1: {question: q, paper: p, released: r}", "E1"),
         (discrepancies.load, "D1: {question: q, paper: p, released: r, scores: [{set: a}]}", "D1.scores.0"),
-        *[
-            (discrepancies.load_grid, f"budget: paper\nbudgets: {{paper: {{}}}}\n{text}", "grid")
-            for text in ("grid:", "grid: [1]", "grid: {E01: 3}", "", "grid: {E01: {protocols: 3, protocol: a}}")
-        ],
         *[(cells.load_planned, text, "file") for text in ("{", "[1]", "5", "null", "{}", "[" * 10**5, "[{}]")],
         (cells.load_planned, '[{"experiment": "E", "table": "1", "row": [], "skipped": ""}]', "rows.0.row"),
     ],
@@ -237,7 +233,9 @@ def test_wrong_value_in_a_file_of_the_paper_is_named(
         (lambda frame: frame.assign(draws=0.5), "draws"),
         (lambda frame: frame.assign(rationale=[["a"]] * len(frame)), "rationale|damaged"),
         (lambda frame: frame[:1], "no pair of SSIM and RMSE"),
-        (lambda frame: frame[["cell", "table", "row", "source"]], "no pair"),
+        (lambda frame: frame[["cell", "table", "row", "source"]], "no value"),
+        (lambda frame: frame.drop(columns="value"), "no value"),
+        (lambda frame: frame.assign(value=float("nan")), "no value"),
         (lambda frame: pd.DataFrame({"other": [1]}), "cell is missing"),
     ],
 )

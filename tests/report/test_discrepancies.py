@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from cases import NOWHERE, PAPER, ROOT, SCORE
 
-from coldbench.evaluation import interpretations
 from coldbench.evaluation.scores import Scores
 from coldbench.report import discrepancies as view
 from coldbench.report.calibration import Record
@@ -22,7 +21,7 @@ from coldbench.report.pages import banner
 WORKFLOW = ROOT / "workflow"
 QUESTIONS = view.load(WORKFLOW / "paper" / "discrepancies.yaml")
 GRID = view.load_grid(WORKFLOW / "config" / "paper.yaml")
-INTERPRETATIONS = interpretations.load((WORKFLOW / "config" / "calibration.yaml").read_text("utf-8"), "").rows
+INTERPRETATIONS = view.load_interpretations(WORKFLOW / "config" / "calibration.yaml")
 
 
 def entries(records: list[Record] | None = None, scores: Scores = ()) -> dict[str, Discrepancy]:
@@ -71,7 +70,7 @@ def test_choices_are_read_from_the_protocols() -> None:
         ("fitted", ("E01",), True),
         ("paper", ("E01",), False),
     ]
-    assert first[0].rationale == GRID["E01"].protocols["fitted"]["rationale"]
+    assert first[0].rationale == GRID["E01"]["protocols"]["fitted"]["rationale"]
     assert first[1].changes == "degradation: T: 40"
     shared = [c for c in entries()["D6"].choices if c.protocol == "released" and "E04" in c.experiments]
     assert [c.experiments for c in shared] == [("E04", "E05")]
