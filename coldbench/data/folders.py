@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from coldbench.core.errors import ColdbenchError, MissingFile
+from coldbench.core.errors import WITH_REQUIREMENTS, ColdbenchError, MissingFile
 from coldbench.data.image_io import list_images, read_image
 
 PREFIX = "folder-"
@@ -96,7 +96,8 @@ def _afhq_paths(folder: Path, split: str) -> list[Path]:
 
 def _complete(images: list[Path], count: int, place: Path, requirements: str) -> list[Path]:
     if len(images) != count:
-        raise ColdbenchError(f"{place} holds {len(images)} images, should be {count}: needed are {requirements}")
+        message = f"{place} holds {len(images)} images, should be {count}: needed are {requirements}"
+        raise ColdbenchError(message, WITH_REQUIREMENTS)
     return images
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from coldbench.core.errors import ColdbenchError, MissingFile
+from coldbench.core.errors import WITH_REQUIREMENTS, ColdbenchError, MissingFile
 from coldbench.data.image_io import resize_center_crop
 
 TIMEOUT = 30.0  # seconds without a byte before a download fails
@@ -98,7 +98,8 @@ def build(source: Source, folder: Path, size: int, split: str) -> Iterator[NDArr
     if digest != expected:
         raise ColdbenchError(
             f"{folder / source.place} does not hold {source.title}: SHA-256 of its {split} images is {digest}, should "
-            f"be {expected}; put {source.requirements}"
+            f"be {expected}; put {source.requirements}",
+            WITH_REQUIREMENTS,
         )
     for image in images:
         yield resize_center_crop(Image.fromarray(image), size)
@@ -157,4 +158,5 @@ def _one_line_errors(source: Source, folder: Path, failure: str) -> Iterator[Non
         yield
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ColdbenchError(f"{source.title} {failure} in {folder} ({reason}); put {source.requirements}") from error
+        message = f"{source.title} {failure} in {folder}; put {source.requirements} ({reason})"
+        raise ColdbenchError(message, WITH_REQUIREMENTS) from error
