@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LONGEST_MESSAGE, WITH_REQUIREMENTS = 300, 600
+"""Characters of a message, and of one that also says in full which files of a data set to put where."""
+
 
 class ColdbenchError(Exception):
     """Bad input or a failed run; the command line prints it without a traceback.
@@ -13,11 +16,9 @@ class ColdbenchError(Exception):
     replace line ends, escapes replace control characters, and a long message loses its middle.
     """
 
-    longest = 300
-
-    def __init__(self, message: str) -> None:
-        visible = map(_visible, _shortened(message, self.longest))
-        super().__init__(_shortened("".join(visible), self.longest))
+    def __init__(self, message: str, longest: int = LONGEST_MESSAGE) -> None:
+        visible = map(_visible, _shortened(message, longest))
+        super().__init__(_shortened("".join(visible), longest))
 
 
 def _shortened(text: str, longest: int) -> str:
@@ -36,7 +37,8 @@ class MissingFile(ColdbenchError):
     The message says in full what to put where.
     """
 
-    longest = 600
+    def __init__(self, message: str) -> None:
+        super().__init__(message, WITH_REQUIREMENTS)
 
 
 def unknown(kind: str, name: object, choices: Iterable[str], parent: str = "") -> ColdbenchError:
@@ -44,7 +46,7 @@ def unknown(kind: str, name: object, choices: Iterable[str], parent: str = "") -
 
     `parent` is the path, with a full stop at its end, that stands before the name and the nearest choice.
     """
-    names, text = sorted(map(str, choices)), str(name)[: ColdbenchError.longest]
+    names, text = sorted(map(str, choices)), str(name)[:LONGEST_MESSAGE]
     close = get_close_matches(text, names, n=1, cutoff=0.5)
     hint = f"did you mean '{parent}{close[0]}'? " if close else ""
     return ColdbenchError(f"unknown {kind} '{parent}{text}': {hint}(valid: {', '.join(names)})")

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from coldbench.core.errors import ColdbenchError, MissingFile
+from coldbench.core.errors import WITH_REQUIREMENTS, ColdbenchError, MissingFile
 from coldbench.core.logs import log
 from coldbench.data.image_io import SUFFIXES, describe, read_image, scan, shown
 
@@ -140,7 +140,8 @@ def _afhq(folder: Path) -> tuple[Splits, Passed]:
 def _check_count(folder: Path, found: int, count: int, place: Path, requirements: str) -> None:
     if found != count:
         advice = _advice(folder, place, requirements)
-        raise ColdbenchError(f"{shown(place)} holds {found} images, should be {count}; needed: {advice}")
+        message = f"{shown(place)} holds {found} images, should be {count}; needed: {advice}"
+        raise ColdbenchError(message, WITH_REQUIREMENTS)
 
 
 def _missing(folder: Path, place: Path, title: str, requirements: str) -> MissingFile:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from coldbench.core.errors import ColdbenchError, MissingFile
+from coldbench.core.errors import WITH_REQUIREMENTS, ColdbenchError, MissingFile
 from coldbench.core.files import check_writable
 from coldbench.data.image_io import resize_center_crop
 
@@ -104,7 +104,8 @@ def build(source: Source, folder: Path, size: int, split: str) -> Iterator[NDArr
     if digest != expected:
         raise ColdbenchError(
             f"{folder / source.place} does not hold {source.title}: SHA-256 of its {split} images is {digest}, should "
-            f"be {expected}; put {source.requirements}"
+            f"be {expected}; put {source.requirements}",
+            WITH_REQUIREMENTS,
         )
     for image in images:
         yield resize_center_crop(Image.fromarray(image), size)
@@ -174,4 +175,5 @@ def _one_line_errors(source: Source, folder: Path, failure: str) -> Iterator[Non
         yield
     except Exception as error:
         reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise ColdbenchError(f"{source.title} {failure} in {folder} ({reason}); put {source.requirements}") from error
+        message = f"{source.title} {failure} in {folder} ({reason}); put {source.requirements}"
+        raise ColdbenchError(message, WITH_REQUIREMENTS) from error

@@ -10,7 +10,7 @@ from typing import Any
 
 from coldbench import data
 from coldbench.core.config import Budget, Config, Entry, Protocol, Run, chosen_protocol, resolve
-from coldbench.core.errors import ColdbenchError, MissingFile, unknown
+from coldbench.core.errors import WITH_REQUIREMENTS, ColdbenchError, MissingFile, unknown
 from coldbench.core.experiment import Experiment, Network
 from coldbench.core.validation import check_plain, checked
 
@@ -310,7 +310,8 @@ def _check_source(config: Config, name: str) -> None:
         return
     if config.data != DEFAULT_FOLDER and not folder.is_dir():
         raise ColdbenchError(
-            f"data folder '{config.data}' does not exist; {name} needs {data.dataset(name).requirements}"
+            f"data folder '{config.data}' does not exist; {name} needs {data.dataset(name).requirements}",
+            WITH_REQUIREMENTS,
         )
     try:
         data.check_source(name, folder)

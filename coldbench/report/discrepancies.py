@@ -159,7 +159,7 @@ def discrepancies(
     ]
 
 
-def _choices(key: str, question: Question, grid: Mapping[str, Any]) -> Iterable[Choice]:
+def _choices(key: str, question: Question, grid: dict[str, Any]) -> Iterable[Choice]:
     experiments: dict[tuple[str, str, bool, str], list[str]] = {}
     for name, entry in grid.items():
         for protocol, settings in entry["protocols"].items():

@@ -21,7 +21,7 @@ def planned_rows(wildcards):
 def figures_page(wildcards):
     made_from = [*score_files(wildcards), *each(REPORT_RUNS, "figures.json"), FIGURES]
     sources = scores_of(REPORT_RUNS) + figures_of(REPORT_RUNS)
-    return page_of(["figures.html", "runs", "images"], made_from, sources)
+    return page_of(["figures.html"], made_from, sources)
 
 
 def table_page(wildcards):
@@ -64,14 +64,13 @@ rule plan_rows:
         write_json(Path(output[0]), params.rows)
 
 
-# The paper's figures, the plots and a page per run: one job, because all are cheap and share their images.
+# The paper's figures, the plots and a page per run: one job, because all are cheap and share their images. The folders
+# runs and images are no outputs, because Snakemake would remove in them the pages of other runs.
 rule render_figures:
     input:
         to_make_first(figures_page),
     output:
         page=f"{REPORTS}/figures.html",
-        runs=directory(f"{REPORTS}/runs"),
-        images=directory(f"{REPORTS}/images"),
     log:
         f"{REPORTS}/logs/figures.log",
     localrule: True
