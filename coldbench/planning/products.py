@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from coldbench import data
+from coldbench.core.checksums import read_sealed
 from coldbench.core.config import Run
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import files_hash, read_json, sha256
+from coldbench.core.files import files_hash, sha256
 from coldbench.core.provenance import page_hash
 from coldbench.core.validation import fingerprint
 from coldbench.evaluation.tables import read_made_from
@@ -169,8 +170,7 @@ class Products:
         file = self._file(run, "figures.json")
 
         def reason() -> str:
-            stated = read_json(file)
-            return difference(stated.get("made_from", {}) if isinstance(stated, dict) else {}, self._images(run))
+            return difference(read_sealed(file).get("made_from", {}), self._images(run))
 
         return self._once(
             ("figures", file),

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 from pydantic import ConfigDict, Field, FiniteFloat, PositiveInt, field_validator, model_validator
 
+from coldbench.core.checksums import read_sealed
 from coldbench.core.config import Method, RunMetadata
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Experiment
-from coldbench.core.files import below, read_json
+from coldbench.core.files import below
 from coldbench.core.validation import Name, Strict, checked
 from coldbench.report.sprites import Sprite, check
 from coldbench.sampling.manifest import SampledSet
@@ -95,7 +96,7 @@ def load(lists: Iterable[Path]) -> list[RunFigures]:
 
 
 def _load(path: Path) -> RunFigures:
-    content = read_json(path)
+    content = read_sealed(path)
     try:
         run = checked(RunFigures, content, str(path))
         sprites = [sprite.model_copy(update={"path": below(path.parent, sprite.path)}) for sprite in run.sprites]

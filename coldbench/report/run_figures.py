@@ -12,9 +12,9 @@ import torch
 from pydantic import TypeAdapter
 
 from coldbench import data, degradations
+from coldbench.core.checksums import write_sealed
 from coldbench.core.config import RunMetadata
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import write_json
 from coldbench.core.images import to_unit_interval
 from coldbench.evaluation.evaluator import Evaluator
 from coldbench.evaluation.metrics.extractors import GABOR
@@ -81,7 +81,7 @@ def draw(inputs: Inputs, metadata: RunMetadata, out: Path) -> None:
         distances=drawing.distances(inputs.feature_cache) if inputs.feature_cache and metadata.cell.table else (),
         made_from=made_from(inputs.manifest, metadata),
     )
-    write_json(out, figures.model_dump(mode="json"))
+    write_sealed(out, figures.model_dump(mode="json"))
 
 
 def _training(path: Path, run: str, imported: bool) -> tuple[LogLine, ...]:

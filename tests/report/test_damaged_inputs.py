@@ -18,6 +18,7 @@ from cases import FIGURES, NOWHERE, PAPER, ROOT, SCORE, run_figures, score
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coldbench.core.checksums import write_sealed
 from coldbench.core.errors import ColdbenchError
 from coldbench.evaluation.scores import read_scores
 from coldbench.evaluation.tables import write_table
@@ -100,7 +101,7 @@ PATH, COLUMNS = ("sprites", 0, "path"), ("sprites", 1, "columns")
 def test_list_of_figures_is_checked_as_a_configuration_is(
     run: Path, keys: tuple[str | int, ...], value: Any, culprit: str
 ) -> None:
-    (run / "figures.json").write_text(json.dumps(with_value(keys, value)))
+    write_sealed(run / "figures.json", with_value(keys, value))
     refused(culprit, lists.load, [run / "figures.json"])
 
 
