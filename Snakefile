@@ -14,6 +14,7 @@ configfile: "workflow/config/paper.yaml"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/pages.smk"
 
 
 if GRID.config.container:  # used with --sdm apptainer
@@ -36,7 +37,9 @@ rule all:
     default_target: True
     input:
         f"{REPORTS}/index.html",
-        [] if PUBLISHED else expand(f"{RESULTS}/{{budget}}/scores.parquet", budget=sorted({budget for budget, _ in REPORT_RUNS})),
+        []
+        if PUBLISHED
+        else expand(f"{RESULTS}/{{budget}}/scores.parquet", budget=sorted({budget for budget, _ in REPORT_RUNS})),
         expand("{reports}/table{number}.html", reports=REPORTS, number=TABLES),
         f"{REPORTS}/figures.html",
         f"{REPORTS}/discrepancies.html",

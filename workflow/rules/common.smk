@@ -190,6 +190,14 @@ def trained_model(wildcards):
     return product
 
 
+def parts(wildcards):
+    """The parts of a run's sampling, one job each; none where nothing is to be sampled."""
+    jobs = of(wildcards).sampling.jobs
+    if jobs == 1 or PRODUCTS.samples(of(wildcards)).status == "current":
+        return []
+    return [f"{RUN}/parts/{k}-of-{jobs}.done" for k in range(1, jobs + 1)]
+
+
 def each(runs, *files):
     """The files of every run."""
     return [f"{RESULTS}/{budget}/{run}/{file}" for budget, run in runs for file in files]
@@ -211,6 +219,16 @@ def figures_of(keys):
     if PUBLISHED:
         return [product([Path(RESULTS, *key, "figures.json")], str) for key in keys]
     return [PRODUCTS.figures((EVERY | RUNS)[key]) for key in keys]
+
+
+def merged_runs(wildcards):
+    """The runs of a budget in its table: those of this configuration, and finished ones of other experiments."""
+    return [(EVERY | RUNS)[key] for key in REPORT_RUNS if key[0] == wildcards.budget]
+
+
+def merged_table(wildcards):
+    """The table of everything of a budget that was scored."""
+    return PRODUCTS.merged(Path(RESULTS, wildcards.budget, "scores.parquet"), merged_runs(wildcards))
 
 
 def score_runs(wildcards):

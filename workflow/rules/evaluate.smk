@@ -55,15 +55,6 @@ rule draw_figures:
 
 
 # One tidy table of everything of a budget that was scored, whatever was selected.
-def merged_runs(wildcards):
-    """The runs of a budget in its table: those of this configuration, and finished ones of other experiments."""
-    return [(EVERY | RUNS)[key] for key in REPORT_RUNS if key[0] == wildcards.budget]
-
-
-def merged_table(wildcards):
-    return PRODUCTS.merged(Path(RESULTS, wildcards.budget, "scores.parquet"), merged_runs(wildcards))
-
-
 rule merge_scores:
     input:
         to_make_first(merged_table),

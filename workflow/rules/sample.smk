@@ -2,14 +2,6 @@
 # that many jobs make the shards side by side; the last one finds them all, and makes again what is missing.
 
 
-def parts(wildcards):
-    """The parts of a run's sampling, one job each; none where nothing is to be sampled."""
-    jobs = of(wildcards).sampling.jobs
-    if jobs == 1 or PRODUCTS.samples(of(wildcards)).status == "current":
-        return []
-    return [f"{RUN}/parts/{k}-of-{jobs}.done" for k in range(1, jobs + 1)]
-
-
 rule sample_part:
     input:
         to_make_first(lambda w: PRODUCTS.samples(of(w))),
