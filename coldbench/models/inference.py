@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from coldbench.core.config import INFERENCE_BATCH
+from coldbench.core.errors import ColdbenchError
 
-__all__ = ["INFERENCE_BATCH", "Restorer", "restorer"]
+__all__ = ["INFERENCE_BATCH", "Restorer", "compiled", "restorer"]
 
 Restorer = Callable[[Tensor, int], Tensor]
 """R(x_s, s): restores a batch (N, C, H, W) whose images all have severity s."""
+
+
+def compiled(network: nn.Module) -> nn.Module:
+    """The network, to be compiled by torch.compile when it first runs; its weights keep their names.
+
+    ColdbenchError if there is no C++ compiler, without which torch.compile fails in the middle of the work.
+    """
+    compilers = [os.environ.get("CXX", ""), "g++", "clang++", "c++"]
+    if not any(shutil.which(name) for name in compilers if name):
+        raise ColdbenchError("compile needs a C++ compiler such as g++, and none is installed; leave it out")
+    network.compile()
+    return network
 
 
 def restorer(network: nn.Module, inference_batch: int | None = None, precision: str = "fp32") -> Restorer:

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,9 +35,6 @@ from coldbench.models import model_file
 from coldbench.models.header import read_header
 from coldbench.sampling import starts, trajectories
 from coldbench.sampling.manifest import Manifest, SampledSet, ShardFile, intact, read_manifest, write_manifest
-
-SHARD_FOLDER = re.compile(r".+-[0-9a-f]{16}")
-"""The name of a folder with a set's shards."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +129,7 @@ def load_sampler(paths: SamplingPaths, sampling: Sampling, device: torch.device)
     seed = model.experiment.seed
     degradation = degradations.for_experiment(model.experiment, paths.partner)
     inference_batch = sampling.inference_batch or models.INFERENCE_BATCH[device.type]
-    network: torch.nn.Module = torch.compile(model.network) if sampling.compile else model.network  # type: ignore
+    network: torch.nn.Module = models.compiled(model.network) if sampling.compile else model.network
     identity = {
         "model": model.sha256,
         "data": info["hash"],
@@ -179,17 +174,15 @@ def sample_part(paths: SamplingPaths, sampling: Sampling, device: torch.device, 
 def sample_run(paths: SamplingPaths, sampling: Sampling, device: torch.device, manifest: Path) -> None:
     """Make every missing shard and trajectory; then write the file `manifest`, which names them all.
 
-    An interrupted run continues at the first missing shard, and finished samples that fit are kept. Folders of other
-    sets, models or settings in `paths.shards` are removed at the end. ColdbenchError if the shards would not lie below
-    the manifest's folder.
+    An interrupted run continues at the first missing shard, and finished samples that fit are kept; so are the shards
+    of other sets, models and settings. ColdbenchError if the shards would not lie below the manifest's folder.
     """
     if not paths.shards.resolve().is_relative_to(manifest.parent.resolve()):
         raise ColdbenchError(
             f"the shards in {paths.shards} must lie below {manifest.parent}, the folder of {manifest.name}"
         )
-    if (finished := _finished(paths, sampling, manifest)) is not None:
+    if _is_finished(paths, sampling, manifest):
         log.info("%s is up to date: it was sampled from this model and these data by these settings", manifest)
-        _remove_others(paths.shards, {manifest.parent / Path(name).parent for name in finished.files})
         return
     sampler = load_sampler(paths, sampling, device)
     shards = sampler.shards()
@@ -201,30 +194,21 @@ def sample_run(paths: SamplingPaths, sampling: Sampling, device: torch.device, m
             for name, task in sampler.tasks.items()
         }
     write_manifest(manifest, _manifest(sampler, shards, trajectory_files, manifest.parent, device))
-    _remove_others(paths.shards, set(sampler.folders.values()))
 
 
-def _finished(paths: SamplingPaths, sampling: Sampling, path: Path) -> Manifest | None:
-    """The manifest in `path` if it fits model, data and settings and all its files are intact."""
+def _is_finished(paths: SamplingPaths, sampling: Sampling, path: Path) -> bool:
+    """Whether the manifest in `path` fits model, data and settings and all its files are intact."""
     if not path.exists():
-        return None
+        return False
     try:
         manifest = read_manifest(path)
     except ColdbenchError as error:
         log.warning("%s", error)
-        return None
+        return False
     partner = data.info(paths.partner)["hash"] if paths.partner else None
     expected = read_header(paths.model).sha256, data.info(paths.prepared)["hash"], partner, sampling.fingerprint
     stated = manifest.model, manifest.data, manifest.partner, manifest.sampling
-    return manifest if stated == expected and intact(path, manifest) else None
-
-
-def _remove_others(shards: Path, folders: set[Path]) -> None:
-    """Remove the folders of other sets, models or settings, which also hold what killed processes left."""
-    kept = {folder.resolve() for folder in folders}
-    for folder in shards.iterdir():
-        if folder.is_dir() and SHARD_FOLDER.fullmatch(folder.name) and folder.resolve() not in kept:
-            shutil.rmtree(folder)
+    return stated == expected and intact(path, manifest)
 
 
 def _manifest(

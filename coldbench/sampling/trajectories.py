@@ -27,7 +27,7 @@ LANDMARKS = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256)
 def update(folder: Path, restore: Restorer, task: SamplingTask, max_frames: int | None, stop: Stop) -> Path:
     """The file in `folder` with the trajectories of the set's first images, written if it is missing or damaged.
 
-    Its name holds a hash of methods, max_frames and number of images; files of other settings are removed.
+    Its name holds a hash of methods, max_frames and number of images.
     """
     settings = {"methods": list(task.methods), "max_frames": max_frames, "images": min(SHOWN, task.images)}
     stem = f"trajectory-{fingerprint(settings)}"
@@ -36,9 +36,6 @@ def update(folder: Path, restore: Restorer, task: SamplingTask, max_frames: int 
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **_trajectories(restore, task, max_frames, stop))
         path = write_hashed(folder, stem, ".npz", buffer.getbuffer())
-    for other in folder.glob("trajectory-*.npz"):
-        if other != path:
-            other.unlink()
     return path
 
 

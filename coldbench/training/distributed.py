@@ -20,6 +20,7 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import Tensor, nn
 
+from coldbench import models
 from coldbench.core.errors import ColdbenchError
 
 PRECISIONS: dict[str, Any] = {"fp32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed"}
@@ -97,12 +98,10 @@ def in_first_process(context: AbstractContextManager[None], fabric: Fabric) -> I
 
 
 def prepare(network: nn.Module, options: DeviceOptions) -> nn.Module:
-    """Apply `options` to the network in place. The names of its weights stay the same."""
+    """Apply `options` to the network in place. The names of its weights stay the same. ColdbenchError: no compiler."""
     if options.channels_last:
         network = network.to(memory_format=torch.channels_last)
-    if options.compile:
-        network.compile()
-    return network
+    return models.compiled(network) if options.compile else network
 
 
 def match_memory_format(optimizer: torch.optim.Optimizer) -> None:

@@ -400,3 +400,10 @@ def test_bf16_is_close_to_fp32_but_different() -> None:
     assert torch.equal(single, models.restorer(network)(x, 3))
     assert not torch.equal(single, half)
     torch.testing.assert_close(half, single, rtol=0.05, atol=0.05)
+
+
+def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(ColdbenchError, match=r"g\+\+"):
+        models.compiled(torch.nn.Linear(1, 1))

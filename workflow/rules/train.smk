@@ -40,8 +40,8 @@ rule import_model:
     input:
         to_make_first(lambda w: PRODUCTS.model(of(w))),
     output:
-        model=f"{RUN}/model.safetensors",
-        log=f"{RUN}/model.jsonl",
+        model=update(f"{RUN}/model.safetensors"),
+        log=update(f"{RUN}/model.jsonl"),
     log:
         f"{RUN}/logs/import.log",
     wildcard_constraints:
