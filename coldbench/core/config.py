@@ -48,7 +48,12 @@ def _folder(value: str) -> str:
 
 AnyPath = Annotated[str, Field(max_length=1000), AfterValidator(_path)]
 """A path as it stands: nothing in it is expanded."""
-Folder = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_path), AfterValidator(_folder)]
+Folder = Annotated[
+    str,
+    Field(min_length=1, max_length=500, json_schema_extra={"pattern": r"^[^{}<>*?\[\]]*$"}),
+    AfterValidator(_path),
+    AfterValidator(_folder),
+]
 """A folder of the workflow's files, whose paths Snakemake's patterns hold."""
 
 

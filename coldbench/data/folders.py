@@ -21,7 +21,7 @@ from coldbench.core.logs import log
 from coldbench.data.image_io import SUFFIXES, describe, read_image, scan, shown
 
 PREFIX = "folder-"
-LONGEST_NAME = 200
+LONGEST_NAME = 180
 """Bytes of NAME in folder-NAME, so that names of results made of it stay below the 255 of file systems."""
 TEST_EVERY = 10
 """Without folders train and test, each tenth image of a folder is a test image."""

@@ -141,6 +141,7 @@ def download(source: Source, folder: Path) -> None:
         with contextlib.suppress(OSError):
             if time.time() - leftover.stat().st_mtime > ABANDONED:
                 shutil.rmtree(leftover)
+    folder.mkdir(parents=True, exist_ok=True)
     before = socket.getdefaulttimeout()
     temporary_folder = tempfile.TemporaryDirectory(prefix=f".{source.dataset}.", dir=folder)
     with _one_line_errors(source, folder, "cannot be downloaded"), temporary_folder as name:
@@ -155,6 +156,7 @@ def download(source: Source, folder: Path) -> None:
         finally:
             socket.setdefaulttimeout(before)
         check(source, temporary)
+        (folder / source.place).mkdir(parents=True, exist_ok=True)
         for path in (temporary / source.place).iterdir():
             if str(path.relative_to(temporary)) not in source.packed:
                 path.replace(folder / source.place / path.name)

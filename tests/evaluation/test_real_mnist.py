@@ -46,7 +46,8 @@ def degraded(name: str, protocol: str, folder: Path, out: Path) -> list[float]:
     experiment = resolve(config, name, protocol, "laptop").experiment
     sampled = SampledSet(methods=[], images=500, trajectory="")
     run = Manifest(
-        model="", data=data.info(folder)["hash"], partner=None, seed=0, device="", inference_batch=1, precision="",
+        model="", sampling="", trajectories={"test": ""}, data=data.info(folder)["hash"], partner=None,
+        seed=0, device="", inference_batch=1, precision="",
         compile=False, shard_size=1, signed_metrics=False, experiment=experiment, provenance={},
         sets={"test": sampled}, shards=[],
     )  # fmt: skip

@@ -17,10 +17,11 @@ from cases import METADATA, sampled, synthetic, untrained
 from coldbench.core.checksums import read_sealed, write_sealed
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Experiment
-from coldbench.evaluation import scores
+from coldbench.evaluation import scores, tables
 from coldbench.models import model_file
 from coldbench.models.header import read_header
 from coldbench.sampling import manifest as manifests
+from coldbench.sampling.manifest import made_from
 
 CPU = torch.device("cpu")
 PLACES = 60
@@ -50,7 +51,7 @@ def results(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Results:
     parts = {"degradation": degradation, "network": {"dim": 8, "dim_mults": [1, 2]}, "training": {}}
     model = untrained(folder / "model.safetensors", Experiment.model_validate(facts | parts))
     manifest = sampled(folder, model, digits, images=4)
-    scores.write_scores(synthetic(), folder / "scores.parquet", "samples")
+    scores.write_scores(synthetic(), folder / "scores.parquet", {"samples": "0"})
     return Results(model, manifest, folder / "scores.parquet")
 
 
@@ -61,7 +62,7 @@ ARTEFACTS: dict[str, tuple[Callable[[Results], Path], list[Callable[[Results], o
     "trajectory": (lambda r: r.trajectory, [lambda r: manifests.read_trajectory(r.manifest, "test")]),
     "scores": (
         lambda r: r.scores,
-        [lambda r: scores.read_scores([r.scores]), lambda r: scores.read_made_from(r.scores)],
+        [lambda r: scores.read_scores([r.scores]), lambda r: tables.read_made_from(r.scores)],
     ),
 }
 """Each file, and what opens it."""
@@ -200,16 +201,10 @@ def test_finished_samples_that_fit_are_kept(results: Results, digits: Path, capl
 
 
 def test_scores_say_what_they_were_made_from(results: Results, tmp_path: Path) -> None:
-    made_from = scores.scores_made_from(results.manifest, METADATA, ["clean", "paper-float"])
-    scores.write_scores(synthetic(), tmp_path / "scores.parquet", made_from)
-    assert scores.is_up_to_date(tmp_path / "scores.parquet", made_from)
-    renamed = METADATA.model_copy(update={"title": "Other"})
-    others = [
-        scores.scores_made_from(results.manifest, renamed, ["clean", "paper-float"]),
-        scores.scores_made_from(results.manifest, METADATA, ["clean"]),
-        scores.scores_made_from(results.model, METADATA, ["clean", "paper-float"]),
-    ]
-    assert not any(scores.is_up_to_date(tmp_path / "scores.parquet", other) for other in others)
-    assert scores.scores_made_from(results.manifest, METADATA, ["paper-float", "clean"]) == made_from
-    with pytest.raises(ColdbenchError, match="cannot read"):
-        scores.scores_made_from(tmp_path / "none", METADATA, [])
+    facts = made_from(results.manifest, METADATA)
+    scores.write_scores(synthetic(), tmp_path / "scores.parquet", facts)
+    assert tables.is_up_to_date(tmp_path / "scores.parquet", facts)
+    renamed = made_from(results.manifest, METADATA.model_copy(update={"title": "Other"}))
+    assert not tables.is_up_to_date(tmp_path / "scores.parquet", renamed)
+    with pytest.raises(ColdbenchError, match="does not exist"):
+        made_from(tmp_path / "none", METADATA)

@@ -30,6 +30,7 @@ from coldbench.core.files import sha256
 from coldbench.core.images import from_uint8, to_unit_interval
 from coldbench.core.interrupts import Interrupted
 from coldbench.models import model_file
+from coldbench.models.header import read_header
 from coldbench.sampling import restore, restored_files, samplers
 from coldbench.sampling.restore import RestoreSettings
 
@@ -235,7 +236,7 @@ def test_restored_json_names_settings_and_files(model, source, out, experiment):
     assert content.pop("experiment") == experiment.model_dump()
     assert len(content.pop("fingerprint")) == 16
     assert content == {
-        "model": sha256(model), "method": "naive", "severity": 3, "stride": 2, "seed": SEED,
+        "model": read_header(model).sha256, "method": "naive", "severity": 3, "stride": 2, "seed": SEED,
         "known": {"centre": [3, 12]}, "partner": None, "resize": False, "released_shift": False, "provenance": {},
         "device": "cpu",
     }  # fmt: skip

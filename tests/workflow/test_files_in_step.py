@@ -28,7 +28,7 @@ def test_schema_holds_the_limits():
     assert properties["checkpoint_every"]["minimum"] == 0
     assert properties["max_cpu_hours"]["exclusiveMinimum"] == 0
     assert (properties["seeds"]["items"]["minimum"], properties["seeds"]["minItems"]) == (0, 1)
-    assert properties["threads"]["additionalProperties"]["exclusiveMinimum"] == 0
+    assert properties["threads"]["additionalProperties"]["minimum"] == 1
     assert all(re.search(properties[name]["pattern"], "a{b}") is None for name in ("results", "reports"))
 
 

@@ -6,16 +6,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from coldbench.core.errors import ColdbenchError
 from coldbench.core.images import batches
 from coldbench.evaluation.metrics import intervals, ssim
 from coldbench.evaluation.metrics.intervals import Estimate, Values
+
+TOLERANCE = 1e-3
+"""How far an original may leave its range, by rounding."""
 
 
 def ssim_per_image(original: Tensor, other: Tensor, window: ssim.Window = ssim.PAPER) -> Values:
     """SSIM of each pair, float64 (N,): 11 × 11 Gaussian window, σ 1.5, no padding, mean over positions and channels.
 
     Images are float (N, C, H, W), nominally in [0, 1] and not clamped; H and W at least the window's width.
+    ColdbenchError if the originals leave [1 − data_range, 1]: images in [-1, 1] need a window of that range.
     """
+    least = 1 - window.data_range
+    low, high = torch.stack(original.aminmax()).tolist() if original.numel() else (0.0, 1.0)
+    if low < least - TOLERANCE or high > 1 + TOLERANCE:
+        raise ColdbenchError(
+            f"originals must lie in {least:g}…1, not {low:.3g}…{high:.3g}; "
+            "images in [-1, 1] need Window(data_range=2.0)"
+        )
     return ssim.ssim_per_image(original, other, window).double().cpu().numpy()
 
 

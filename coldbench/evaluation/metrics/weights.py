@@ -6,7 +6,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from coldbench.core.errors import ColdbenchError, MissingFile, unknown
+from coldbench.core.errors import WITH_REQUIREMENTS, ColdbenchError, MissingFile, unknown
 from coldbench.core.files import atomic, sha256
 from coldbench.core.logs import log
 
@@ -77,7 +77,8 @@ def fetch(protocol: str, folder: Path) -> Path:
             reason = str(error) or type(error).__name__
             raise ColdbenchError(
                 f"cannot download {weights.name}: {reason}; get {weights.url} elsewhere, put it into {folder} "
-                f"and set inception={folder}"
+                f"and set inception={folder}",
+                WITH_REQUIREMENTS,
             ) from error
         finally:
             socket.setdefaulttimeout(before)
