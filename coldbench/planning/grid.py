@@ -33,6 +33,11 @@ class Grid:
     skipped: dict[str, str]
 
     @property
+    def by_budget(self) -> dict[tuple[str, str], Run]:
+        """Every run by its budget and name, which are parts of its path."""
+        return {(run.metadata.budget, name): run for name, run in self.all_runs.items()}
+
+    @property
     def datasets(self) -> dict[str, set[int]]:
         """The image sizes that the runs need of each data set."""
         sizes: dict[str, set[int]] = {}
@@ -148,6 +153,8 @@ def _check_names(config: Config) -> None:
     datasets = {name for entry in config.grid.values() for name in _datasets(entry)}
     for name in [*config.datasets, *config.substitute.values(), *sorted(datasets)]:
         data.dataset(name)
+        if set("{}") & set(name):
+            raise ColdbenchError(f"data set {name}: Snakemake would read the braces as a wildcard; rename the folder")
     for name in config.substitute:
         if name not in datasets:
             raise unknown("data set in substitute", name, datasets)

@@ -73,8 +73,7 @@ def resolved(raw: Mapping[str, Any]) -> Grid:
 def jobs(grid: Grid, on: Device) -> list[Job]:
     """Every job of `all` on such devices: of the report's runs, and of the models that they sample."""
     protocols = len(grid.config.fid)
-    runs = {(run.metadata.budget, name): run for name, run in grid.all_runs.items()}
-    products = Products(runs, Path(grid.config.results), Path(grid.config.data), grid.config.fid)
+    products = Products(grid.by_budget, Path(grid.config.results), Path(grid.config.data), grid.config.fid)
     owners = {run.model: grid.all_runs[run.model] for run in grid.report_runs.values()}
     experiments = [run.experiment for run in {**owners, **grid.report_runs}.values()]
     sets = {(name, one.prepared_size) for one in experiments for name in (one.dataset, one.partner) if name}

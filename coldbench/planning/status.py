@@ -88,8 +88,7 @@ def run_statuses(grid: Grid, now: float) -> list[RunStatus]:
     `now` is the time in seconds since 1970.
     """
     results = Path(grid.config.results)
-    runs = {(run.metadata.budget, name): run for name, run in grid.all_runs.items()}
-    products = Products(runs, results, Path(grid.config.data), grid.config.fid)
+    products = Products(grid.by_budget, results, Path(grid.config.data), grid.config.fid)
     owners = {run.model for run in grid.report_runs.values()}
     others = [
         run

@@ -41,11 +41,10 @@ def write_run_files(runs: Iterable[Run], results: Path) -> None:
             write_text(path, run.model_dump_json(indent=1) + "\n")
 
 
-def unfiltered(raw: Mapping[str, Any], finished: Callable[[str, str], bool]) -> dict[tuple[str, str], Run]:
-    """Every run that the configuration would have without its filters, by budget and name, with or without data."""
+def unfiltered(raw: Mapping[str, Any], finished: Callable[[str, str], bool]) -> Grid:
+    """The grid that the configuration would have without its filters, with or without data."""
     everything = {**raw, "experiments": [], "datasets": []}
-    grid = build(everything, finished, check_operators=False, check_sources=False)
-    return {(run.metadata.budget, name): run for name, run in grid.all_runs.items()}
+    return build(everything, finished, check_operators=False, check_sources=False)
 
 
 def calibrated_datasets(interpretations: Path) -> list[str]:

@@ -58,7 +58,7 @@ class Place:
 
     def products(self, **overlay: Any) -> tuple[Products, Any]:
         grid = resolved(merged(CONFIG, {"results": str(self.results), "data": str(self.folder / "data")}, overlay))
-        runs = {(run.metadata.budget, name): run for name, run in grid.all_runs.items()}
+        runs = grid.by_budget
         return Products(runs, self.results, self.folder / "data"), runs["tiny", "X1-a"]
 
     def status(self, **overlay: Any) -> dict[str, str]:

@@ -341,7 +341,7 @@ def test_selection_takes_nothing_out_of_tables(finished: Checkout, tmp_path: Pat
     assert table.read_bytes() == before
 
 
-ODD = "folder-ca(ts) + dogs|100 % {a} 'b' ü"
+ODD = "folder-ca(ts) + dogs|100 % [a]* 'b' $HOME ü"
 
 
 @pytest.mark.slow
@@ -357,7 +357,7 @@ def test_changed_folder_of_any_name_is_prepared_again(tmp_path: Path, photos: Pa
             Image.fromarray(images[number].transpose(1, 2, 0)).save(folder / f"{number}.png")
 
     sampling = {"images": 3, "batch_size": 4, "shard_size": 4}
-    tiny = {"training": {"max_steps": 2, "batch_size": 4, "ema_start": 0}, "sampling": sampling}
+    tiny = {"training": {"max_steps": 2, "ema_update_every": 1}, "sampling": sampling}
     overlay = {"grid": {"X1": {"dataset": ODD}}, "budgets": {"tiny": tiny}}
     scores = f"{RUN}/scores.parquet"
     add(0, 40)

@@ -75,11 +75,16 @@ PUBLISHED = Path(RESULTS, "published.json").exists()  # results of `coldbench pu
 
 # The runs of this configuration, and the finished ones of other experiments and data sets: a selection adds to the
 # report and to the tables of scores, and takes nothing out of them.
-RUNS = {(run.metadata.budget, name): run for name, run in GRID.all_runs.items()}
-EVERY = checked(planning.unfiltered, config, finished)
-PRODUCTS = Products(EVERY | RUNS, Path(RESULTS), Path(DATA), FID, Path(WEIGHTS) if WEIGHTS else None)
+RUNS = GRID.by_budget
+UNFILTERED = checked(planning.unfiltered, config, finished)
+EVERY = UNFILTERED.by_budget | RUNS
+PRODUCTS = Products(EVERY, Path(RESULTS), Path(DATA), FID, Path(WEIGHTS) if WEIGHTS else None)
 REPORT_RUNS = [(run.metadata.budget, name) for name, run in GRID.report_runs.items()]
-REPORT_RUNS += [key for key, run in EVERY.items() if key not in RUNS and PRODUCTS.is_shown(run)]
+REPORT_RUNS += [
+    (run.metadata.budget, name)
+    for name, run in UNFILTERED.report_runs.items()
+    if name not in GRID.report_runs and PRODUCTS.is_shown(run)
+]
 if PUBLISHED:
     REPORT_RUNS = [path.parts[-3:-1] for path in sorted(Path(RESULTS).glob("*/*/scores.parquet"))]
 
@@ -211,19 +216,19 @@ def scores_of(keys):
     """The scores of some runs as products; published ones are what they are."""
     if PUBLISHED:
         return [product([Path(RESULTS, *key, "scores.parquet")], str) for key in keys]
-    return [PRODUCTS.scores((EVERY | RUNS)[key]) for key in keys]
+    return [PRODUCTS.scores(EVERY[key]) for key in keys]
 
 
 def figures_of(keys):
     """The figures of some runs as products; published ones are what they are."""
     if PUBLISHED:
         return [product([Path(RESULTS, *key, "figures.json")], str) for key in keys]
-    return [PRODUCTS.figures((EVERY | RUNS)[key]) for key in keys]
+    return [PRODUCTS.figures(EVERY[key]) for key in keys]
 
 
 def merged_runs(wildcards):
     """The runs of a budget in its table: those of this configuration, and finished ones of other experiments."""
-    return [(EVERY | RUNS)[key] for key in REPORT_RUNS if key[0] == wildcards.budget]
+    return [EVERY[key] for key in REPORT_RUNS if key[0] == wildcards.budget]
 
 
 def merged_table(wildcards):
@@ -236,7 +241,7 @@ def score_runs(wildcards):
     number = getattr(wildcards, "number", None)
     if number is None or PUBLISHED:  # a table ignores the scores of others
         return REPORT_RUNS
-    return [key for key in REPORT_RUNS if (EVERY | RUNS)[key].metadata.cell.table in TABLES[number].sources]
+    return [key for key in REPORT_RUNS if EVERY[key].metadata.cell.table in TABLES[number].sources]
 
 
 def score_files(wildcards):
