@@ -134,18 +134,18 @@ class Products:
 
         def reason() -> str:
             header = read_header(file)
-            facts = self._experiment(owner)
+            expected = self._experiment(owner)
             if "imported" in header.provenance:
-                facts = {"experiment": facts["experiment"]}
+                expected = {"experiment": expected["experiment"]}
             stated = {"experiment": header.experiment.fingerprint, "data": header.data, "partner": header.partner}
-            return difference(stated, facts)
+            return difference(stated, expected)
 
         files = [file, file.with_suffix(".jsonl")]
         sources = list if was_imported(file) else functools.partial(self.data_of, owner)
         return self._once(("model", file), files, reason, sources)
 
     def samples(self, run: Run) -> Product:
-        """The manifest of a run's images; it is outdated as well if a file that it names is missing."""
+        """The manifest of a run's images."""
         file = self._file(run, "samples.json")
 
         def reason() -> str:

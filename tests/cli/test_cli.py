@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import click
 import pytest
+import typer
 from cases import ROOT, run_file
 from PIL import Image
 
@@ -108,3 +110,35 @@ def test_data_set_of_any_name_is_prepared_and_its_progress_is_readable(tmp_path,
         assert len(lines) == 2
         assert all(line.startswith(f"[prepare {name}] ") for line in lines)
         assert expected in lines[0]
+
+
+OUTPUTS = {"out", "log", "checkpoint_dir", "shard_dir", "feature_cache"}
+
+
+def outputs() -> list[tuple[str, str]]:
+    """Every verb with every option of it that names something to write."""
+    verbs = typer.main.get_command(cli.app).commands
+    return [(verb, option.name) for verb in verbs for option in verbs[verb].params if option.name in OUTPUTS]
+
+
+@pytest.mark.parametrize(("verb", "option"), outputs())
+def test_output_that_cannot_be_written_is_refused_before_any_work(
+    verb: str, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file stands where its folder should be, or a link leads nowhere."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "nowhere").symlink_to("none")
+    command = typer.main.get_command(cli.app).commands[verb]
+    words = [verb]
+    for each in command.params:
+        if isinstance(each, click.Option) and each.required and each.name != option:
+            words += [each.opts[0], "x"]
+        elif isinstance(each, click.Argument) and each.required:
+            words.append("x")
+    flag = next(each.opts[0] for each in command.params if each.name == option)
+    for place in ("file/x", "nowhere/x"):
+        message = end_of(monkeypatch, *words, flag, place)
+        assert "cannot write" in message
+        assert place in message
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "nowhere"]

@@ -76,7 +76,7 @@ PUBLISHED = Path(RESULTS, "published.json").exists()  # results of `coldbench pu
 # The runs of this configuration, and the finished ones of other experiments and data sets: a selection adds to the
 # report and to the tables of scores, and takes nothing out of them.
 RUNS = GRID.by_budget
-UNFILTERED = checked(planning.unfiltered, config, finished)
+UNFILTERED = checked(planning.unfiltered, config, finished) if workflow.is_main_process else GRID
 EVERY = UNFILTERED.by_budget | RUNS
 PRODUCTS = Products(EVERY, Path(RESULTS), Path(DATA), FID, Path(WEIGHTS) if WEIGHTS else None)
 REPORT_RUNS = [(run.metadata.budget, name) for name, run in GRID.report_runs.items()]
