@@ -122,7 +122,7 @@ def test_grid_runs_to_its_report(grid: tuple[Checkout, list[dict[str, str]], str
     checkout, _, output = grid
     page = (checkout.folder / "reports/smoke/index.html").read_text()
     assert "smoke run" in page.lower()
-    assert (checkout.folder / "results/scores.parquet").exists()
+    assert (checkout.folder / "results/smoke/scores.parquet").exists()
     assert len(list((checkout.folder / "results/smoke").glob("*/scores.parquet"))) == 24
     assert "100%" in output
 
