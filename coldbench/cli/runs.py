@@ -113,9 +113,9 @@ def train(
     from coldbench.training import loop
     from coldbench.training.distributed import DeviceOptions
 
-    if target.type == "cpu" and max_cpu_hours is not None:
-        refuse_on_cpu(experiment, max_cpu_hours, devices)
     paths = loop.TrainingPaths(data, out, checkpoint_dir, partner)
+    if target.type == "cpu" and max_cpu_hours is not None and not loop.is_finished(experiment, paths):
+        refuse_on_cpu(experiment, max_cpu_hours, devices)
     options = loop.LoopOptions(checkpoint_every, slurm.usable_runtime(time_limit))
     loop.train(experiment, paths, target, options, DeviceOptions(compile, channels_last))
 

@@ -140,9 +140,8 @@ class Products:
             stated = {"experiment": header.experiment.fingerprint, "data": header.data, "partner": header.partner}
             return difference(stated, expected)
 
-        files = [file, file.with_suffix(".jsonl")]
         sources = list if was_imported(file) else functools.partial(self.data_of, owner)
-        return self._once(("model", file), files, reason, sources)
+        return self._once(("model", file), [file], reason, sources)
 
     def samples(self, run: Run) -> Product:
         """The manifest of a run's images."""

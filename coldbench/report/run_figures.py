@@ -16,6 +16,7 @@ from coldbench.core.checksums import write_sealed
 from coldbench.core.config import RunMetadata
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.images import to_unit_interval
+from coldbench.core.logs import log
 from coldbench.evaluation.evaluator import Evaluator
 from coldbench.evaluation.metrics.extractors import GABOR
 from coldbench.report.figure_list import Distance, LogLine, RunFigures, watermark_of
@@ -56,14 +57,16 @@ class Inputs:
 def draw(inputs: Inputs, metadata: RunMetadata, out: Path) -> None:
     """Draw a run's sprites into the folder `figures` beside `out`, then write the list of them to `out`.
 
-    Raises ColdbenchError if the samples come from other images, or if the training log is missing or damaged.
+    Raises ColdbenchError if the samples come from other images, or if the training log is damaged.
     """
     run, info = read_manifest(inputs.manifest), data.info(inputs.data)
     if run.data != info["hash"]:
         raise ColdbenchError(
             f"{inputs.manifest} was sampled from other test images than {inputs.data} holds; sample again"
         )
-    training = _training(inputs.training_log, metadata.run, bool(run.provenance.get("imported")))
+    training = _training(inputs.training_log)
+    if not (training or run.provenance.get("imported")):
+        log.warning("%s is missing, so there is no training curve", inputs.training_log)
     watermark = watermark_of(metadata.budget, info["embedded"])
     text = f"{watermark}; {metadata.run}" if watermark else ""
     drawing = Drawing(inputs, run)
@@ -84,19 +87,20 @@ def draw(inputs: Inputs, metadata: RunMetadata, out: Path) -> None:
     write_sealed(out, figures.model_dump(mode="json"))
 
 
-def _training(path: Path, run: str, imported: bool) -> tuple[LogLine, ...]:
-    """The training log, thinned to LINES. Raises ColdbenchError if a model that was trained here has none."""
+def _training(path: Path) -> tuple[LogLine, ...]:
+    """The training log, thinned to LINES; nothing if it is missing. ColdbenchError if it is damaged."""
     try:
-        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        log = TypeAdapter(list[LogLine]).validate_python([[line[key] for key in LogLine._fields] for line in lines])
+        text = path.read_text("utf-8") if path.exists() else ""
+        lines = [json.loads(line) for line in text.splitlines()]
+        curve = TypeAdapter(list[LogLine]).validate_python([[line[key] for key in LogLine._fields] for line in lines])
     except OSError as error:
-        raise ColdbenchError(f"cannot draw {run}: {error}") from error
+        raise ColdbenchError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, TypeError, KeyError, RecursionError):
-        log, imported = [], False
-    if not (log or imported):
-        raise ColdbenchError(f"{path} is no training log of this version; delete it and its model, then run again")
-    kept = np.unique(np.linspace(0, max(len(log) - 1, 0), min(LINES, len(log))).round().astype(int))
-    return tuple(log[k] for k in kept)
+        raise ColdbenchError(
+            f"{path} is no training log of this version; delete it to go without a training curve"
+        ) from None
+    kept = np.unique(np.linspace(0, max(len(curve) - 1, 0), min(LINES, len(curve))).round().astype(int))
+    return tuple(curve[k] for k in kept)
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ and resumed training therefore ends with the weights of an undisturbed one, bit 
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import math
 import signal
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -177,8 +178,8 @@ def train(
 ) -> None:
     """Train `experiment`, resuming from its newest checkpoint, and write the averaged weights and the training log.
 
-    A finished model of this experiment and these images is kept. One of other settings is kept beside the new model,
-    under a name with its fingerprint.
+    A finished model of this experiment and these images is kept. One of other settings or images is set aside beside
+    the new model, and used again when the experiment and the images are its own again.
 
     Raises Interrupted after saving, if a signal comes or the time is over. Raises ColdbenchError if the loss is not
     finite, the data do not fit, another process trains in the same folder, or the checkpoints belong to another
@@ -186,13 +187,15 @@ def train(
     """
     training = experiment.training
     source, identity = _training_set(experiment, paths), _identity(experiment, paths)
-    if _is_finished(paths.model, experiment, identity):
-        log.info("%s is finished: it was made from this experiment and these images", paths.model)
+    if is_finished(experiment, paths):
+        _keep(paths.model)
         return
     fabric = distributed.launch(device, training.precision)
     local = distributed.local_batch(training.micro_batch, fabric)
     heartbeat = slurm.Heartbeat(paths.checkpoints, training.max_steps)
-    with distributed.in_first_process(_own_folder(heartbeat, identity), fabric):
+    with distributed.in_first_process(_own_folder(heartbeat, experiment, paths), fabric):
+        if is_finished(experiment, paths):  # it was set aside
+            return
         torch.manual_seed(rng.derive(experiment.seed, "weights"))
         network = models.build(experiment.network, source.images.shape[1], experiment.size)
         state = TrainingState.initial(network.to(fabric.device).train(), training.learning_rate, identity)
@@ -230,9 +233,9 @@ def train(
         if fabric.is_global_zero:
             device_name = provenance(fabric.device)["device"]
             origin = {"world_size": fabric.world_size, "precision": training.precision, "trained_on": device_name}
-            write_text(paths.model.with_suffix(".jsonl"), "\n".join(state.log_lines) + "\n")
             origin |= vars(device_options)
-            _set_aside(paths.model, experiment)
+            _set_aside(paths.model)
+            write_text(_log(paths.model), "\n".join(state.log_lines) + "\n")
             model_file.save_model(paths.model, state.ema, experiment, source.images.shape[1], origin, identity)
         fabric.barrier()
 
@@ -252,34 +255,60 @@ def _identity(experiment: Experiment, paths: TrainingPaths) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _own_folder(heartbeat: slurm.Heartbeat, identity: dict[str, Any]) -> Iterator[None]:
-    """Hold the lock of the folder of checkpoints, in which none of other images are left."""
+def _own_folder(heartbeat: slurm.Heartbeat, experiment: Experiment, paths: TrainingPaths) -> Iterator[None]:
+    """Hold the lock of the folder of checkpoints, in which none of other images are left.
+
+    A finished model of this experiment and these images that was set aside is in its place again.
+    """
     with slurm.run_lock(heartbeat):
-        checkpoints.set_aside(heartbeat.folder, identity)
+        checkpoints.set_aside(heartbeat.folder, _identity(experiment, paths))
+        for other in sorted(paths.model.parent.glob(f"{glob.escape(paths.model.stem)}.*.safetensors")):
+            if is_finished(experiment, replace(paths, model=other)):
+                _set_aside(paths.model)
+                for file, place in ((_log(other), _log(paths.model)), (other, paths.model)):
+                    if file.exists():
+                        file.replace(place)
+                _keep(paths.model)
+                break
         yield
 
 
-def _is_finished(model: Path, experiment: Experiment, identity: dict[str, Any]) -> bool:
-    """Whether `model` was trained by `experiment` on the images of `identity`, and has its training log beside it."""
-    if not (model.exists() and model.with_suffix(".jsonl").exists()):
-        return False
+def is_finished(experiment: Experiment, paths: TrainingPaths) -> bool:
+    """Whether the model in `paths` was trained by `experiment` on the prepared images in `paths`."""
     try:
-        header = read_header(model)
+        header = read_header(paths.model)
     except ColdbenchError:
-        return False  # damaged, so it is trained again
+        return False  # missing, or damaged, so it is trained again
+    identity = _identity(experiment, paths)
     made_from = header.experiment.fingerprint, header.data, header.partner
     return made_from == (experiment.fingerprint, identity["data"], identity.get("partner"))
 
 
-def _set_aside(model: Path, experiment: Experiment) -> None:
-    """Rename a finished model of another experiment, so that it is not lost to a change of the configuration."""
+def _keep(model: Path) -> None:
+    """Say that a finished model is kept; an empty training log takes the place of one that is missing."""
+    log.info("%s is finished: it was made from this experiment and these images", model)
+    if not _log(model).exists():
+        log.warning("its training log is missing, so reports show no training curve")
+        write_text(_log(model), "")
+
+
+def _set_aside(model: Path) -> None:
+    """Rename the model in `model` and its log, so that a change of the configuration or the images loses neither."""
     try:
-        old = read_header(model).experiment.fingerprint
+        old = read_header(model)
     except ColdbenchError:
         return  # missing or damaged
-    if old != experiment.fingerprint:
-        model.rename(model.with_name(f"{model.stem}.{old}{model.suffix}"))
-        log.info("the model of other settings is kept as %s.%s%s", model.stem, old, model.suffix)
+    images = "-".join(filter(None, (old.data, old.partner)))
+    aside = model.with_name(".".join(filter(None, (model.stem, old.experiment.fingerprint, images))) + model.suffix)
+    if _log(model).exists():
+        _log(model).replace(_log(aside))
+    model.replace(aside)
+    log.info("the model of other settings or images is kept as %s", aside.name)
+
+
+def _log(model: Path) -> Path:
+    """The training log of a model."""
+    return model.with_suffix(".jsonl")
 
 
 class Monitor:

@@ -224,7 +224,34 @@ def test_model_of_other_settings_is_kept_beside_the_new_one(place: Place) -> Non
         place.results / "data" / "folder-cats-16", place.run("model.safetensors"), place.run("other checkpoints")
     )
     loop.train(changed.experiment, paths, CPU)
-    assert place.run(f"model.{run.experiment.fingerprint}.safetensors").read_bytes() == before
+    (aside,) = place.run("model.safetensors").parent.glob(f"model.{run.experiment.fingerprint}.*.safetensors")
+    assert aside.read_bytes() == before
+    assert aside.with_suffix(".jsonl").exists()
+
+    inode = aside.stat().st_ino
+    shutil.rmtree(place.run("other checkpoints"))
+    loop.train(run.experiment, paths, CPU)
+    assert place.run("model.safetensors").stat().st_ino == inode, "used again, not trained again"
+    assert place.run("model.jsonl").read_text()
+    assert len(list(place.run("model.safetensors").parent.glob(f"model.{changed.experiment.fingerprint}.*"))) == 2
+
+
+def test_model_of_other_images_is_kept_beside_the_new_one(place: Place) -> None:
+    before = place.run("model.safetensors").read_bytes()
+    _add(place)
+    place.make()
+    assert [path.read_bytes() for path in place.run(".").glob("model.*.safetensors")] == [before]
+
+
+def test_finished_model_without_its_log_is_kept(place: Place) -> None:
+    """The log is no part of what decides: it is made empty, and reports go without a training curve."""
+    inode = place.run("model.safetensors").stat().st_ino
+    place.run("model.jsonl").unlink()
+    shutil.rmtree(place.run("checkpoints"))
+    assert place.status() == ALL_CURRENT
+    place.make()
+    assert place.run("model.safetensors").stat().st_ino == inode
+    assert place.run("model.jsonl").read_text() == ""
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "samples.json", "scores.parquet", "figures.json"])

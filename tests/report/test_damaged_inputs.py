@@ -256,9 +256,9 @@ def test_damaged_training_log_is_refused(tmp_path: Path, text: str) -> None:
     good = '{"step": 1, "loss": NaN, "images_per_second": 1, "seconds": 2}\n'
     (tmp_path / "model.jsonl").write_bytes((good + text).encode("utf-16" if text == "\ud800" else "utf-8", "ignore"))
     if text:
-        refused("is no training log", run_drawing._training, tmp_path / "model.jsonl", "E01-fitted", False)
+        refused("is no training log", run_drawing._training, tmp_path / "model.jsonl")
     else:
-        ((step, loss, _, seconds),) = run_drawing._training(tmp_path / "model.jsonl", "E01-fitted", False)
+        ((step, loss, _, seconds),) = run_drawing._training(tmp_path / "model.jsonl")
         assert (step, np.isnan(loss), seconds) == (1, True, 2)
 
 

@@ -162,11 +162,14 @@ def test_generating_run_has_samples_and_no_originals(photos: Path, experiment: E
     generating = experiment.model_copy(update={"degradation": degradation, "dataset": "photos"})
     model = untrained(tmp_path / "model.safetensors", generating, channels=3)
     sampled(tmp_path, model, photos, images=19, sets={"broken": {"start": {"kind": "means", "noise_level": 0.002}}})
-    (tmp_path / "model.jsonl").write_text("")
+    run = draw(tmp_path, photos)
+    assert run.training == (), "a lost log costs the training curve alone"
+    (tmp_path / "model.jsonl").write_text("torn {")
     with pytest.raises(ColdbenchError, match="is no training log of this version"):
         draw(tmp_path, photos)
     (tmp_path / "model.jsonl").write_text(LOG)
     run = draw(tmp_path, photos)
+    assert run.training
     samples = eight_bit(read_images(tmp_path / "samples.json", "broken", "tacos"))
     assert np.array_equal(tiles_of(run.find("samples", "broken")), samples)
     comparison = run.find("methods", "broken")
