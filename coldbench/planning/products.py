@@ -188,13 +188,16 @@ class Products:
     def calibration(self, file: Path, names: Iterable[str], fetched: Iterable[str], inputs: Sequence[Path]) -> Product:
         """The calibration, `file`, of the data sets `names` by the interpretations and printed numbers in `inputs`.
 
-        `fetched` names the data sets that a job can fetch.
+        `fetched` names the data sets that a job can fetch. It stays current where a data set is absent that it holds.
         """
         present = [name for name in names if data.available(name, self.sources)]
         digests = {name: data.source_digest(name, self.sources) for name in present}
-        expected = {"inputs": files_hash(inputs), "data": digests}
-        files = [file, file.with_suffix(".csv")]
-        return product(files, lambda: difference(read_made_from(file), expected), map(self.fetched, fetched))
+
+        def reason() -> str:
+            stated = read_made_from(file)
+            return difference(stated, {"inputs": files_hash(inputs), "data": {**stated.get("data", {}), **digests}})
+
+        return product([file, file.with_suffix(".csv")], reason, map(self.fetched, fetched))
 
     def is_shown(self, run: Run) -> bool:
         """Whether a run is finished: its scores and figures are current."""
@@ -247,7 +250,10 @@ def page(files: Sequence[Path], made_from: Iterable[Path], sources: Iterable[Pro
     """A page of the report, the first of `files`, whose job reads the files `made_from`."""
 
     def reason() -> str:
-        stated = re.search(rb'<meta name="coldbench-made-from" content="(\w+)">', files[0].read_bytes())
+        content = files[0].read_bytes()
+        if not content.rstrip().endswith(b"</html>"):
+            return "it is cut"
+        stated = re.search(rb'<meta name="coldbench-made-from" content="(\w+)">', content)
         return difference({"inputs": stated and stated[1].decode()}, {"inputs": page_hash(made_from)})
 
     return product(files, reason, sources, needs_sources=True)

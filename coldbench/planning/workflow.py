@@ -34,11 +34,11 @@ def run_file(run: Run, results: Path) -> Path:
 
 
 def write_run_files(runs: Iterable[Run], results: Path) -> None:
-    """Write the run files that do not exist. A file never changes, because its name holds a hash of its content."""
+    """Write the run files that do not exist or are damaged; the name of a file holds a hash of its content."""
     for run in runs:
-        path = run_file(run, results)
-        if not path.exists():
-            write_text(path, run.model_dump_json(indent=1) + "\n")
+        path, text = run_file(run, results), run.model_dump_json(indent=1) + "\n"
+        if not path.exists() or path.read_bytes() != text.encode():
+            write_text(path, text)
 
 
 def unfiltered(raw: Mapping[str, Any], finished: Callable[[str, str], bool]) -> Grid:

@@ -8,16 +8,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coldbench import data
+from coldbench.core.files import files_hash
 from coldbench.core.validation import merged
 from coldbench.evaluation.evaluator import Evaluator
 from coldbench.evaluation.metrics.extractors import GABOR
 from coldbench.evaluation.scores import write_scores
+from coldbench.evaluation.tables import write_table
+from coldbench.planning import workflow
 from coldbench.planning.plan import resolved
 from coldbench.planning.products import Product, Products, difference
 from coldbench.report import run_figures
@@ -266,6 +270,39 @@ def test_difference_names_the_first_fact_and_ignores_unknown_ones() -> None:
     assert difference({"data": "a", "model": "b"}, {"data": "a", "model": None}) == ""
     assert "model" in difference({"data": "a", "model": "b"}, {"data": "a", "model": "c"})
     assert "fid" in difference({}, {"fid": []})
+
+
+def test_calibration_outlives_absent_data_and_notices_changed_ones(place: Place) -> None:
+    table, inputs = place.results / "calibration.parquet", [place.folder / "rows.yaml"]
+    (place.folder / "other").mkdir()
+    for number in range(20):
+        shutil.copy(place.folder / f"data/cats/{number}.png", place.folder / "other")
+
+    def status() -> str:
+        names = ["folder-cats", "folder-other"]
+        return place.products()[0].calibration(table, names, [], inputs).status
+
+    (place.folder / "other").rename(place.folder / "data/other")
+    digests = {name: data.source_digest(name, place.folder / "data") for name in ("folder-cats", "folder-other")}
+    write_table(pd.DataFrame({"value": [1.0]}), table, {"inputs": files_hash(inputs), "data": digests})
+    table.with_suffix(".csv").touch()
+    assert status() == "current"
+    (place.folder / "data/other").rename(place.folder / "other")
+    assert status() == "current", "a disk that is not mounted"
+    _add(place)
+    assert status() == "outdated"
+
+
+def test_damaged_run_file_is_written_again(place: Place) -> None:
+    """A job takes its settings from it."""
+    _, run = place.products()
+    workflow.write_run_files([run], place.results)
+    path = workflow.run_file(run, place.results)
+    good = path.read_text()
+    for damaged in ("", good.replace("0.001", "0.002")):
+        path.write_text(damaged)
+        workflow.write_run_files([run], place.results)
+        assert path.read_text() == good
 
 
 def walk(product: Product) -> Iterator[Product]:

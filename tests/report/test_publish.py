@@ -147,6 +147,10 @@ def test_every_page_states_what_it_was_made_from(tmp_path: Path) -> None:
         assert ended.exit_code == 0, ended.output
         assert page([out], files, []).status == "current"
         assert page([out], files[1:], []).status == "outdated"
+        whole = out.read_bytes()
+        out.write_bytes(whole[:-20])
+        assert page([out], files, []).status == "outdated", "a page that is cut"
+        out.write_bytes(whole)
     assert page([tmp_path / "table1.html"], [scores, paper], []).status == "current", "the index keeps the statement"
 
 

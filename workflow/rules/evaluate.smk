@@ -34,8 +34,8 @@ rule draw_figures:
     input:
         to_make_first(lambda w: PRODUCTS.figures(of(w))),  # after the scores, whose job leaves features in the cache
     output:
-        list=f"{RUN}/figures.json",
-        pictures=directory(f"{RUN}/figures"),
+        list=update(f"{RUN}/figures.json"),
+        pictures=update(directory(f"{RUN}/figures")),
     log:
         f"{RUN}/logs/draw-figures.log",
     localrule: True
