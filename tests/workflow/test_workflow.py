@@ -320,6 +320,12 @@ def test_copied_results_are_current_whatever_their_dates(finished: Checkout, tmp
     assert "is finished" in forced.output
     assert model.read_bytes() == before
 
+    shutil.rmtree(folder / RUN / "shards")
+    refused = checkout.tiny(f"{RUN}/figures.json", "--force")
+    assert refused.status != 0
+    assert (folder / RUN / "figures.json").exists(), "nothing could draw them again"
+    assert any((folder / RUN / "figures").iterdir())
+
 
 @pytest.mark.slow
 def test_selection_takes_nothing_out_of_tables(finished: Checkout, tmp_path: Path) -> None:

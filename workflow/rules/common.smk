@@ -263,7 +263,7 @@ def targets():
 
 
 if workflow.is_main_process:
-    for folder in (RESULTS, REPORTS):
+    for folder in (REPORTS,) if PUBLISHED else (RESULTS, REPORTS):
         checked(check_writable, Path(folder), folder=True)
     checked(planning.refuse_unknown_targets, targets(), (RESULTS, REPORTS, "results", "reports"))
 elif not PUBLISHED:  # the configuration may have been edited while the job was queued
