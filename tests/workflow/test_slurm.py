@@ -113,7 +113,8 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Checkout, l
     """
     checkout = Checkout(tmp_path_factory.mktemp("grid"), SNAKEMAKE)
     with slurm_node.running():
-        smoke = ("--configfile", "workflow/config/smoke.yaml", "--config", "experiments=[E01, E04, E14_celeba, E18, A3]")
+        some = "experiments=[E01, E04, E14_celeba, E18, A3]"
+        smoke = ("--configfile", "workflow/config/smoke.yaml", "--config", some)
         ended = checkout.snakemake(*PROFILE, "all", *smoke, patience=PATIENCE)
         assert ended.status == 0, ended.end
         yield checkout, list(jobs().values()), ended.output
