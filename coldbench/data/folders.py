@@ -217,4 +217,9 @@ def _fault(name: str) -> str:
         return "is a path"
     if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
         return "has control characters or bytes that are no text"
-    return f"is longer than {LONGEST_NAME} bytes" if len(name.encode()) > LONGEST_NAME else ""
+    if set("{}") & set(name):
+        return "has braces, in which Snakemake sees wildcards"
+    if len(name.encode()) > LONGEST_NAME:
+        return f"is longer than {LONGEST_NAME} bytes"
+    endless = re.search(r"(.+?)\1{19}$", name)
+    return "repeats its end 20 times, which Snakemake takes for an endless loop" if endless else ""

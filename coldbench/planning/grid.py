@@ -153,8 +153,6 @@ def _check_names(config: Config) -> None:
     datasets = {name for entry in config.grid.values() for name in _datasets(entry)}
     for name in [*config.datasets, *config.substitute.values(), *sorted(datasets)]:
         data.dataset(name)
-        if set("{}") & set(name):
-            raise ColdbenchError(f"data set {name}: Snakemake would read the braces as a wildcard; rename the folder")
     for name in config.substitute:
         if name not in datasets:
             raise unknown("data set in substitute", name, datasets)

@@ -31,6 +31,8 @@ HEARTBEAT_TIMEOUT = 300.0
 """Seconds without a heartbeat after which a training counts as stopped."""
 CLOCK_SKEW = 60.0
 """Seconds that the clocks of two hosts may differ."""
+LATEST = 253_402_214_400.0
+"""The last day of the year 9999 in seconds since 1970, beyond which dates cannot be written."""
 CHECKPOINT = re.compile(r"step-(\d{9})\.pt")
 
 ModelStatus = Literal["missing", "waiting", "running", "stopped", "failed", "done", "imported", "outdated", "damaged"]
@@ -46,8 +48,8 @@ class Heartbeat(BaseModel):
     state: Literal["running", "stopped", "failed"]
     step: Annotated[int, Field(ge=0)]
     images_per_second: Finite
-    seconds_left: Finite | None
-    time: Finite
+    seconds_left: Annotated[float, Field(ge=0, le=LATEST)] | None
+    time: Annotated[float, Field(ge=0, le=LATEST)]
     host: str
     job: str
     error: str = ""

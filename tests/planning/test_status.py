@@ -172,7 +172,17 @@ def test_damaged_heartbeat_counts_as_none(results: Results, text: str) -> None:
     assert (results.status().status, results.status().step) == ("stopped", 3)
 
 
-@pytest.mark.parametrize("facts", [{"step": -1}, {"step": "many"}, {"seconds_left": float("nan")}, {"host": 7}])
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"step": -1},
+        {"step": "many"},
+        {"seconds_left": float("nan")},
+        {"seconds_left": 1e300},
+        {"time": 1e300},
+        {"host": 7},
+    ],
+)
 def test_heartbeat_out_of_range_counts_as_none(results: Results, facts: dict[str, Any]) -> None:
     results.beat("running")
     path = results.checkpoints / slurm.HEARTBEAT
