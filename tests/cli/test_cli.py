@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import click
 import pytest
 import typer
 from cases import ROOT, run_file
@@ -132,9 +131,9 @@ def test_output_that_cannot_be_written_is_refused_before_any_work(
     command = typer.main.get_command(cli.app).commands[verb]
     words = [verb]
     for each in command.params:
-        if isinstance(each, click.Option) and each.required and each.name != option:
+        if each.param_type_name == "option" and each.required and each.name != option:
             words += [each.opts[0], "x"]
-        elif isinstance(each, click.Argument) and each.required:
+        elif each.param_type_name == "argument" and each.required:
             words.append("x")
     flag = next(each.opts[0] for each in command.params if each.name == option)
     for place in ("file/x", "nowhere/x"):
