@@ -93,7 +93,7 @@ def test_damaged_json_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_data_set_of_any_name_is_prepared_and_its_progress_is_readable(tmp_path, monkeypatch, capsys) -> None:
-    name = "folder-100%s {x} $HOME"
+    name = "folder-100%s [x] $HOME"
     for number in range(12):
         path = tmp_path / name.removeprefix("folder-") / f"{number}.png"
         path.parent.mkdir(exist_ok=True)
