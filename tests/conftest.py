@@ -1,5 +1,7 @@
 """Shared fixtures: the embedded digits, prepared once, and a small experiment."""
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,8 +10,22 @@ from cases import untrained
 
 from coldbench import data
 from coldbench.core.experiment import Experiment, Network, Training
+from coldbench.core.logs import log
 
 torch.set_num_threads(1)  # the tests run in parallel
+
+
+@pytest.fixture(autouse=True)
+def untouched_log() -> Iterator[None]:
+    """The log as it is before a command line sets it up, for each test, so that `caplog` sees every line once.
+
+    pytest attaches its handler to a logger that does not propagate as well as to the root logger.
+    """
+    log.propagate, log.handlers = True, []
+    log.setLevel(logging.NOTSET)
+    yield
+    log.propagate, log.handlers = True, []
+    log.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,6 @@ from PIL import Image
 
 from coldbench import data
 from coldbench.core.errors import ColdbenchError, MissingFile
-from coldbench.core.logs import log
 from coldbench.data import folders, image_io
 
 COUNTS = {
@@ -224,7 +223,6 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
 
 
 def test_what_is_passed_over_is_said_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    log.propagate = True
     for number in range(12):
         write_image(tmp_path / f"cats/{number}.png", number)
     for name in ("a.txt", "b.TXT", "c.heic", ".d", "e\nf.g\nh", "i", "j.ps", "k.svg"):

@@ -119,7 +119,6 @@ def test_stopped_job_is_requeued_and_waits_for_slurm_to_end_it(
 
 def test_refused_requeue_ends_job_at_once(scontrol, caplog, monkeypatch):
     """Snakemake then sees a failure and uses one of its retries."""
-    monkeypatch.setattr(slurm_jobs.log, "propagate", True)
     scontrol.returns(1, "Requested operation is presently disabled")
     slurm_jobs.requeue(Interrupted(None), wait=60)
     assert scontrol.calls == ["scontrol requeue 17"]
@@ -213,7 +212,6 @@ def test_training_runs_unlocked_with_warning_where_locks_are_unsupported(tmp_pat
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    monkeypatch.setattr(slurm_jobs.log, "propagate", True)
     entered = False
     with run_lock(Heartbeat(tmp_path, 12)):
         entered = True
