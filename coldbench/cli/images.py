@@ -16,20 +16,22 @@ from coldbench.cli.options import (
     Log,
     Out,
     Partner,
+    PluginFiles,
     Threads,
     check_folder,
     setup,
     text_of,
 )
-from coldbench.core import logs
+from coldbench.core import logs, plugins
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import check_writable, files_hash
 
 
-def fetch(name: str, folder: Path, log: Log = None) -> None:
+def fetch(name: str, folder: Path, plugin: PluginFiles = None, log: Log = None) -> None:
     """Download data set NAME into FOLDER and check it. A present data set is left alone."""
     from coldbench import data
 
+    plugins.use(plugin or [])
     logs.log_to(log, f"[fetch {name}]")
     data.fetch(name, folder)
 
@@ -50,11 +52,13 @@ def prepare(
     out: Annotated[Path, typer.Option(help="folder to write", callback=check_folder)],
     size: Annotated[int, typer.Option(help="side of the images in pixels")] = 32,
     folder: Annotated[Path | None, typer.Option(help="folder of the data sets; embedded ones need none")] = None,
+    plugin: PluginFiles = None,
     log: Log = None,
 ) -> None:
     """Decode data set NAME once into memory-mapped arrays of uint8 images."""
     from coldbench import data
 
+    plugins.use(plugin or [])
     logs.log_to(log, f"[prepare {name}]")
     data.prepare(name, folder, size, out)
     logs.log.info("%s", data.info(out)["source"])
@@ -78,6 +82,7 @@ def restore(
         bool, typer.Option("--released-shift", help="the released snow and colour sampler")
     ] = False,
     partner: Partner = None,
+    plugin: PluginFiles = None,
     seed: Annotated[int, typer.Option(min=0, help="seed of what is not known")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="images in memory at once; changes no result")] = 64,
     device: Device = "auto",
@@ -89,6 +94,7 @@ def restore(
     An output of other settings or of another image is made again, and so is one that was changed: move what you edit.
     """
     target = setup(log, "restore", device, threads)
+    plugins.use(plugin or [])
     from coldbench.sampling import restore as restoration
 
     numbers = {}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coldbench.core import logs
+from coldbench.core import logs, plugins
 from coldbench.core.config import Run
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import check_writable
@@ -30,6 +30,10 @@ def check_folder(path: Path | None) -> Path | None:
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 Log = Annotated[Path | None, typer.Option(help="write the progress lines to this file as well", callback=check_file)]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads")]
+PluginFiles = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", metavar="FILE", help="a file with components of your own; may be repeated"),
+]
 RunFile = Annotated[Path, typer.Argument(help="the facts of the run (JSON), written by the workflow")]
 Prepared = Annotated[Path, typer.Option("--data", help="folder written by `coldbench prepare`")]
 Partner = Annotated[Path | None, typer.Option(help="prepared data set whose images a degradation mixes in")]
@@ -74,5 +78,7 @@ def text_of(path: Path, what: str) -> str:
 
 
 def read_run(path: Path) -> Run:
-    """The run in a run file; ColdbenchError if the file cannot be read or holds something else."""
-    return from_json(Run, text_of(path, "run file"), str(path))
+    """The run in a run file, with its plug-ins in use; ColdbenchError if a file cannot be read or is something else."""
+    run = from_json(Run, text_of(path, "run file"), str(path))
+    plugins.use(run.plugins)
+    return run

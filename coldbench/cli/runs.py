@@ -19,6 +19,7 @@ from coldbench.cli.options import (
     Log,
     Out,
     Partner,
+    PluginFiles,
     Prepared,
     RunFile,
     Threads,
@@ -27,7 +28,7 @@ from coldbench.cli.options import (
     read_run,
     setup,
 )
-from coldbench.core import logs
+from coldbench.core import logs, plugins
 from coldbench.core.errors import ColdbenchError
 from coldbench.training import slurm
 
@@ -134,8 +135,9 @@ def import_model(
     released.import_model(source, out, experiment)
 
 
-def export(model: Path, out: Out) -> None:
+def export(model: Path, out: Out, plugin: PluginFiles = None) -> None:
     """Write MODEL's weights for other code: .safetensors (plain names), or .pt in the released code's layout."""
+    plugins.use(plugin or [])
     from coldbench.models import released
 
     released.export_model(model, out)
@@ -195,11 +197,15 @@ def evaluate(
     from coldbench.evaluation.tables import is_up_to_date
     from coldbench.sampling.manifest import made_from
 
-    metadata = read_run(run_file).metadata
+    run = read_run(run_file)
+    metadata = run.metadata
     facts = {**made_from(manifest, metadata), "fid": sorted(fid or [])}
+    facts |= {"metrics": run.metrics} if run.metrics else {}
     if is_up_to_date(out, facts):
         logs.log.info("%s is up to date: it was made from these samples under these names", out)
         return
     features = extractors(fid or [], inception, target)
-    evaluator = Evaluator(manifest, data, feature_cache, features, target, partner)
-    write_scores(evaluator.evaluate(metadata), out, facts)
+    evaluator = Evaluator(manifest, data, feature_cache, features, target, partner, run.metrics)
+    scores = evaluator.evaluate(metadata)
+    evaluator.write_values(out.with_name("images.parquet"), facts)
+    write_scores(scores, out, facts)

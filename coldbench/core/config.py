@@ -13,11 +13,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, ValidationInfo, model_validator
 
+from coldbench.core import plugins
 from coldbench.core.errors import ColdbenchError, unknown
 from coldbench.core.experiment import MOST_IMAGES, Experiment, Network, Preprocessing, Seed, Spec, Training
 from coldbench.core.validation import LAYER, Name, Strict, checked, fingerprint, merged
 
-Method = Literal["direct", "naive", "tacos", "estimated", "resampled", "naive_resampled", "ddpm"]
+Method = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+]*$", max_length=40)]
+"""The label of a method: the name of a sampler, or a key of `Sampling.samplers`."""
 Fid = Literal["paper-float", "legacy_pytorch", "legacy_tensorflow", "clean"]
 INFERENCE_BATCH = {"cpu": 16, "cuda": 64}
 """The default number of images in one forward pass when sampling, by type of device."""
@@ -59,6 +61,11 @@ Folder = Annotated[
 
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str | int) else value
+
+
+def _as_specs(value: Any) -> Any:
+    values = value if isinstance(value, list) else [value]
+    return [{"name": each} if isinstance(each, str) else each for each in values]
 
 
 Names = Annotated[list[str], BeforeValidator(_as_list)]
@@ -115,7 +122,9 @@ class Sampling(Strict):
     """How a model is sampled. `batch_size`, `shard_size` and `jobs` change no bit of the samples."""
 
     methods: Annotated[list[Method], Field(min_length=1)] = ["direct", "naive", "tacos"]
-    """Samplers of every set without methods."""
+    """Samplers of every set without methods. A mapping {name, …its parameters} stands for an entry of `samplers`."""
+    samplers: Annotated[dict[Method, Spec], Field(exclude_if=lambda samplers: not samplers)] = {}
+    """By label: name and parameters of samplers that need more than their name."""
     sets: Annotated[dict[Name, SampleSet], Field(min_length=1)] = {"test": SampleSet()}
     """Sets of samples by name."""
     images: Annotated[int, Field(ge=1, le=10**7)] | None = None
@@ -138,6 +147,29 @@ class Sampling(Strict):
     signed_metrics: bool = False
     """Whether SSIM and RMSE are also computed in [-1, 1], as by some other implementations."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _mappings_become_samplers(cls, value: Any) -> Any:
+        """Move the name and parameters of a method to `samplers`, and put a label in their place."""
+        if not isinstance(value, Mapping):
+            return value
+        samplers: dict[str, Any] = {}
+        parts: dict[str, Any] = {"methods": value.get("methods")}
+        sets = value.get("sets")
+        if isinstance(sets, Mapping):
+            parts |= {key: each.get("methods") for key, each in sets.items() if isinstance(each, Mapping)}
+        labels = {
+            key: [_label(each, samplers) for each in methods] for key, methods in parts.items() if _has_mapping(methods)
+        }
+        if not labels:
+            return value
+        changed = {**value, "samplers": {**samplers, **(value.get("samplers") or {})}}
+        if "methods" in labels:
+            changed["methods"] = labels.pop("methods")
+        if labels:
+            changed["sets"] = {**sets, **{key: {**sets[key], "methods": each} for key, each in labels.items()}}  # type: ignore[dict-item, index]
+        return changed
+
     @model_validator(mode="after")
     def _settings_fit_together(self) -> Sampling:
         if len(set(self.methods)) < len(self.methods):
@@ -155,10 +187,34 @@ class Sampling(Strict):
         """Hash of the settings that samples are made again for; the number of jobs changes no image."""
         return fingerprint(self.model_dump(exclude={"jobs"}))
 
+    def sampler(self, method: str) -> dict[str, Any]:
+        """Name and parameters of the sampler that the label `method` stands for."""
+        return self.samplers.get(method, {"name": method})
+
     @property
     def restores(self) -> bool:
         """Whether any of the sets restores test images."""
         return any(each.start is None for each in self.sets.values())
+
+
+def _has_mapping(methods: Any) -> bool:
+    return isinstance(methods, list) and any(isinstance(each, Mapping) and each.get("name") for each in methods)
+
+
+def _label(method: Any, samplers: dict[str, Any]) -> Any:
+    """The label of a method in a list, and its entry in `samplers` if it is a mapping."""
+    if not isinstance(method, Mapping) or not isinstance(method.get("name"), str):
+        return method
+    label = label_of(method)
+    samplers[label] = dict(method)
+    return label
+
+
+def label_of(spec: Mapping[str, Any]) -> str:
+    """The name of a component with its parameters, in letters, digits and _ . +, at most 40; "-" becomes "m"."""
+    parameters = "_".join(f"{key}{value}" for key, value in spec.items() if key not in ("name", "source"))
+    label = re.sub(r"[^A-Za-z0-9_.+]", "", "_".join(filter(None, [spec["name"], parameters])).replace("-", "m"))
+    return label if len(label) <= 40 else f"{spec['name'][:30]}_{fingerprint(dict(spec))[:8]}"
 
 
 class TableCell(Strict):
@@ -198,6 +254,10 @@ class Run(Strict):
     metadata: RunMetadata
     sampling: Sampling
     model: str
+    metrics: list[Spec] = []
+    """Metrics beside the suite's own."""
+    plugins: list[AnyPath] = []
+    """Files of plug-ins, from the folder of the workflow."""
 
     @property
     def file_name(self) -> str:
@@ -312,7 +372,14 @@ class Budget(Strict):
     """Changes of Sampling."""
 
 
-class Config(Strict):
+class Plugins(Strict):
+    """What a configuration says of plug-ins; it is read first, because other keys name their components."""
+
+    plugins: Annotated[list[AnyPath], BeforeValidator(_as_list)] = []
+    """Files (Python) with components of your own, relative to the file that names them."""
+
+
+class Config(Plugins):
     """The whole configuration: `workflow/config/paper.yaml` with its overlays."""
 
     budget: str
@@ -339,6 +406,8 @@ class Config(Strict):
     """FID protocols to compute."""
     inception: AnyPath = ""
     """Folder of Inception's weights; '': they are downloaded."""
+    metrics: Annotated[list[Spec], BeforeValidator(_as_specs)] = []
+    """Metrics beside SSIM, RMSE and PSNR: names, or mappings {name, …parameters}."""
     container: AnyPath = ""
     """Image for --sdm apptainer."""
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000), BeforeValidator(_as_list)] = [0]
@@ -386,6 +455,8 @@ def resolve(config: Config, name: str, protocol: str, budget: str, seed: int | N
         "size": entry.size,
         "seed": config.seeds[0] if seed is None else seed,
     }
+    layers["degradation"] = _with_source("degradation", layers["degradation"])
+    layers["network"] = _with_source("network", layers["network"])
     experiment = checked(Experiment, {**names, **layers, **facts}, where)
     metadata = {
         **names,
@@ -399,8 +470,26 @@ def resolve(config: Config, name: str, protocol: str, budget: str, seed: int | N
     return Run(
         experiment=experiment,
         metadata=checked(RunMetadata, metadata, where),
-        sampling=checked(Sampling, sampling, where, "sampling"),
+        sampling=_with_samplers(checked(Sampling, sampling, where, "sampling")),
         model=model,
+        metrics=[_with_source("metric", metric) for metric in config.metrics],
+        plugins=config.plugins,
+    )
+
+
+def _with_source(kind: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A component's name and parameters, with the hash of its code unless it is the suite's own, or unknown."""
+    name = spec.get("name")
+    own = name is None or name in plugins.OWN[kind]
+    return dict(spec) if own or name not in plugins.names(kind) else plugins.described(kind, spec)
+
+
+def _with_samplers(sampling: Sampling) -> Sampling:
+    """The settings with name, parameters and source of every sampler in use that needs more than its name."""
+    labels = dict.fromkeys(method for name in sampling.sets for method in sampling.methods_of(name))
+    samplers = {label: _with_source("sampler", sampling.sampler(label)) for label in labels}
+    return sampling.model_copy(
+        update={"samplers": {label: spec for label, spec in samplers.items() if spec != {"name": label}}}
     )
 
 

@@ -6,10 +6,13 @@ no paths. A mistake ends in one line that names the key and the nearest valid on
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
+from pydantic_core import PydanticCustomError
 
+from coldbench.core import plugins
 from coldbench.core.validation import Strict, fingerprint, parse_text
 
 HASH_VERSION = 1
@@ -21,21 +24,26 @@ MOST_STEPS, MOST_IMAGES = 10**9, 2**16
 
 
 def _names_are_text(spec: dict[str, Any]) -> dict[str, Any]:
-    for key, what in (("name", "a degradation"), ("partner", "a data set")):
+    for key, what in (("name", "a component"), ("partner", "a data set")):
         if not isinstance(spec.get(key, ""), str):
             raise ValueError(f"{key} must be the name of {what}, not {spec[key]!r}")
     return spec
 
 
 Spec = Annotated[dict[str, Any], BeforeValidator(parse_text), AfterValidator(_names_are_text)]
-"""Name and parameters of a degradation. Only the package `degradations` knows which parameters there are."""
+"""Name and parameters of a component. Only its class or function knows which parameters there are.
+
+For a component that is not the suite's own, the resolved configuration adds `source`, the hash of its code.
+"""
 
 
 class Network(Strict):
-    """The restoration network R; the defaults are the paper's size."""
+    """The restoration network R; the defaults are the paper's size. Other keys are parameters of a plug-in."""
+
+    model_config = ConfigDict(extra="allow")
 
     name: str = "unet_convnext"
-    """Architecture: unet_convnext or unet_ddpm."""
+    """Architecture: unet_convnext, unet_ddpm, or the network of a plug-in."""
     dim: Annotated[int, Field(ge=8, le=512, multiple_of=2)] = 64
     """Channels at full resolution; four times the paper's largest are at most allowed."""
     dim_mults: Annotated[list[Annotated[int, Field(ge=1, le=32)]], Field(min_length=2, max_length=8)] = [1, 2, 4, 8]
@@ -49,6 +57,33 @@ class Network(Strict):
     """Whether the network is given the severity t."""
     residual: bool = False
     """Whether the network adds its input x_t to its output; unet_convnext only."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text_is_parsed(cls, value: Any) -> Any:
+        """Convert the parameters of a plug-in's network as those of degradations, because no field says their types."""
+        if not isinstance(value, Mapping):
+            return value
+        return {key: each if key in cls.model_fields else parse_text(each) for key, each in value.items()}
+
+    @model_validator(mode="after")
+    def _other_keys_are_those_of_a_plugin(self) -> Network:
+        """Refuse unknown keys of the suite's own networks; a layer that names none may state those of any network."""
+        names = [self.name] if "name" in self.model_fields_set else plugins.names("network")
+        if self.model_extra and plugins.OWN["network"].keys() >= set(names):
+            key = min(self.model_extra)
+            raise PydanticCustomError("extra_forbidden", "{key} is not permitted", {"key": key})
+        return self
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of a plug-in's network that are no fields of this class."""
+        return {key: value for key, value in (self.model_extra or {}).items() if key != "source"}
+
+    @property
+    def source(self) -> str | None:
+        """The hash of the code of a plug-in's network; None for the suite's own."""
+        return (self.model_extra or {}).get("source")
 
 
 class Preprocessing(Strict):

@@ -138,6 +138,8 @@ def _in_one_line(error: Any, model: type[BaseModel], where: str, part: str = "")
     keys = [str(key) for key in (*filter(None, [part]), *error["loc"]) if key != "[key]"]
     place = ": ".join(filter(None, [where, ".".join(keys)]))
     if error["type"] == "extra_forbidden":
+        if own := error.get("ctx", {}).get("key"):  # of a model that refuses some keys itself
+            keys, error = [*keys, own], {**error, "loc": (*error["loc"], own)}
         parent = "".join(f"{key}." for key in keys[:-1])
         return unknown(f"key in {where}", keys[-1], _keys(model, error["loc"][:-1]), parent)
     if error["type"] == "missing":

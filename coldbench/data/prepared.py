@@ -73,13 +73,16 @@ def source_digest(name: str, folder: Path | None) -> str:
 
     It covers names, sizes and modification times of the files that would be read, in their order, and which split they
     belong to. Times do not count for data sets with checksums, which `prepare` verifies. An embedded data set has the
-    version of its package. Fast: no file is opened but a list of splits.
+    version of its package, and a plug-in's the hash of its code. Fast: no file is opened but a list of splits.
     ColdbenchError if `check_source` would raise it, or if a file is none or a link to a missing one.
     """
     entry = dataset(name)
     digest = hashlib.sha256()
+    if entry.source:
+        digest.update(f"{entry.source}\n".encode())
     if entry.files is None:
-        digest.update(f"{entry.package} {importlib.metadata.version(entry.package)}".encode())
+        version = f"{entry.package} {importlib.metadata.version(entry.package)}" if entry.package else ""
+        digest.update(version.encode())
         return digest.hexdigest()[:16]
     top = os.fspath(_required(entry, folder))
     for split, names in entry.files(Path(top)).items():

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coldbench.core.errors import unknown
+from coldbench.core import plugins
+from coldbench.core.errors import ColdbenchError, unknown
 from coldbench.data import embedded, folders, torchvision_sets
 
 SPLITS = ("train", "test")
@@ -26,7 +29,7 @@ class Dataset:
     or number of images. `files(folder)` lists the files that are read, relative to `folder` and in order, by what they
     are read for, and `report(folder)` logs which files are passed over. `download(folder)` gets the files. Embedded
     data sets come with the installed `package` and have none of these. `requirements` says which files to put where,
-    and `preprocessing` how they become arrays.
+    and `preprocessing` how they become arrays. `source` is the hash of a plug-in's code.
     """
 
     name: str
@@ -43,11 +46,12 @@ class Dataset:
     report: Callable[[Path], None] | None = None
     download: Callable[[Path], None] | None = None
     count: Callable[[Path], dict[str, int]] | None = None
+    source: str = ""
 
     @property
     def embedded(self) -> bool:
-        """Whether the images come with an installed package."""
-        return bool(self.package)
+        """Whether the images need no files: they come with an installed package, or a plug-in makes them."""
+        return self.check is None and self.files is None
 
     def counts(self, folder: Path) -> dict[str, int]:
         """The number of images of each split; fast. ColdbenchError for a folder that is absent or has too few."""
@@ -160,6 +164,26 @@ def dataset(name: str) -> Dataset:
     """
     if name.startswith(folders.PREFIX) and (place := name.removeprefix(folders.PREFIX)):
         return _photographs(name, place, folders.image_folder(place), f"the images of folder {place}")
-    if name not in DATASETS:
-        raise unknown("data set", name, [*DATASETS, f"{folders.PREFIX}NAME"])
-    return DATASETS[name]
+    if name in DATASETS:
+        return DATASETS[name]
+    if name not in plugins.names("dataset"):
+        raise unknown("data set", name, [*plugins.names("dataset"), f"{folders.PREFIX}NAME"])
+    return _of_plugin(plugins.find("dataset", name))
+
+
+def _of_plugin(component: plugins.Component) -> Dataset:
+    registered = plugins.load("dataset", component.name, component.source)
+    options: dict[str, Any] = {
+        "title": component.name,
+        "requirements": "nothing",
+        "preprocessing": f"made by {component.name}",
+    }
+    options |= registered.options
+    try:
+        entry = Dataset(**options, name=component.name, build=registered.object, source=component.source)
+    except TypeError as error:
+        fields = ", ".join(each.name for each in dataclasses.fields(Dataset))
+        raise ColdbenchError(f"{component}: {error} (options: {fields})") from error
+    if entry.channels not in (1, 3):
+        raise ColdbenchError(f"{component}: channels must be 1 or 3, not {entry.channels!r}")
+    return entry

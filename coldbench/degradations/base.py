@@ -16,17 +16,18 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from coldbench.core.errors import ColdbenchError
+from coldbench.core.plugins import PARAMETERS
 
 Drawn = dict[str, Tensor]
 """The random values of a batch: tensors whose first axis is the image."""
 Matrix = npt.NDArray[np.float64]
 
-STRICT = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
-"""Of every family: `True` and 2.5 are no whole numbers, "1" is no number, and an unknown parameter is an error."""
+STRICT = PARAMETERS
+"""The configuration of every family's dataclass."""
 Size = Annotated[int, Field(ge=2, le=4096)]
 """The side of the images in pixels."""
 Severity = Annotated[int, Field(ge=1, le=10_000)]

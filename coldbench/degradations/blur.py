@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from coldbench.core.plugins import degradation
 from coldbench.degradations.base import STRICT, Matrix, Rounding, SeparableLinear, Severity, Size
 
 LARGEST_STD = 10_000.0
@@ -26,6 +27,7 @@ def gaussian_weights(kernel: int, std: float) -> Matrix:
     return np.asarray(weights / weights.sum(), dtype=np.float64)
 
 
+@degradation("blur")
 @dataclass(frozen=True, config=STRICT)
 class Blur(SeparableLinear):
     """T Gaussian blurs with circular or reflect padding.

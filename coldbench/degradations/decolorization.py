@@ -14,11 +14,13 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from coldbench.core.plugins import degradation
 from coldbench.degradations.base import STRICT, Drawn, Matrix, Precomputed, Severity, Size
 
 GREYS = {"mean": (1 / 3, 1 / 3, 1 / 3), "luma": (0.299, 0.587, 0.114)}  # luma: Rec. 601
 
 
+@degradation("decolorization")
 @dataclass(frozen=True, config=STRICT)
 class Decolorization(Precomputed):
     """D(x, t) = k_t · x + (1 − k_t) · grey(x), the same grey in all three channels.

@@ -14,6 +14,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from coldbench.core.plugins import degradation
 from coldbench.core.rng import integers, uniform
 from coldbench.degradations.base import STRICT, Drawn, Matrix, Precomputed, Rounding, Severity, Size
 
@@ -31,6 +32,7 @@ def cumulative_masks(offsets: Matrix, stds: Matrix) -> Matrix:
     return result
 
 
+@degradation("inpainting")
 @dataclass(frozen=True, config=STRICT)
 class Inpainting(Precomputed):
     """T masks of growing width around one centre per image; masked pixels approach `fill` (0: mid-grey).
@@ -101,6 +103,7 @@ class Inpainting(Precomputed):
         return x0 * mask if self.fill == 0 else x0 * mask + self.fill * (1 - mask)
 
 
+@degradation("inpainting_generation")
 @dataclass(frozen=True, config=STRICT)
 class InpaintingGeneration(Precomputed):
     """One colour per image replaces x0: A_t · x0 + (1 − A_t) · colour (paper, section 5.3; protocol 2.3).

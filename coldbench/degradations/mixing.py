@@ -17,6 +17,7 @@ from torch import Tensor
 
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.images import from_uint8
+from coldbench.core.plugins import degradation
 from coldbench.core.rng import integers, normal
 from coldbench.degradations.base import STRICT, Drawn, Matrix, Precomputed, Severity, Size
 
@@ -63,6 +64,7 @@ class Mixing(Precomputed):
         return float(np.sqrt(1 - share)), float(np.sqrt(share))
 
 
+@degradation("noise")
 @dataclass(frozen=True, config=STRICT)
 class Noise(Mixing):
     """z is standard normal: the paper's hot diffusion with one noise for all severities of an image."""
@@ -83,6 +85,7 @@ class Noise(Mixing):
         return {"z": z.to(torch.float32).reshape(-1, 3, self.size, self.size)}
 
 
+@degradation("animorphosis")
 @dataclass(frozen=True, config=STRICT)
 class Animorphosis(Mixing):
     """z is an image of the data set `partner`, drawn uniformly for each image; the pairs are not fixed (protocol 2.8).

@@ -1,7 +1,7 @@
 """The degradations by name, and how one is built from its description in an experiment.
 
-To add a degradation, write a class as `base.Degradation` describes in a file of its own and enter it in `DEGRADATIONS`.
-The tests in `tests/degradations/test_degradations.py` then hold it to the contract.
+A degradation is a class as `base.Degradation` describes, registered by `@degradation("name")`. `coldbench check` holds
+every one to the same laws.
 """
 
 from __future__ import annotations
@@ -16,29 +16,26 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from coldbench import data
+from coldbench.core import plugins
 from coldbench.core.errors import ColdbenchError, unknown
 from coldbench.core.experiment import Experiment
 from coldbench.core.validation import check_plain
 from coldbench.data.preprocessing import center_crop
 from coldbench.degradations.base import Degradation
-from coldbench.degradations.blur import Blur
-from coldbench.degradations.decolorization import Decolorization
-from coldbench.degradations.inpainting import Inpainting, InpaintingGeneration
-from coldbench.degradations.mixing import Animorphosis, Noise
-from coldbench.degradations.snow import Snow
-from coldbench.degradations.superresolution import SuperResolution
 
-DEGRADATIONS: dict[str, type[Degradation]] = {
-    "animorphosis": Animorphosis,
-    "blur": Blur,
-    "decolorization": Decolorization,
-    "inpainting": Inpainting,
-    "inpainting_generation": InpaintingGeneration,
-    "noise": Noise,
-    "snow": Snow,
-    "superresolution": SuperResolution,
-}
 TYPES = {bool: "true or false", float: "a number", int: "a whole number", str: "a name"}
+
+
+def kind_of(name: str, source: str | None = None) -> type[Degradation]:
+    """The class of the degradation `name`; ColdbenchError if there is none, or if its code is another than `source`."""
+    kind = plugins.load("degradation", name, source).object
+    if not (isinstance(kind, type) and issubclass(kind, Degradation)):
+        raise ColdbenchError(f"{plugins.find('degradation', name)}: {kind.__name__} is no subclass of Degradation")
+    return kind
+
+
+DEGRADATIONS = {name: kind_of(name) for name in plugins.OWN["degradation"]}
+"""The suite's own, by name."""
 
 
 def build(spec: Mapping[str, Any], size: int, partners: npt.NDArray[np.uint8] | None = None) -> Degradation:
@@ -51,10 +48,8 @@ def build(spec: Mapping[str, Any], size: int, partners: npt.NDArray[np.uint8] | 
     if not isinstance(spec, Mapping):
         raise ColdbenchError(f"degradation: must be its name and parameters, not {spec!r}")
     parameters = dict(spec)
-    name = parameters.pop("name", None)
-    if not isinstance(name, str) or name not in DEGRADATIONS:
-        raise unknown("degradation", name, DEGRADATIONS)
-    kind: Any = DEGRADATIONS[name]
+    name, source = parameters.pop("name", None), parameters.pop("source", None)
+    kind: Any = kind_of(name if isinstance(name, str) else str(name), source)
     choices = kind.__pydantic_fields__.keys() - {"size", "images"}
     if strange := parameters.keys() - choices:
         raise unknown(f"parameter of degradation {name}", min(strange, key=str), choices)
@@ -63,7 +58,9 @@ def build(spec: Mapping[str, Any], size: int, partners: npt.NDArray[np.uint8] | 
     try:
         built: Degradation = kind(size=size, **parameters)
     except ValidationError as error:
-        raise _in_one_line(error, name, kind.__pydantic_fields__) from None
+        raise _in_one_line(error, str(name), kind.__pydantic_fields__) from None
+    except TypeError as error:
+        raise ColdbenchError(f"degradation {name}: {error}") from error
     return built
 
 

@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass
 from scipy import ndimage
 from torch import Tensor
 
+from coldbench.core.plugins import degradation
 from coldbench.core.rng import normal, uniform
 from coldbench.degradations.base import STRICT, Drawn, Matrix, Precomputed, Severity, Size
 from coldbench.degradations.blur import gaussian_weights
@@ -47,6 +48,7 @@ LEVELS = {
 }
 
 
+@degradation("snow")
 @dataclass(frozen=True, config=STRICT)
 class Snow(Precomputed):
     """clip(x + S_t + S_t rotated by 180°) in [0, 1], where S_t is the snow of severity t at one of four LEVELS.

@@ -14,11 +14,13 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch.nn import functional
 
+from coldbench.core.plugins import degradation
 from coldbench.degradations.base import STRICT, Matrix, SeparableLinear, Size
 
 REDUCE = {"average": "area", "bicubic": "bicubic", "bilinear": "bilinear"}  # torch's modes, without antialiasing
 
 
+@degradation("superresolution")
 @dataclass(frozen=True, config=STRICT)
 class SuperResolution(SeparableLinear):
     """T reductions to `sides`; each reduces the full-size result of the previous one.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from coldbench.evaluation.measurements import (
     Metric,
     Sample,
     Similarity,
+    per_image,
 )
 from coldbench.evaluation.metrics import intervals
 from coldbench.evaluation.metrics.extractors import Extractor
@@ -40,6 +41,7 @@ from coldbench.evaluation.metrics.reference import Reference, reference
 from coldbench.evaluation.metrics.similarity import mse_per_image, ssim_per_image
 from coldbench.evaluation.metrics.ssim import Window
 from coldbench.evaluation.scores import Score, Scores
+from coldbench.evaluation.tables import write_table
 from coldbench.sampling import manifest as manifests
 from coldbench.sampling import starts
 from coldbench.sampling.manifest import SampledSet
@@ -54,7 +56,7 @@ class Evaluator:
     """Evaluates the run of one manifest.
 
     `prepared` is the prepared data set of the run, `partner` the one that its degradation mixes in. `feature_cache` is
-    the folder with the features of the reference sets. ColdbenchError if the manifest is damaged, or names other
+    the folder with the features of the reference sets. `metrics` names plug-ins' metrics. ColdbenchError if the manifest is damaged, or names other
     images than `prepared` and `partner` hold.
     """
 
@@ -66,6 +68,7 @@ class Evaluator:
         extractors: list[Extractor],
         device: torch.device,
         partner: Path | None = None,
+        metrics: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         self.manifest, self.prepared, self.partner = manifest, prepared, partner
         self.feature_cache, self.extractors, self.device = feature_cache, extractors, device
@@ -76,7 +79,9 @@ class Evaluator:
             raise ColdbenchError(f"{manifest} was sampled with other partner images than {partner} holds; sample again")
         self.experiment = self.run.experiment
         seed = self.experiment.seed
-        self.metrics: list[Metric] = [Similarity(seed)]
+        self.per_image = [per_image(spec, seed) for spec in metrics]
+        self.metrics: list[Metric] = [Similarity(seed), *self.per_image]
+        self.values: list[Sample] = []
         for extractor in extractors:
             self.metrics.append(FrechetDistance(extractor, seed))
             if extractor.kernel:
@@ -93,6 +98,7 @@ class Evaluator:
             samples: dict[str, Sample] = {}
             for sample in self._samples(name, sampled):
                 samples[sample.method] = sample
+                self.values.append(sample)
                 measured = [each for metric in self.metrics for each in metric.measure(sample)]
                 values = ", ".join(f"{each.metric} {each.estimate.value:.4f}" for each in measured)
                 log.info("%s, %s: %s", name, sample.method, values)
@@ -169,7 +175,7 @@ class Evaluator:
         if self.run.signed_metrics:
             values["ssim_signed"] = ssim_per_image(originals * 2 - 1, images * 2 - 1, SIGNED)
             values["squared_error_signed"] = 4 * squared_error
-        return values
+        return values | {metric.label: metric(originals, images) for metric in self.per_image}
 
     def _degraded_batches(self, tests: npt.NDArray[np.uint8], severity: int | None) -> Iterator[Tensor]:
         """x at `severity` of the whole test set in [0, 1]: it needs no model, so all images are scored."""
@@ -236,7 +242,29 @@ class Evaluator:
             "seed": self.experiment.seed,
             "provenance": json.dumps(provenance(self.device, **facts, seconds=round(seconds, 1)), sort_keys=True),
         }
-        return tuple(Score(**common, **_record(each)) for each in measurements)
+        cost = {
+            (name, method): vars(manifests.read_cost(self.manifest, name, method))
+            for name, sampled in self.run.sets.items()
+            for method in sampled.methods
+        }
+        return tuple(Score(**common, **_record(each), **cost.get((each.set, each.method), {})) for each in measurements)
+
+    def write_values(self, out: Path, made_from: Mapping[str, Any]) -> None:
+        """Write the per-image values of what was evaluated to `out` (parquet), for comparisons between runs.
+
+        The columns are set, method, image (its index) and, float32, ssim, squared_error and the plug-ins' metrics.
+        Images beyond the restored ones are left out, because no method is compared on them.
+        """
+        import pandas as pd
+
+        frames = []
+        for sample in self.values:
+            n = self.run.sets[sample.set].images
+            values = {name: each[:n].astype(np.float32) for name, each in sample.values.items()}
+            if values and n:
+                frames.append(pd.DataFrame({"set": sample.set, "method": sample.method, "image": range(n), **values}))
+        empty = pd.DataFrame(columns=["set", "method", "image"])
+        write_table(pd.concat(frames, ignore_index=True) if frames else empty, out, made_from)
 
 
 def _scores_degraded(sampled: SampledSet) -> bool:

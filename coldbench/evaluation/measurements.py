@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
+from torch import Tensor
 
+from coldbench.core import plugins
+from coldbench.core.config import label_of
+from coldbench.core.errors import ColdbenchError, unknown
 from coldbench.evaluation.metrics import intervals, kernel
 from coldbench.evaluation.metrics.extractors import Extractor
 from coldbench.evaluation.metrics.frechet import Features
 from coldbench.evaluation.metrics.intervals import Estimate, Values
 from coldbench.evaluation.metrics.reference import Reference
-from coldbench.evaluation.metrics.similarity import mean_rmse, pooled_rmse, pooled_ssim
+from coldbench.evaluation.metrics.similarity import mean_psnr, mean_rmse, pooled_rmse, pooled_ssim
 
 
 @dataclass(frozen=True)
@@ -57,13 +62,17 @@ class Sample:
 
 @dataclass(frozen=True)
 class Measurement:
-    """An estimate of one metric for one method, or for the difference of two, on one set."""
+    """An estimate of one metric for one method, or for the difference of two, on one set.
+
+    `direction` says which values are better: higher or lower.
+    """
 
     set: str
     method: str
     metric: str
     reference: str
     estimate: Estimate
+    direction: str = "lower"
 
 
 class Metric(Protocol):
@@ -81,33 +90,98 @@ def difference_name(a: Sample, b: Sample) -> str:
     return f"{a.method}-{b.method}"
 
 
-SIMILARITIES: dict[str, tuple[str, Callable[[Values, int], Estimate]]] = {
-    "ssim": ("ssim", pooled_ssim),
-    "rmse": ("squared_error", pooled_rmse),
-    "rmse_per_image": ("squared_error", mean_rmse),
-    "ssim_signed": ("ssim_signed", pooled_ssim),
-    "rmse_signed": ("squared_error_signed", pooled_rmse),
+SIMILARITIES: dict[str, tuple[str, Callable[[Values, int], Estimate], str]] = {
+    "ssim": ("ssim", pooled_ssim, "higher"),
+    "rmse": ("squared_error", pooled_rmse, "lower"),
+    "psnr": ("squared_error", mean_psnr, "higher"),
+    "rmse_per_image": ("squared_error", mean_rmse, "lower"),
+    "ssim_signed": ("ssim_signed", pooled_ssim, "higher"),
+    "rmse_signed": ("squared_error_signed", pooled_rmse, "lower"),
 }
-"""The per-image values of each metric, and how they are averaged."""
+"""The per-image values of each metric, how they are averaged, and which are better."""
 
 
 @dataclass(frozen=True)
 class Similarity:
-    """SSIM and RMSE against the originals."""
+    """SSIM, RMSE and PSNR against the originals."""
 
     seed: int
 
     def measure(self, sample: Sample) -> Iterator[Measurement]:
-        for metric, (values, average) in SIMILARITIES.items():
+        for metric, (values, average, direction) in SIMILARITIES.items():
             if values in sample.values:
                 estimate = average(sample.values[values], self.seed)
-                yield Measurement(sample.set, sample.method, metric, "", estimate)
+                yield Measurement(sample.set, sample.method, metric, "", estimate, direction)
 
     def difference(self, a: Sample, b: Sample) -> Iterator[Measurement]:
         for metric, values, statistic in (("ssim", "ssim", "mean"), ("rmse", "squared_error", "root_mean")):
             if values in a.values:
                 estimate = intervals.difference(a.values[values], b.values[values], statistic, self.seed)
-                yield Measurement(a.set, difference_name(a, b), metric, "", estimate)
+                yield Measurement(a.set, difference_name(a, b), metric, "", estimate, SIMILARITIES[metric][2])
+
+
+@dataclass(frozen=True)
+class PerImage:
+    """A plug-in's metric: a function of the originals and the images, both float32 (N, C, H, W) in [0, 1], to (N,).
+
+    The images are not clamped. `label` names it in the scores. `average` is that of the values over images: mean, or
+    root_mean, the root of the mean. `best` is the value of equal images, if the metric has one; `symmetric` says that
+    originals and images can change places. `coldbench check` tests both.
+    """
+
+    label: str
+    function: Callable[[Tensor, Tensor], Tensor]
+    seed: int = 0
+    higher_is_better: bool = False
+    average: str = "mean"
+    best: float | None = None
+    symmetric: bool = True
+
+    @property
+    def direction(self) -> str:
+        """Which values are better."""
+        return "higher" if self.higher_is_better else "lower"
+
+    def __call__(self, originals: Tensor, images: Tensor) -> Values:
+        """The value of each pair, float64 (N,); ColdbenchError if the function returns something else."""
+        values = self.function(originals, images)
+        if not isinstance(values, Tensor) or values.shape != (len(images),):
+            shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise ColdbenchError(
+                f"metric {self.label} must give one value for each of {len(images)} images, not {shape}"
+            )
+        return values.detach().double().cpu().numpy()
+
+    def measure(self, sample: Sample) -> Iterator[Measurement]:
+        if self.label in sample.values:
+            pooled = intervals.mean(sample.values[self.label], self.seed)
+            bounds = [
+                intervals.STATISTICS[self.average](np.float64(each)) for each in (pooled.value, pooled.low, pooled.high)
+            ]
+            yield Measurement(
+                sample.set, sample.method, self.label, "", Estimate(*map(float, bounds), pooled.n), self.direction
+            )
+
+    def difference(self, a: Sample, b: Sample) -> Iterator[Measurement]:
+        if self.label in a.values:
+            estimate = intervals.difference(a.values[self.label], b.values[self.label], self.average, self.seed)
+            yield Measurement(a.set, difference_name(a, b), self.label, "", estimate, self.direction)
+
+
+def per_image(spec: Mapping[str, Any], seed: int = 0) -> PerImage:
+    """The metric with a name and parameters; ColdbenchError if there is none, or a parameter or option is wrong."""
+    parameters = dict(spec)
+    name, source = str(parameters.pop("name")), parameters.pop("source", None)
+    registered = plugins.load("metric", name, source)
+    component, options = plugins.find("metric", name), registered.options
+    choices = {"higher_is_better", "average", "best", "symmetric"}
+    if strange := options.keys() - choices:
+        raise unknown(f"option of metric {name} ({component})", min(strange), choices)
+    if options.get("average", "mean") not in intervals.STATISTICS:
+        raise unknown(f"average of metric {name} ({component})", options["average"], intervals.STATISTICS)
+    values = plugins.arguments(registered.object, parameters, f"metric {name}")
+    function = partial(registered.object, **values) if values else registered.object
+    return PerImage(label_of({"name": name, **parameters}), function, seed, **options)
 
 
 @dataclass(frozen=True)

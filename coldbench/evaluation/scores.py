@@ -43,7 +43,9 @@ class Score:
     `table` and `row` name the cell that the paper prints, "" if it prints none. `set` is the sampled set. `method` is a
     sampling method, `degraded`, or a difference of two methods. `reference` is the split that a distance of features
     compares with, "" for other metrics. `low` and `high` bound the 95 % interval over the `n` images, NaN if unknown.
-    `singular` marks a Fréchet distance from fewer images than features. `provenance` is JSON text.
+    `singular` marks a Fréchet distance from fewer images than features. `provenance` is JSON text. `direction` says
+    which values of the metric are better: higher or lower. `nfe` and `seconds` are the evaluations of the network and
+    the time that the method took for an image, NaN if unknown.
     """
 
     run: RunName
@@ -69,6 +71,9 @@ class Score:
     singular: bool
     seed: int
     provenance: Text
+    direction: Text = ""
+    nfe: Number = math.nan
+    seconds: Number = math.nan
 
     @property
     def finite(self) -> bool:

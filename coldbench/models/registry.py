@@ -2,52 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
-from coldbench.core.errors import ColdbenchError, unknown
+from coldbench.core import plugins
+from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Network
-from coldbench.models.unet_convnext import UnetConvNext
-from coldbench.models.unet_ddpm import UnetDDPM
 
-
-def _convnext(network: Network, channels: int, size: int) -> nn.Module:
-    if network.dropout:
-        raise ColdbenchError(f"network unet_convnext has no dropout, but dropout is {network.dropout:g}")
-    if network.dim_mults[0] != 1:
-        raise ColdbenchError(f"network unet_convnext needs dim_mults that begin with 1, not {network.dim_mults[0]}")
-    return UnetConvNext(channels, network.dim, network.dim_mults, time=network.time, residual=network.residual)
-
-
-def _ddpm(network: Network, channels: int, size: int) -> nn.Module:
-    if network.residual:
-        raise ColdbenchError("network unet_ddpm has no residual form")
-    return UnetDDPM(
-        channels,
-        network.dim,
-        network.dim_mults,
-        size=size,
-        attention=network.attention,
-        dropout=network.dropout,
-        time=network.time,
-    )
-
-
-NETWORKS: dict[str, Callable[[Network, int, int], nn.Module]] = {"unet_convnext": _convnext, "unet_ddpm": _ddpm}
+GIVEN = ("channels", "size")
+"""What every network is built for; all its other arguments are parameters."""
+NETWORKS = tuple(plugins.OWN["network"])
+"""The suite's own."""
 
 
 def build(network: Network, channels: int, size: int) -> nn.Module:
     """The network that an experiment describes, for (N, channels, size, size) images, with newly initialised weights.
 
-    Raises ColdbenchError for an unknown name, a side that its stages cannot halve, and an option that it does not have.
+    Raises ColdbenchError for an unknown name, a side that its stages cannot halve, an option that it does not have, and
+    a parameter of a plug-in's network that is wrong.
     """
-    if network.name not in NETWORKS:
-        raise unknown("network", network.name, NETWORKS)
+    name, where = network.name, f"network {network.name}"
+    kind = plugins.load("network", name, network.source).object
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise ColdbenchError(f"{plugins.find('network', name)}: {kind.__name__} is no subclass of torch.nn.Module")
+    accepted = plugins.parameters_of(kind, GIVEN)
+    defaults = {key: each.default for key, each in Network.model_fields.items()}
+    fields = {key: value for key, value in network if key in defaults and key != "name"}
+    for key, value in fields.items():
+        budgets_state_it = key in ("dim", "dim_mults") and name not in NETWORKS
+        if key not in accepted and value != defaults[key] and not budgets_state_it:
+            raise ColdbenchError(f"{where} has no {key}, but {key} is {value}")
     stages = len(network.dim_mults)
-    if size % 2 ** (stages - 1):
+    if "dim_mults" in accepted and size % 2 ** (stages - 1):
         raise ColdbenchError(
-            f"network {network.name} with {stages} stages needs a side that is a multiple of {2 ** (stages - 1)}, "
-            f"not {size}"
+            f"{where} with {stages} stages needs a side that is a multiple of {2 ** (stages - 1)}, not {size}"
         )
-    return NETWORKS[network.name](network, channels, size)
+    values = {key: value for key, value in fields.items() if key in accepted} | network.parameters
+    arguments: dict[str, Any] = plugins.arguments(kind, values, where, GIVEN)
+    given = {"channels": channels, "size": size}
+    try:
+        built = kind(**{key: given[key] for key in GIVEN if key in plugins.signature(kind)}, **arguments)
+    except (ValueError, TypeError) as error:
+        raise ColdbenchError(f"{where}: {error}") from error
+    return built

@@ -13,6 +13,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from coldbench.core.errors import ColdbenchError
+from coldbench.core.plugins import network
+
 
 class SinusoidalEmbedding(nn.Module):
     """Time (N,) → (N, dim): sines, then cosines, of dim/2 frequencies from 1 to 1/10000."""
@@ -122,6 +125,7 @@ def _parts(stage: nn.Module) -> list[nn.Module]:
     return list(stage.children())
 
 
+@network("unet_convnext")
 class UnetConvNext(nn.Module):
     """R: (N, channels, H, W) in [-1, 1] and time (N,) → the restored (N, channels, H, W), unbounded.
 
@@ -138,6 +142,8 @@ class UnetConvNext(nn.Module):
         time: bool = True,
         residual: bool = False,
     ) -> None:
+        if dim_mults[0] != 1:
+            raise ColdbenchError(f"network unet_convnext needs dim_mults that begin with 1, not {dim_mults[0]}")
         super().__init__()
         self.residual = residual
         time_dim = dim if time else None

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention, silu
 
+from coldbench.core.plugins import network
 from coldbench.models.unet_convnext import SinusoidalEmbedding
 
 BLOCKS = 2  # per level on the way down; one more on the way up
@@ -101,6 +102,7 @@ class Level(nn.Module):
         return self.attn[index](x) if self.attn else x
 
 
+@network("unet_ddpm")
 class UnetDDPM(nn.Module):
     """R: images (N, channels, size, size) in [-1, 1] and time (N,) → restored images, unbounded; time is severity − 1.
 

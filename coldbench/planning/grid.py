@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from coldbench import data
-from coldbench.core.config import Budget, Config, Entry, Protocol, Run, chosen_protocol, resolve
+from coldbench.core import plugins
+from coldbench.core.config import Budget, Config, Entry, Plugins, Protocol, Run, chosen_protocol, resolve
 from coldbench.core.errors import WITH_REQUIREMENTS, ColdbenchError, MissingFile, unknown
 from coldbench.core.experiment import Experiment, Network
 from coldbench.core.validation import check_plain, checked
@@ -59,6 +60,7 @@ def build(
     degradations and networks are built as well, which imports torch. Without `check_sources` all data count as present.
     """
     check_plain(raw, "config")
+    plugins.use(checked(Plugins, {"plugins": raw.get("plugins", [])}, "config").plugins)
     config = checked(Config, raw, "config")
     _check_names(config)
     for name, entry in config.grid.items():  # also entries that this budget or filter hides
@@ -293,7 +295,7 @@ def _check_operators(run: Run) -> None:
                 if value is not None and value > degradation.T:
                     raise ColdbenchError(f"set {name}: {what} must lie in 1…{degradation.T}, not {value}")
             for method in run.sampling.methods_of(name):
-                samplers.check(method, degradation)
+                samplers.check(run.sampling.sampler(method), degradation)
     except ColdbenchError as error:
         raise ColdbenchError(f"{run.metadata.name} ({run.metadata.protocol}): {error}") from None
 

@@ -65,6 +65,13 @@ def of_snakemake(files: Sequence[Path | str], arguments: Sequence[str] | None = 
     return load([*files[-1:], *files[:-1], *nested])
 
 
+def plugin_files(files: Sequence[Path | str], arguments: Sequence[str] | None = None) -> list[str]:
+    """The plug-ins of the last layer that names some, as paths from the working directory; arguments as above."""
+    words = [word for word in (sys.argv if arguments is None else arguments) if word.startswith("plugins=")]
+    layers = load([*files[-1:], *files[:-1], *words])
+    return next((layer.values["plugins"] for layer in reversed(layers) if "plugins" in layer.values), [])
+
+
 def _is_setting(word: str) -> bool:
     key, equals, _ = word.partition("=")
     return bool(equals) and key.isidentifier()
@@ -78,6 +85,10 @@ def _layer(word: str) -> Layer:
     else:
         values = read_yaml(Path(word))
         check_layer(Config, values, word)
+    if "plugins" in values:
+        files = [values["plugins"]] if isinstance(values["plugins"], str) else values["plugins"]
+        folder = Path() if _is_setting(word) else Path(word).parent
+        values = {**values, "plugins": [str(folder / file) for file in files]}
     return Layer(word, values)
 
 

@@ -159,7 +159,8 @@ class Products:
         file = self._file(run, "scores.parquet")
 
         def reason() -> str:
-            return difference(read_made_from(file), {**self._images(run), "fid": sorted(self.fid)})
+            stated = {"metrics": [], **read_made_from(file)}
+            return difference(stated, {**self._images(run), "fid": sorted(self.fid), "metrics": run.metrics})
 
         weights = [product([self.weights], str)] if self.weights else []
         return self._once(("scores", file), [file], reason, lambda: [self.samples(run), *self.data_of(run), *weights])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,12 @@ from coldbench.core.checksums import read_sealed, write_sealed
 from coldbench.core.config import Method, RunMetadata, SampleSet
 from coldbench.core.errors import ColdbenchError, unknown
 from coldbench.core.experiment import Experiment
-from coldbench.core.files import below, sha256
+from coldbench.core.files import below, read_json, sha256
 from coldbench.core.logs import log
 from coldbench.core.validation import Strict, checked, fingerprint
+
+COST_SUFFIX = ".cost.json"
+"""Of the file beside a shard that says what its images cost."""
 
 
 class SampledSet(SampleSet):
@@ -137,6 +142,25 @@ def read_images(path: Path, set_name: str, method: str, first: int | None = None
     return np.concatenate([_load(path, shard, size) for shard in shards if first is None or shard.first < first])[
         :first
     ]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Evaluations of the network for an image, and seconds for an image in the batches of its shard; NaN if unknown."""
+
+    nfe: float = math.nan
+    seconds: float = math.nan
+
+
+def read_cost(path: Path, set_name: str, method: str) -> Cost:
+    """What the images of a set by one method cost; unknown if the file beside a shard is missing or damaged."""
+    shards = [shard for shard in read_manifest(path).shards if (shard.set, shard.method) == (set_name, method)]
+    try:
+        parts = [read_json(below(path.parent, Path(shard.file).with_suffix(COST_SUFFIX))) for shard in shards]
+        images = sum(int(part["images"]) for part in parts)
+        return Cost(max(int(part["nfe"]) for part in parts), sum(float(part["seconds"]) for part in parts) / images)
+    except (ColdbenchError, OSError, KeyError, TypeError, ValueError, ZeroDivisionError):
+        return Cost()
 
 
 def read_trajectory(path: Path, set_name: str) -> dict[str, npt.NDArray[Any]]:

@@ -38,7 +38,7 @@ from coldbench.sampling.restored_files import (
     write_png,
     write_result,
 )
-from coldbench.sampling.samplers import Step, check, sample, sources
+from coldbench.sampling.samplers import Step, check, method_of, sample, sources
 
 KNOWN_LIMIT = 1e9
 """The largest magnitude of a known number."""
@@ -81,9 +81,9 @@ class Restoration:
     identity: dict[str, Any]
 
     @property
-    def nfe(self) -> int:
-        """The number of network evaluations of an image."""
-        return 1 if self.settings.method == "direct" else len(range(0, self.severity, self.settings.stride))
+    def step_count(self) -> int:
+        """The number of steps of an image."""
+        return len(method_of(self.settings.method).severities(self.severity, self.settings.stride))
 
     def steps(self, x: Tensor, indices: Tensor) -> Iterator[Step]:
         """The trajectories of the images x (N, C, size, size) in [-1, 1] with `indices` int64 (N,)."""
@@ -163,7 +163,7 @@ def restore(
         restoration.warn()
         prepare_folder(out)
         batches = batches_of(items, missing, settings.batch_size, inference_batch)
-        ticker, done = Ticker(max(1, restoration.nfe * sum(map(len, batches))), "image·step", 1), 0
+        ticker, done = Ticker(max(1, restoration.step_count * sum(map(len, batches))), "image·step", 1), 0
         for batch in batches:
             pixels, texts = zip(*map(restoration.read, batch), strict=True)
             x = from_uint8(np.stack(pixels), device)

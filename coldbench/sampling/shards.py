@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from coldbench import data, degradations, models
 from coldbench.core.checksums import find_hashed, write_hashed
 from coldbench.core.config import Method, Sampling
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import sha256
+from coldbench.core.files import sha256, write_json
 from coldbench.core.images import to_unit_interval
 from coldbench.core.interrupts import Stop, stoppable
 from coldbench.core.logs import Ticker, log
@@ -34,7 +35,15 @@ from coldbench.core.validation import fingerprint
 from coldbench.models import model_file
 from coldbench.models.header import read_header
 from coldbench.sampling import starts, trajectories
-from coldbench.sampling.manifest import Manifest, SampledSet, ShardFile, intact, read_manifest, write_manifest
+from coldbench.sampling.manifest import (
+    COST_SUFFIX,
+    Manifest,
+    SampledSet,
+    ShardFile,
+    intact,
+    read_manifest,
+    write_manifest,
+)
 
 
 @dataclass(frozen=True)
@@ -52,27 +61,34 @@ class SamplingPaths:
 
 @dataclass(frozen=True)
 class Shard:
-    """Images `indices` of one set by one method, and the folder of the file."""
+    """Images `indices` of one set by one method, and the folder of the file.
+
+    `sampler` holds name, parameters and source of a method that needs more than its name.
+    """
 
     set: str
     method: Method
     indices: range
     folder: Path
+    sampler: str = ""
 
     @property
     def stem(self) -> str:
         """The file's name up to its hash."""
-        return f"{self.method}-{self.indices.start:06d}-{self.indices.stop:06d}"
+        method = f"{self.method}~{self.sampler}" if self.sampler else self.method
+        return f"{method}-{self.indices.start:06d}-{self.indices.stop:06d}"
 
     def file(self) -> Path | None:
         """The finished file, or None; a file whose content does not match its name is deleted."""
         return find_hashed(self.folder, self.stem, ".npy")
 
-    def write(self, images: npt.NDArray[np.float32]) -> Path:
-        """Write the images, atomically."""
+    def write(self, images: npt.NDArray[np.float32], nfe: int, seconds: float) -> Path:
+        """Write the images, atomically, and beside them what they cost: the NFE of an image, and seconds of all."""
         buffer = io.BytesIO()
         np.save(buffer, images)
-        return write_hashed(self.folder, self.stem, ".npy", buffer.getbuffer())
+        path = write_hashed(self.folder, self.stem, ".npy", buffer.getbuffer())
+        write_json(path.with_suffix(COST_SUFFIX), {"nfe": nfe, "seconds": round(seconds, 3), "images": len(images)})
+        return path
 
 
 @dataclass(frozen=True)
@@ -93,9 +109,12 @@ class Sampler:
         """All shards of all sets and methods."""
         size = self.sampling.shard_size
         return [
-            Shard(name, method, range(first, min(first + size, task.images)), self.folders[name])
+            Shard(
+                *(name, method, range(first, min(first + size, task.images)), self.folders[name]),
+                sampler="" if spec == {"name": method} else fingerprint(spec),
+            )
             for name, task in self.tasks.items()
-            for method in task.methods
+            for method, spec in task.methods.items()
             for first in range(0, task.images, size)
         ]
 
@@ -106,20 +125,20 @@ class Sampler:
             log.info("%d of %d shards are finished already", len(shards) - len(missing), len(shards))
         size, inference_batch = self.sampling.batch_size, self.identity["inference_batch"]
         batches = {shard: batches_of(shard.indices, size, inference_batch) for shard in missing}
-        nfe = {shard: len(self.tasks[shard.set].severities(shard.method)) for shard in missing}
-        total = sum(nfe[shard] * sum(map(len, batches[shard])) for shard in missing)
+        steps = {shard: len(self.tasks[shard.set].severities(shard.method)) for shard in missing}
+        total = sum(steps[shard] * sum(map(len, batches[shard])) for shard in missing)
         ticker, done = Ticker(max(1, total), "image·step", 1), 0
         for shard in missing:
-            task, images = self.tasks[shard.set], []
+            task, images, nfe, began = self.tasks[shard.set], [], 0, time.perf_counter()
             for indices in batches[shard]:
                 for step in task.steps(self.restore, shard.method, task.initial_state(indices)):
-                    x = step.x
+                    x, nfe = step.x, step.nfe
                     done += len(x)
                     stop.check()
                     ticker.tick(done, f"{shard.set} · {shard.method} · images {indices.start}–{indices.stop}")
                 earlier = max(shard.indices.start - indices.start, 0)  # images that only fill the inference batch
                 images.append(to_unit_interval(x[earlier:]).cpu().numpy())
-            shard.write(np.concatenate(images))
+            shard.write(np.concatenate(images), nfe, time.perf_counter() - began)
 
 
 def load_sampler(paths: SamplingPaths, sampling: Sampling, device: torch.device) -> Sampler:
@@ -231,7 +250,7 @@ def _manifest(
         )
     sets = {
         name: SampledSet(
-            **{**task.settings.model_dump(), "methods": task.methods},
+            **{**task.settings.model_dump(), "methods": list(task.methods)},
             images=task.images,
             trajectory=os.path.relpath(trajectory_files[name], folder),
         )

@@ -6,7 +6,7 @@ Everything drawn for image i follows from (seed, purpose, i), so images can be m
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,11 +20,12 @@ from coldbench import data
 from coldbench.core import rng
 from coldbench.core.config import Method, SampleSet, Sampling, Start
 from coldbench.core.errors import ColdbenchError
+from coldbench.core.experiment import Spec
 from coldbench.data import preprocessing
 from coldbench.degradations import Degradation, Drawn, initial_xt
 from coldbench.models import Restorer
 from coldbench.sampling import priors
-from coldbench.sampling.samplers import Step, sample
+from coldbench.sampling.samplers import Step, method_of, sample
 
 
 class Redraw(Protocol):
@@ -49,10 +50,10 @@ class InitialState:
 
 @dataclass(frozen=True)
 class SamplingTask(abc.ABC):
-    """One set to sample: `images` trajectories by each of `methods`."""
+    """One set to sample: `images` trajectories by each of `methods`, the samplers by their labels."""
 
     settings: SampleSet
-    methods: Sequence[Method]
+    methods: Mapping[Method, Spec]
     degradation: Degradation
     images: int
     seed: int
@@ -68,8 +69,8 @@ class SamplingTask(abc.ABC):
         return self.settings.assumed_severity or self.settings.severity or self.degradation.T
 
     def severities(self, method: str) -> list[int]:
-        """The severities at which the network is evaluated; their number is the NFE."""
-        return [self.severity] if method == "direct" else list(range(self.severity, 0, -self.settings.stride))
+        """The severities at which steps begin. A method may evaluate the network more than once in a step."""
+        return list(method_of(self.methods[method]).severities(self.severity, self.settings.stride))
 
     def steps(self, restore: Restorer, method: str, state: InitialState) -> Iterator[Step]:
         """The trajectories from `state` to x_0."""
@@ -78,7 +79,7 @@ class SamplingTask(abc.ABC):
             self.degradation,
             state.x,
             state.drawn,
-            method,
+            self.methods[method],
             start=self.severity,
             stride=self.settings.stride,
             released_shift=self.settings.released_shift,
@@ -135,7 +136,7 @@ def sampling_task(
     Raises ColdbenchError if `prepared` has fewer test images, or too few training images to fit a start to.
     """
     info, settings, count = data.info(prepared), sampling.sets[name], sampling.images
-    methods, start = sampling.methods_of(name), settings.start
+    methods, start = {label: sampling.sampler(label) for label in sampling.methods_of(name)}, settings.start
     if start is None:
         tests = data.load(prepared, "test")
         count = len(tests) if count is None else count

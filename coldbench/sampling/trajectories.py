@@ -29,7 +29,10 @@ def update(folder: Path, restore: Restorer, task: SamplingTask, max_frames: int 
 
     Its name holds a hash of methods, max_frames and number of images.
     """
-    settings = {"methods": list(task.methods), "max_frames": max_frames, "images": min(SHOWN, task.images)}
+    images = min(SHOWN, task.images)
+    settings: dict[str, Any] = {"methods": list(task.methods), "max_frames": max_frames, "images": images}
+    if samplers := {label: spec for label, spec in task.methods.items() if spec != {"name": label}}:
+        settings["samplers"] = samplers
     stem = f"trajectory-{fingerprint(settings)}"
     path = find_hashed(folder, stem, ".npz")
     if path is None:
@@ -45,7 +48,7 @@ def _trajectories(restore: Restorer, task: SamplingTask, max_frames: int | None,
     `states` are the iterates (frames, N, C, H, W) of the set's best method, TACoS if the set has it; `naive` are those
     of Algorithm 1. Images are float32 in [0, 1] units, not clamped. `severities` (frames,) int64, `method` a string.
     """
-    method = next((name for name in ("tacos", "estimated") if name in task.methods), task.methods[-1])
+    method = next((name for name in ("tacos", "estimated") if name in task.methods), list(task.methods)[-1])
     initial = task.initial_state(range(min(SHOWN, task.images)))
     severities = [*task.severities(method), 0]
     frames = stored_frames(len(severities), max_frames)

@@ -38,9 +38,9 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     stems: list[str] = []
     write = Shard.write
 
-    def recorded(shard: Shard, images: np.ndarray) -> Path:
+    def recorded(shard: Shard, *content: Any) -> Path:
         stems.append(shard.stem)
-        return write(shard, images)
+        return write(shard, *content)
 
     monkeypatch.setattr(Shard, "write", recorded)
     return stems
@@ -396,8 +396,8 @@ def test_all_methods_generate_from_the_same_starts_at_any_batch_size(experiment,
     x_T: dict[str, list[torch.Tensor]] = {}
     sample = starts.sample
 
-    def recorded(restore: Any, degradation: Any, x: torch.Tensor, drawn: Any, method: str, **options: Any) -> Any:
-        x_T.setdefault(method, []).append(x.clone())
+    def recorded(restore: Any, degradation: Any, x: torch.Tensor, drawn: Any, method: Any, **options: Any) -> Any:
+        x_T.setdefault(method["name"], []).append(x.clone())
         return sample(restore, degradation, x, drawn, method, **options)
 
     monkeypatch.setattr(starts, "sample", recorded)

@@ -36,6 +36,7 @@ def finished(budget, run):
 
 checked(planning.check_checkout, Path(workflow.basedir))
 LAYERS = checked(layers.of_snakemake, workflow.configfiles) if workflow.is_main_process else []
+config["plugins"] = checked(layers.plugin_files, workflow.configfiles)
 GRID = checked(build, config, finished, check_operators=workflow.is_main_process)
 checked(planning.check_paper_rows, GRID, Path(PAPER))
 
@@ -134,6 +135,7 @@ TRAINING_OPTIONS = " ".join(
 FID_OPTIONS = (
     f"--inception {shlex.quote(INCEPTION)} " + " ".join(f"--fid {protocol}" for protocol in FID) if FID else ""
 )
+PLUGIN_OPTIONS = " ".join(f"--plugin {shlex.quote(file)}" for file in GRID.config.plugins)
 
 
 wildcard_constraints:

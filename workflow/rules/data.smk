@@ -14,7 +14,7 @@ rule fetch:
     resources:
         folder=DATA,
     shell:
-        "coldbench fetch {wildcards.dataset:q} {resources.folder:q} --log {log:q}"
+        "coldbench fetch {wildcards.dataset:q} {resources.folder:q} {PLUGIN_OPTIONS} --log {log:q}"
 
 
 rule prepare:
@@ -37,7 +37,7 @@ rule prepare:
         out=subpath(output.info, parent=True),
     shell:
         "coldbench prepare {wildcards.dataset:q} --size {wildcards.size} --folder {resources.folder:q}"
-        " --out {params.out:q} --log {log:q}"
+        " --out {params.out:q} {PLUGIN_OPTIONS} --log {log:q}"
 
 
 # Inception's weights, for FID: fetched once, verified by their SHA-256; compute nodes need no network.

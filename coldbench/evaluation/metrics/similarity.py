@@ -8,9 +8,12 @@ from torch import Tensor
 
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.images import batches
+from coldbench.core.plugins import metric
 from coldbench.evaluation.metrics import intervals, ssim
 from coldbench.evaluation.metrics.intervals import Estimate, Values
 
+MOST_PSNR = 100.0
+"""PSNR of equal images in dB, so that means over images stay finite."""
 TOLERANCE = 1e-3
 """How far an original may leave its range, by rounding."""
 
@@ -44,6 +47,34 @@ def scores_per_image(original: Tensor, other: Tensor) -> tuple[Values, Values]:
             for part in batches(len(original))
         ]
     return np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])
+
+
+@metric("ssim", higher_is_better=True, best=1.0)
+def ssim_metric(originals: Tensor, images: Tensor) -> Tensor:
+    """SSIM of each pair, (N,)."""
+    return torch.from_numpy(ssim_per_image(originals, images))
+
+
+@metric("rmse", higher_is_better=False, average="root_mean", best=0.0)
+def squared_error(originals: Tensor, images: Tensor) -> Tensor:
+    """Mean squared difference of each pair, (N,); RMSE is the root of its mean over images."""
+    return torch.from_numpy(mse_per_image(originals, images))
+
+
+@metric("psnr", higher_is_better=True, best=MOST_PSNR)
+def psnr(originals: Tensor, images: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of each pair in dB, (N,); at most 100."""
+    return torch.from_numpy(psnr_of(mse_per_image(originals, images)))
+
+
+def psnr_of(mses: Values) -> Values:
+    """−10 log₁₀ of mean squared differences of images in [0, 1], in dB, at most MOST_PSNR."""
+    return -10 * np.log10(np.maximum(mses, 10 ** (-MOST_PSNR / 10)))
+
+
+def mean_psnr(mses: Values, seed: int) -> Estimate:
+    """Mean of the per-image PSNR, in dB."""
+    return intervals.mean(psnr_of(mses), seed)
 
 
 def pooled_ssim(ssims: Values, seed: int) -> Estimate:

@@ -1,0 +1,446 @@
+"""Components by kind and name: the suite's own, those of plug-in files, and those of installed packages.
+
+A component is a class or function under a decorator of this module, such as `@sampler("momentum")`. Which components a
+module holds is read from its text. A module is imported when one of its components is built, so `status` and `plan`
+load nothing for a component that no run uses, and no module that the configuration does not name is ever imported.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import io
+import sys
+import tokenize
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, is_dataclass
+from importlib.machinery import PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import pydantic.dataclasses
+from pydantic import ConfigDict, create_model
+
+from coldbench.core.errors import ColdbenchError, unknown
+from coldbench.core.validation import Strict, checked
+
+GROUP = "coldbench"
+"""The group of entry points: an installed package names its components, and the module that each is in."""
+KINDS = {
+    "degradation": "degradation",
+    "sampler": "method",
+    "network": "network",
+    "metric": "metric",
+    "dataset": "data set",
+}
+"""The decorators, and what each kind is called in messages."""
+OWN: dict[str, dict[str, str]] = {
+    "degradation": {
+        "animorphosis": "coldbench.degradations.mixing",
+        "blur": "coldbench.degradations.blur",
+        "decolorization": "coldbench.degradations.decolorization",
+        "inpainting": "coldbench.degradations.inpainting",
+        "inpainting_generation": "coldbench.degradations.inpainting",
+        "noise": "coldbench.degradations.mixing",
+        "snow": "coldbench.degradations.snow",
+        "superresolution": "coldbench.degradations.superresolution",
+    },
+    "sampler": dict.fromkeys(
+        ("direct", "naive", "tacos", "estimated", "resampled", "naive_resampled", "ddpm"),
+        "coldbench.sampling.samplers",
+    ),
+    "network": {
+        "unet_convnext": "coldbench.models.unet_convnext",
+        "unet_ddpm": "coldbench.models.unet_ddpm",
+    },
+    "metric": dict.fromkeys(("ssim", "rmse", "psnr"), "coldbench.evaluation.metrics.similarity"),
+    "dataset": dict.fromkeys(
+        ("mnist", "cifar10", "celeba", "celeba_aligned", "afhq", "digits", "photos"), "coldbench.data.registry"
+    ),
+}
+"""The suite's own components, as an installed package names its own by entry points: kind, name, module."""
+
+Object = TypeVar("Object", bound=Callable[..., Any])
+PARAMETERS = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
+"""Of parameters: `True` and 2.5 are no whole numbers, "1" is no number, and an unknown parameter is an error."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """What the text of a module says of one of its components.
+
+    `place` is the file of a plug-in, or the name of an installed module. `source` is a hash of the code of the
+    component and of all that it uses in its module, without comments and docstrings; "" for the suite's own. `draws`
+    says of a degradation whether it defines `draw`.
+    """
+
+    kind: str
+    name: str
+    place: str
+    line: int
+    source: str
+    draws: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.place}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A component's class or function, and the keywords of its decorator."""
+
+    object: Any
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+_registered: dict[tuple[str, str, str], Registered] = {}
+"""By module, kind and name: what the decorators were applied to."""
+_plugins: dict[tuple[str, str], Component] = {}
+"""By kind and name: the components of the plug-in files in use."""
+
+
+def _register(kind: str, name: str, options: dict[str, Any], frozen: bool | None = None) -> Callable[[Object], Object]:
+    def decorate(target: Object) -> Object:
+        if frozen is not None and inspect.isclass(target) and not is_dataclass(target):
+            annotations = inspect.get_annotations(target)
+            if kind == "degradation":  # every one has them, so that a class need not repeat them
+                target.__annotations__ = annotations = {"size": int, "T": int, **annotations}
+            if any(isinstance(getattr(target, each, None), list | dict | set) for each in annotations):
+                raise TypeError(f"a parameter of {name} has a mutable default; use a tuple")
+            target = pydantic.dataclasses.dataclass(frozen=frozen, kw_only=True, config=PARAMETERS)(target)  # type: ignore[assignment]
+        _registered[target.__module__, kind, name] = Registered(target, options)
+        return target
+
+    return decorate
+
+
+def degradation(name: str) -> Callable[[Object], Object]:
+    """Register a subclass of `degradations.Degradation` as the degradation `name`.
+
+    Its annotated attributes become typed, frozen parameters (a pydantic dataclass), if it is no dataclass yet.
+    """
+    return _register("degradation", name, {}, frozen=True)
+
+
+def sampler(name: str, **options: Any) -> Callable[[Object], Object]:
+    """Register an update rule or a subclass of `sampling.samplers.Sampler` as the method `name`.
+
+    Parameters are the keyword-only arguments of the rule, or the annotated attributes of the class. The options are the
+    fields of `sampling.samplers.Method`.
+    """
+    return _register("sampler", name, options, frozen=False)
+
+
+def network(name: str) -> Callable[[Object], Object]:
+    """Register a `torch.nn.Module` as the network `name`.
+
+    It is built with the keywords `channels` and `size`, and with its parameters, the other arguments of `__init__`.
+    """
+    return _register("network", name, {})
+
+
+def metric(name: str, **options: Any) -> Callable[[Object], Object]:
+    """Register a function of originals and images as the metric `name`.
+
+    Its parameters are its keyword-only arguments. The options are the fields of `evaluation.measurements.PerImage`.
+    """
+    return _register("metric", name, options)
+
+
+def dataset(name: str, **options: Any) -> Callable[[Object], Object]:
+    """Register a function of folder, size and split that yields images as the data set `name`.
+
+    The options are the fields of `data.Dataset`.
+    """
+    return _register("dataset", name, options)
+
+
+def use(files: Iterable[str]) -> None:
+    """Make the components in `files`, and no other plug-in files, known by their names.
+
+    ColdbenchError, with file and line, for a file that cannot be read or is no Python, that declares no component or
+    one by a name that is taken.
+    """
+    _plugins.clear()
+    for file in dict.fromkeys(files):
+        for component in declared(file):
+            key = component.kind, component.name
+            if component.name in OWN[component.kind]:
+                raise ColdbenchError(f"{component}: the name '{component.name}' is taken by the suite's own")
+            if key in _plugins:
+                raise ColdbenchError(f"{component}: the name '{component.name}' is taken by {_plugins[key]}")
+            _plugins[key] = component
+
+
+def declared(file: str) -> list[Component]:
+    """The components that a plug-in file declares, read from its text; ColdbenchError as from `use`."""
+    try:
+        text = Path(file).read_bytes()
+    except OSError as error:
+        raise ColdbenchError(f"cannot read plug-in {file}: {error.strerror or error}") from error
+    components = _read(text, file)
+    if not components:
+        raise ColdbenchError(f'{file} declares no component: put a decorator such as @coldbench.sampler("name") on one')
+    names = [(each.kind, each.name) for each in components]
+    for each in components:
+        if names.count((each.kind, each.name)) > 1:
+            raise ColdbenchError(f"{each}: the {KINDS[each.kind]} '{each.name}' is declared twice")
+    return components
+
+
+def names(kind: str) -> list[str]:
+    """The names of all components of a kind."""
+    installed = [name for name, entry in _entry_points().items() if any(each.kind == kind for each in _of_entry(entry))]
+    return [*OWN[kind], *(name for each, name in _plugins if each == kind), *installed]
+
+
+def find(kind: str, name: str) -> Component:
+    """The component of a kind by its name, without importing it; ColdbenchError naming the nearest one if none is."""
+    if name in OWN[kind]:
+        return _own(kind, name)
+    if (kind, name) in _plugins:
+        return _plugins[kind, name]
+    for each in _of_entry(_entry_points().get(name)):
+        if (each.kind, each.name) == (kind, name):
+            return each
+    raise unknown(KINDS[kind], name, names(kind))
+
+
+def load(kind: str, name: str, source: str | None = None) -> Registered:
+    """The registered class or function of a component; its module is imported if it is not yet.
+
+    With `source`, ColdbenchError if the component's code is another by now. ColdbenchError with file and line if the
+    import fails.
+    """
+    component = find(kind, name)
+    if source is not None and component.source != source:
+        raise ColdbenchError(
+            f"{component}: the code of {KINDS[kind]} '{name}' has changed since this run was planned or trained"
+        )
+    if name in OWN[kind] or not component.place.endswith(".py"):
+        module = _imported(component.place)
+    else:
+        module = _executed(component.place, Path(component.place).read_bytes())
+    if (module.__name__, kind, name) not in _registered:
+        raise ColdbenchError(f"{component}: importing it does not register the {KINDS[kind]} '{name}'")
+    return _registered[module.__name__, kind, name]
+
+
+def described(kind: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A component's name and parameters, with the hash of its source if it is no component of the suite."""
+    component = find(kind, spec["name"])
+    return {**spec, "source": component.source} if component.source else dict(spec)
+
+
+def arguments(
+    function: Callable[..., Any], parameters: Mapping[str, Any], where: str, skip: Iterable[str] = ()
+) -> dict[str, Any]:
+    """`parameters` as the typed keyword arguments of a function or class, apart from those in `skip`.
+
+    Without `skip` only keyword-only arguments are parameters. ColdbenchError naming `where`, the parameter and the
+    nearest valid one, for an unknown, missing or wrong one, and for a default that can be changed.
+    """
+    return dict(_checked_arguments(function, parameters, where, frozenset(skip)))
+
+
+def parameters_of(function: Callable[..., Any], skip: Iterable[str] = ()) -> list[str]:
+    """The names of the parameters that `arguments` accepts."""
+    return list(_schema(function, frozenset(skip)).model_fields)
+
+
+def signature(function: Callable[..., Any]) -> list[str]:
+    """The names of the arguments of a function or class."""
+    return list(inspect.signature(function).parameters)
+
+
+def _checked_arguments(
+    function: Callable[..., Any], parameters: Mapping[str, Any], where: str, skip: frozenset[str]
+) -> Iterator[tuple[str, Any]]:
+    schema = _schema(function, skip)
+    values = checked(schema, parameters, where)
+    yield from ((name, getattr(values, name)) for name in schema.model_fields)
+
+
+@functools.lru_cache(maxsize=256)
+def _schema(function: Callable[..., Any], skip: frozenset[str]) -> type[Strict]:
+    fields: dict[str, Any] = {}
+    try:
+        signature = inspect.signature(function, eval_str=True)
+    except (NameError, TypeError, ValueError, SyntaxError) as error:
+        raise ColdbenchError(f"{function.__name__}: its parameters cannot be read: {error}") from error
+    for name, each in signature.parameters.items():
+        if name in skip or (not skip and each.kind is not each.KEYWORD_ONLY):
+            continue
+        if each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD):
+            continue
+        if isinstance(each.default, list | dict | set):
+            raise ColdbenchError(f"{function.__name__}: the default of {name} can be changed; use a tuple")
+        annotation = Any if each.annotation is each.empty else each.annotation
+        fields[name] = (annotation, ... if each.default is each.empty else each.default)
+    return create_model(function.__name__, __base__=Strict, **fields)
+
+
+def _read(text: bytes, place: str, version: str | None = None) -> list[Component]:
+    """The components in the text of a module. With `version` it is an own (""), or an installed module."""
+    try:
+        tree = ast.parse(text, filename=place)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = getattr(error, "lineno", None) or 1
+        raise ColdbenchError(f"{place}:{line}: {getattr(error, 'msg', None) or error}") from error
+    components = []
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            for call in node.decorator_list:
+                if (kind := _kind(call)) is not None:
+                    name = call.args[0].value if call.args and isinstance(call.args[0], ast.Constant) else None  # type: ignore[attr-defined]
+                    if not isinstance(name, str) or not name.isidentifier() or len(name) > 40:
+                        raise ColdbenchError(
+                            f"{place}:{call.lineno}: the name of a {KINDS[kind]} must be a text of letters, digits "
+                            "and _, at most 40"
+                        )
+                    source = "" if version == "" else _hash(text, tree, node, version or "")
+                    components.append(Component(kind, name, place, node.lineno, source, _draws(tree, node)))
+    return components
+
+
+def _kind(call: ast.expr) -> str | None:
+    """The kind that a decorator such as `@coldbench.sampler("name")` registers; None for any other."""
+    function = call.func if isinstance(call, ast.Call) else None
+    name = getattr(function, "id", None) or getattr(function, "attr", None)
+    return name if name in KINDS else None
+
+
+def _draws(tree: ast.Module, node: ast.stmt) -> bool:
+    """Whether a class, or one of its bases in the same module, defines `draw`."""
+    if not isinstance(node, ast.ClassDef):
+        return False
+    bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
+    own = any(isinstance(each, ast.FunctionDef) and each.name == "draw" for each in node.body)
+    return own or any(_draws(tree, each) for each in tree.body if isinstance(each, ast.ClassDef) and each.name in bases)
+
+
+def _hash(text: bytes, tree: ast.Module, node: ast.stmt, version: str) -> str:
+    """A hash of the code of `node` and of all top-level statements that it uses, 16 characters.
+
+    Statements that bind no name may have effects, so all of them count.
+    """
+    binding: dict[str, list[ast.stmt]] = {}
+    needed = [node]
+    for statement in tree.body:
+        bound = list(_bound(statement))
+        for name in bound:
+            binding.setdefault(name, []).append(statement)
+        if not bound and not _is_docstring(statement):
+            needed.append(statement)
+    for statement in needed:  # grows
+        for each in ast.walk(statement):
+            used = binding.get(each.id, []) if isinstance(each, ast.Name) else []
+            needed += [other for other in used if other not in needed]
+    code = _code(text, tree)
+    digest = hashlib.sha256(version.encode())
+    for statement in sorted(needed, key=lambda each: each.lineno):
+        first = min([statement.lineno, *(each.lineno for each in getattr(statement, "decorator_list", []))])
+        lines = [code.get(number, "") for number in range(first, (statement.end_lineno or first) + 1)]
+        digest.update("\n".join(filter(None, lines)).encode() + b"\n\n")
+    return digest.hexdigest()[:16]
+
+
+def _bound(statement: ast.stmt) -> Iterator[str]:
+    """The names that a top-level statement binds."""
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        yield statement.name
+    elif isinstance(statement, ast.Import | ast.ImportFrom):
+        yield from (each.asname or each.name.split(".")[0] for each in statement.names)
+    else:
+        yield from (
+            each.id for each in ast.walk(statement) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
+        )
+
+
+def _is_docstring(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+def _code(text: bytes, tree: ast.Module) -> dict[int, str]:
+    """The lines of code by their number, without comments, docstrings and spaces at their ends."""
+    lines = dict(enumerate(text.decode(errors="replace").splitlines(), 1))
+    for token in tokenize.tokenize(io.BytesIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row] = lines[row][:column]
+    for node in ast.walk(tree):
+        for statement in getattr(node, "body", []) if not isinstance(node, ast.Lambda | ast.IfExp) else []:
+            if _is_docstring(statement) and isinstance(statement.value.value, str):
+                for row in range(statement.lineno, (statement.end_lineno or statement.lineno) + 1):
+                    lines[row] = ""
+    return {number: line.rstrip() for number, line in lines.items()}
+
+
+@functools.cache
+def _own(kind: str, name: str) -> Component:
+    module = OWN[kind][name]
+    if kind == "dataset":
+        return Component(kind, name, module, 1, "")
+    file = Path(__file__).parents[1].joinpath(*module.split(".")[1:]).with_suffix(".py")
+    components = _read(file.read_bytes(), module, "")
+    return next(each for each in components if (each.kind, each.name) == (kind, name))
+
+
+@functools.cache
+def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+    points = importlib.metadata.entry_points(group=GROUP)
+    return {point.name: point for point in points}
+
+
+@functools.cache
+def _of_entry(point: importlib.metadata.EntryPoint | None) -> list[Component]:
+    """The components in the module of an entry point, read from its file without importing anything."""
+    if point is None:
+        return []
+    paths, found = None, None
+    parts = point.module.split(".")
+    for number in range(1, len(parts) + 1):
+        found = PathFinder.find_spec(".".join(parts[:number]), paths)
+        if found is None:
+            break
+        paths = found.submodule_search_locations
+    if found is None or not found.origin:
+        raise ColdbenchError(f"entry point {point.name} of group {GROUP}: module {point.module} is not installed")
+    return _read(Path(found.origin).read_bytes(), point.module, point.dist.version if point.dist else "0")
+
+
+def _imported(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ColdbenchError:
+        raise
+    except Exception as error:  # a plug-in's own code may raise anything
+        raise ColdbenchError(f"{module}: {_reason(error)}") from error
+
+
+@functools.lru_cache(maxsize=64)
+def _executed(file: str, text: bytes) -> ModuleType:
+    """The module of a plug-in file, executed once for each content."""
+    name = f"coldbench_plugin_{hashlib.sha256(file.encode() + text).hexdigest()[:16]}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up there
+    try:
+        exec(compile(text, file, "exec"), module.__dict__)
+    except Exception as error:
+        del sys.modules[name]
+        frames = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        raise ColdbenchError(f"{file}:{frames[-1] if frames else 1}: {_reason(error)}") from error
+    return module
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
