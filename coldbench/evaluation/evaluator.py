@@ -56,8 +56,8 @@ class Evaluator:
     """Evaluates the run of one manifest.
 
     `prepared` is the prepared data set of the run, `partner` the one that its degradation mixes in. `feature_cache` is
-    the folder with the features of the reference sets. `metrics` names plug-ins' metrics. ColdbenchError if the manifest is damaged, or names other
-    images than `prepared` and `partner` hold.
+    the folder with the features of the reference sets. `metrics` names plug-ins' metrics. ColdbenchError if the
+    manifest is damaged, or names other images than `prepared` and `partner` hold.
     """
 
     def __init__(

@@ -155,12 +155,10 @@ class PerImage:
     def measure(self, sample: Sample) -> Iterator[Measurement]:
         if self.label in sample.values:
             pooled = intervals.mean(sample.values[self.label], self.seed)
-            bounds = [
-                intervals.STATISTICS[self.average](np.float64(each)) for each in (pooled.value, pooled.low, pooled.high)
-            ]
-            yield Measurement(
-                sample.set, sample.method, self.label, "", Estimate(*map(float, bounds), pooled.n), self.direction
-            )
+            bounds = np.array([pooled.value, pooled.low, pooled.high])
+            value, low, high = intervals.STATISTICS[self.average](bounds).tolist()
+            estimate = Estimate(value, low, high, pooled.n)
+            yield Measurement(sample.set, sample.method, self.label, "", estimate, self.direction)
 
     def difference(self, a: Sample, b: Sample) -> Iterator[Measurement]:
         if self.label in a.values:
