@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, is_dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import pydantic.dataclasses
 from pydantic import ConfigDict, create_model
@@ -272,7 +272,8 @@ def _checked_arguments(
 def _schema(function: Callable[..., Any], skip: frozenset[str]) -> type[Strict]:
     fields: dict[str, Any] = {}
     try:
-        signature = inspect.signature(function, eval_str=True)
+        signature = inspect.signature(function, eval_str=not is_dataclass(function))
+        hints = get_type_hints(function, include_extras=True) if is_dataclass(function) else {}
     except (NameError, TypeError, ValueError, SyntaxError) as error:
         raise ColdbenchError(f"{function.__name__}: its parameters cannot be read: {error}") from error
     for name, each in signature.parameters.items():
@@ -282,7 +283,7 @@ def _schema(function: Callable[..., Any], skip: frozenset[str]) -> type[Strict]:
             continue
         if isinstance(each.default, list | dict | set):
             raise ColdbenchError(f"{function.__name__}: the default of {name} can be changed; use a tuple")
-        annotation = Any if each.annotation is each.empty else each.annotation
+        annotation = hints.get(name, Any if each.annotation is each.empty else each.annotation)
         fields[name] = (annotation, ... if each.default is each.empty else each.default)
     return create_model(function.__name__, __base__=Strict, **fields)
 
@@ -434,7 +435,7 @@ def _executed(file: str, text: bytes) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up there
     try:
-        exec(compile(text, file, "exec"), module.__dict__)
+        exec(compile(text, file, "exec", dont_inherit=True), module.__dict__)
     except Exception as error:
         del sys.modules[name]
         frames = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
