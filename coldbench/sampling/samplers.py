@@ -284,3 +284,19 @@ def sample(
 
 def _described(value: Any) -> str:
     return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def reconstruct(
+    restore: Restorer,
+    degradation: Degradation,
+    x: Tensor,
+    drawn: Drawn,
+    method: str | Mapping[str, Any] = "tacos",
+    **options: Any,
+) -> Tensor:
+    """x_0 of a degraded batch x (N, C, H, W): the last step of `sample`, which says what the arguments mean.
+
+    `options` are start, stride, released_shift and redraw. ColdbenchError as from `sample`.
+    """
+    *_, last = sample(restore, degradation, x, drawn, method, **options)
+    return last.x
