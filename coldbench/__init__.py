@@ -14,6 +14,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from coldbench.core import __version__
+
 if TYPE_CHECKING:
     from coldbench.core import rng
     from coldbench.core.plugins import dataset, degradation, metric, network, sampler
@@ -26,10 +28,11 @@ if TYPE_CHECKING:
     from coldbench.models.registry import build as build_network
     from coldbench.sampling.samplers import Sampler, reconstruct, sample
 
-__version__ = "0.1.0"
+
 __all__ = [
     "Degradation",
     "Sampler",
+    "__version__",
     "build_degradation",
     "build_network",
     "dataset",
@@ -72,4 +75,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return __all__

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from coldbench import __version__
 from coldbench.cli import images, runs, views
-from coldbench.core import interrupts, logs
+from coldbench.core import __version__, interrupts, logs
 from coldbench.core.errors import ColdbenchError
 from coldbench.training import slurm
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coldbench import __version__
+from coldbench.core import __version__
 from coldbench.core.files import files_hash
 from coldbench.core.validation import fingerprint
 

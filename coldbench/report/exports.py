@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from coldbench import __version__
+from coldbench.core import __version__
 from coldbench.evaluation.scores import Scores
 from coldbench.report.cells import Cell, cells_of, in_groups, table_rows
 from coldbench.report.formats import interval, shown

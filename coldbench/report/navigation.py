@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from coldbench import __version__
+from coldbench.core import __version__
 from coldbench.core.files import write_text
 from coldbench.report import cells, formats
 from coldbench.report.layout import METHODS, TABLES, run_page

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from coldbench import __version__
+from coldbench.core import __version__
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import copy, read_json, sha256, write_json, write_text
 from coldbench.core.validation import Strict, checked
