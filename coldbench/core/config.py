@@ -117,6 +117,11 @@ class SampleSet(Strict):
             raise ValueError(f"methods names a method twice: {', '.join(self.methods)}")
         return self
 
+    @property
+    def restores_as_degraded(self) -> bool:
+        """Whether test images are restored by a sampler that knows their draw and severity, step by step."""
+        return self.start is None and self.assumed_severity is None and self.known == "drawn" and self.stride == 1
+
 
 class Sampling(Strict):
     """How a model is sampled. `batch_size`, `shard_size` and `jobs` change no bit of the samples."""
@@ -146,6 +151,9 @@ class Sampling(Strict):
     """Severities stored of a trajectory at most; null: all."""
     signed_metrics: bool = False
     """Whether SSIM and RMSE are also computed in [-1, 1], as by some other implementations."""
+    other_draw: Annotated[bool, Field(exclude_if=bool)] = True
+    """Whether a restored set whose degradation draws (masks, snow, noise) is sampled again as NAME_redrawn, with a
+    sampler that knows another draw than that of the image. It shows how much a method owes to knowing the draw."""
 
     @model_validator(mode="before")
     @classmethod
@@ -470,7 +478,7 @@ def resolve(config: Config, name: str, protocol: str, budget: str, seed: int | N
     return Run(
         experiment=experiment,
         metadata=checked(RunMetadata, metadata, where),
-        sampling=_with_samplers(checked(Sampling, sampling, where, "sampling")),
+        sampling=_with_samplers(_with_other_draw(checked(Sampling, sampling, where, "sampling"), experiment)),
         model=model,
         metrics=[_with_source("metric", metric) for metric in config.metrics],
         plugins=config.plugins,
@@ -482,6 +490,25 @@ def _with_source(kind: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     name = spec.get("name")
     own = name is None or name in plugins.OWN[kind]
     return dict(spec) if own or name not in plugins.names(kind) else plugins.described(kind, spec)
+
+
+def _with_other_draw(sampling: Sampling, experiment: Experiment) -> Sampling:
+    """The settings with a set in which the sampler knows another draw, if the degradation draws (`other_draw`).
+
+    The set belongs to the first one whose sampler knows the draw and severity of its images. Direct reconstruction
+    knows no draw.
+    """
+    name = str(experiment.degradation.get("name"))
+    if not sampling.other_draw or name not in plugins.names("degradation"):
+        return sampling
+    if not plugins.find("degradation", name).draws:
+        return sampling
+    for label, each in sampling.sets.items():
+        methods = [method for method in sampling.methods_of(label) if sampling.sampler(method)["name"] != "direct"]
+        other = each.model_copy(update={"known": "redrawn", "methods": methods})
+        if each.restores_as_degraded and methods and f"{label}_redrawn" not in sampling.sets:
+            return sampling.model_copy(update={"sets": {**sampling.sets, f"{label}_redrawn": other}})
+    return sampling
 
 
 def _with_samplers(sampling: Sampling) -> Sampling:

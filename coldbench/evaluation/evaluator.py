@@ -135,7 +135,7 @@ class Evaluator:
     def _samples(self, name: str, sampled: SampledSet) -> Iterator[Sample]:
         """The degraded images of a set, then the images of each method."""
         tests = data.load(self.prepared, "test")
-        restored, degraded = sampled.start is None, _scores_degraded(sampled)
+        restored, degraded = sampled.start is None, sampled.restores_as_degraded
         originals = self._unit_images(tests if degraded else tests[: sampled.images]) if restored else None
         comparisons = {each.name: self._comparisons(each, sampled) for each in self.extractors}
         if degraded:
@@ -242,12 +242,16 @@ class Evaluator:
             "seed": self.experiment.seed,
             "provenance": json.dumps(provenance(self.device, **facts, seconds=round(seconds, 1)), sort_keys=True),
         }
-        cost = {
-            (name, method): vars(manifests.read_cost(self.manifest, name, method))
+        degradation = degradations.for_experiment(self.experiment, self.partner)
+        more: dict[tuple[str, str], dict[str, Any]] = {
+            (name, method): {
+                **vars(manifests.read_cost(self.manifest, name, method)),
+                "known": starts.known_of(self.run.sampler(method), sampled, degradation),
+            }
             for name, sampled in self.run.sets.items()
             for method in sampled.methods
         }
-        return tuple(Score(**common, **_record(each), **cost.get((each.set, each.method), {})) for each in measurements)
+        return tuple(Score(**common, **_record(each), **more.get((each.set, each.method), {})) for each in measurements)
 
     def write_values(self, out: Path, made_from: Mapping[str, Any]) -> None:
         """Write the per-image values of what was evaluated to `out` (parquet), for comparisons between runs.
@@ -265,12 +269,6 @@ class Evaluator:
                 frames.append(pd.DataFrame({"set": sample.set, "method": sample.method, "image": range(n), **values}))
         empty = pd.DataFrame(columns=["set", "method", "image"])
         write_table(pd.concat(frames, ignore_index=True) if frames else empty, out, made_from)
-
-
-def _scores_degraded(sampled: SampledSet) -> bool:
-    """Whether the degraded images of a set are scored: other sets start from the same images as one that is."""
-    plain = sampled.assumed_severity is None and sampled.known == "drawn" and sampled.stride == 1
-    return sampled.start is None and plain
 
 
 def _record(measurement: Measurement) -> dict[str, Any]:

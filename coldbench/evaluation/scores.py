@@ -45,7 +45,8 @@ class Score:
     compares with, "" for other metrics. `low` and `high` bound the 95 % interval over the `n` images, NaN if unknown.
     `singular` marks a Fréchet distance from fewer images than features. `provenance` is JSON text. `direction` says
     which values of the metric are better: higher or lower. `nfe` and `seconds` are the evaluations of the network and
-    the time that the method took for an image, NaN if unknown.
+    the time that the method took for an image, NaN if unknown. `known` is what the method knew of the degradation of a
+    restored image: its severity, or also what was drawn for it (drawn), or also another draw in its place (redrawn).
     """
 
     run: RunName
@@ -74,6 +75,7 @@ class Score:
     direction: Text = ""
     nfe: Number = math.nan
     seconds: Number = math.nan
+    known: Text = ""
 
     @property
     def finite(self) -> bool:

@@ -238,8 +238,7 @@ def scoring(on: Device, run: Run, counts: Mapping[str, int], references: set[Ref
     images = images_per_set(run.sampling, counts["test"])
     passes = sum(n for *_, n in references)
     for name, part in run.sampling.sets.items():
-        degraded = not part.start and part.assumed_severity is None and part.known == "drawn" and part.stride == 1
-        passes += images * (len(run.sampling.methods_of(name)) + degraded)
+        passes += images * (len(run.sampling.methods_of(name)) + part.restores_as_degraded)
     if not (protocols and passes):
         return Time()
     rate = speed(on, Network(name=INCEPTION), 3, INCEPTION_SIDE, "sample", "fp32")

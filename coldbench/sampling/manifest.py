@@ -6,16 +6,16 @@ import math
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from coldbench.core.checksums import read_sealed, write_sealed
 from coldbench.core.config import Method, RunMetadata, SampleSet
 from coldbench.core.errors import ColdbenchError, unknown
-from coldbench.core.experiment import Experiment
+from coldbench.core.experiment import Experiment, Spec
 from coldbench.core.files import below, read_json, sha256
 from coldbench.core.logs import log
 from coldbench.core.validation import Strict, checked, fingerprint
@@ -46,8 +46,8 @@ class ShardFile(Strict):
 class Manifest(Strict):
     """What was sampled: from which model (SHA-256 that it states) and data (hash of their content), and how.
 
-    `sampling` is the fingerprint of the settings, `trajectories` the SHA-256 of each set's trajectories. The shards of
-    each set and method cover its images in order.
+    `sampling` is the fingerprint of the settings, `samplers` those of `Sampling`, `trajectories` the SHA-256 of each
+    set's trajectories. The shards of each set and method cover its images in order.
     """
 
     model: str
@@ -63,6 +63,7 @@ class Manifest(Strict):
     signed_metrics: bool
     experiment: Experiment
     provenance: dict[str, Any]
+    samplers: Annotated[dict[str, Spec], Field(default_factory=dict, exclude_if=lambda samplers: not samplers)]
     sets: dict[str, SampledSet]
     trajectories: dict[str, str]
     shards: list[ShardFile]
@@ -81,6 +82,10 @@ class Manifest(Strict):
             if stop != self.sets[name].images:
                 raise ValueError(f"the shards of set {name} by {method} end at image {stop}")
         return self
+
+    def sampler(self, method: str) -> dict[str, Any]:
+        """Name and parameters of the sampler that the label `method` stands for."""
+        return self.samplers.get(method, {"name": method})
 
     @property
     def files(self) -> dict[str, str]:

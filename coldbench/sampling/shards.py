@@ -262,6 +262,7 @@ def _manifest(
         signed_metrics=sampler.sampling.signed_metrics,
         experiment=sampler.model.experiment,
         provenance=sampler.model.provenance,
+        samplers=sampler.sampling.samplers,
         sets=sets,
         trajectories={name: sha256(file) for name, file in trajectory_files.items()},
         shards=shard_files,

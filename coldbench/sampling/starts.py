@@ -25,7 +25,7 @@ from coldbench.data import preprocessing
 from coldbench.degradations import Degradation, Drawn, initial_xt
 from coldbench.models import Restorer
 from coldbench.sampling import priors
-from coldbench.sampling.samplers import Step, method_of, sample
+from coldbench.sampling.samplers import Step, method_of, sample, sources
 
 
 class Redraw(Protocol):
@@ -150,6 +150,20 @@ def sampling_task(
         features = priors.features(start.kind, degradation, training_batches(prepared, degradation.size, device))
         mixture = priors.fit(features, start.components, seed)
     return GenerationTask(settings, methods, degradation, count or 0, seed, device, start, info["channels"], mixture)
+
+
+def known_of(sampler: Spec, settings: SampleSet, degradation: Degradation) -> str:
+    """What a sampler knows of the degradation of the images in a set: "severity", "drawn" or "redrawn".
+
+    The last two say that it also uses what was drawn for the very image, or another draw in its place. "" for a set of
+    generated images, which were not degraded.
+    """
+    if settings.start is not None:
+        return ""
+    severity = settings.assumed_severity or settings.severity or degradation.T
+    used = sources(sampler, degradation, severity, settings.stride, settings.released_shift)
+    draws = bool(degradation.draw(torch.zeros(1, dtype=torch.int64), 0))
+    return settings.known if draws and "drawn" in used else "severity"
 
 
 def degraded(
