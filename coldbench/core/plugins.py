@@ -78,7 +78,7 @@ class Component:
 
     `place` is the file of a plug-in, or the name of an installed module. `source` is a hash of the code of the
     component and of all that it uses in its module, without comments and docstrings; "" for the suite's own. `draws`
-    says of a degradation whether it defines `draw`.
+    says of a degradation whether it draws.
     """
 
     kind: str
@@ -319,11 +319,11 @@ def _kind(call: ast.expr) -> str | None:
 
 
 def _draws(tree: ast.Module, node: ast.stmt) -> bool:
-    """Whether a class, or one of its bases in the same module, defines `draw`."""
+    """Whether a class, or one of its bases in the same module, defines `draw` or `draw_for`."""
     if not isinstance(node, ast.ClassDef):
         return False
     bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
-    own = any(isinstance(each, ast.FunctionDef) and each.name == "draw" for each in node.body)
+    own = any(isinstance(each, ast.FunctionDef) and each.name in ("draw", "draw_for") for each in node.body)
     return own or any(_draws(tree, each) for each in tree.body if isinstance(each, ast.ClassDef) and each.name in bases)
 
 

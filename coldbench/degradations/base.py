@@ -98,6 +98,20 @@ class Degradation(abc.ABC):
         """The random values of the images `indices`, int64 (N,), on their device; empty if nothing is random."""
         return {}
 
+    def draw_for(self, x0: Tensor, indices: Tensor, seed: int) -> Drawn:
+        """The random values of the clean images x0 (N, C, size, size), for degradations whose draws depend on them.
+
+        Examples are photon counts, or the partner of a pair. Every batch of a known x0 is drawn by this method. `draw`
+        serves where no x0 is known: generation, and the restoration of a user's images.
+        """
+        return self.draw(indices, seed)
+
+    @property
+    def draws(self) -> bool:
+        """Whether anything is drawn for an image."""
+        kind = type(self)
+        return kind.draw is not Degradation.draw or kind.draw_for is not Degradation.draw_for
+
     @abc.abstractmethod
     def degrade(self, x0: Tensor, t: Tensor, drawn: Drawn) -> Tensor:
         """The images at their severities t ≥ 1; anything finite where t = 0. `__call__` has checked the input."""

@@ -101,9 +101,13 @@ class RestorationTask(SamplingTask):
         """Test images at the set's severity; the sampler knows their draw, or another one."""
         severity = self.settings.severity
         x0, x, drawn = degraded(self.degradation, self.tests, indices, self.seed, self.device, severity)
+
+        def draw(purpose: str) -> Drawn:
+            return self.degradation.draw_for(x0, _tensor(indices, self.device), rng.derive(self.seed, purpose))
+
         if self.settings.known == "redrawn":
-            drawn = self.draw("test, another state", indices)
-        return InitialState(x, drawn, lambda s: self.draw(f"test, step {s}", indices), x0)
+            drawn = draw("test, another state")
+        return InitialState(x, drawn, lambda s: draw(f"test, step {s}"), x0)
 
 
 @dataclass(frozen=True)
@@ -162,8 +166,7 @@ def known_of(sampler: Spec, settings: SampleSet, degradation: Degradation) -> st
         return ""
     severity = settings.assumed_severity or settings.severity or degradation.T
     used = sources(sampler, degradation, severity, settings.stride, settings.released_shift)
-    draws = bool(degradation.draw(torch.zeros(1, dtype=torch.int64), 0))
-    return settings.known if draws and "drawn" in used else "severity"
+    return settings.known if degradation.draws and "drawn" in used else "severity"
 
 
 def degraded(
@@ -179,7 +182,7 @@ def degraded(
     x0 and x are float32 (N, C, size, size); x_T is quantized if the protocol says so.
     """
     x0 = preprocessing.test_images(tests, degradation.size, slice(indices.start, indices.stop), device)
-    drawn = degradation.draw(_tensor(indices, device), rng.derive(seed, "test"))
+    drawn = degradation.draw_for(x0, _tensor(indices, device), rng.derive(seed, "test"))
     if severity is None or severity == degradation.T:
         return x0, initial_xt(degradation, x0, drawn), drawn
     return x0, degradation(x0, torch.full((len(x0),), severity, device=device), drawn), drawn

@@ -121,7 +121,7 @@ def training_batch(source: TrainingSet, first: int, count: int, device: torch.de
     x0 = preprocessing.training_images(source.images, experiment.preprocessing, experiment.size, seed, position, device)
     position = position.to(device)
     t = rng.integers(seed, "training severity", position, 1, degradation.T)[:, 0]
-    return x0, network_input(degradation, x0, t, degradation.draw(position, seed)), t
+    return x0, network_input(degradation, x0, t, degradation.draw_for(x0, position, seed)), t
 
 
 def micro_batches(source: TrainingSet, step: int, local: range, device: torch.device) -> Iterator[Batch]:
