@@ -139,7 +139,7 @@ def test_readme_example_is_a_degradation(tmp_path):
     assert code[1].count("\n") <= 40
     (tmp_path / "fade.py").write_text(code[1])
     check = (
-        "import torch; from fade import Fade; from coldbench.degradations import Degradation; D = Fade(8, 4);"
+        "import torch; from fade import Fade; from coldbench.degradations import Degradation; D = Fade(size=8, T=4);"
         "assert isinstance(D, Degradation); x = torch.rand(2, 1, 8, 8);"
         "assert torch.equal(D(x, torch.tensor([0, 2]), {}), torch.stack([x[0], x[1] / 2]))"
     )

@@ -109,7 +109,7 @@ def test_slurm_profile_asks_for_gpus_at_the_papers_budget(checkout: Checkout) ->
 
 
 def test_examples_of_the_readme_are_planned(checkout: Checkout) -> None:
-    """Both entries of one's own, by the commands beside them; the degradation of the second is not registered here."""
+    """Both entries of one's own, by the commands beside them, and the degradation of the second."""
     readme = (ROOT / "README.md").read_text()
     ablation, fading = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
     command = ("-n", "--configfile", "workflow/config/laptop.yaml", "mine.yaml", "--config")
@@ -122,7 +122,12 @@ def test_examples_of_the_readme_are_planned(checkout: Checkout) -> None:
     assert "fetch_weights" not in plan.plan
     (checkout.folder / "mine.yaml").write_text(fading)
     (message,) = checkout.snakemake(*command, "experiments=F1").errors
-    assert "unknown degradation 'fade'" in message
+    assert "mine.py" in message
+    (code,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    (checkout.folder / "mine.py").write_text(code)
+    plan = checkout.snakemake(*command, "experiments=F1")
+    assert plan.status == 0, plan.end
+    assert trained(plan) == {"F1-mine"}
     assert_nothing_made(checkout)
 
 
