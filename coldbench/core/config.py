@@ -478,7 +478,7 @@ def resolve(config: Config, name: str, protocol: str, budget: str, seed: int | N
     return Run(
         experiment=experiment,
         metadata=checked(RunMetadata, metadata, where),
-        sampling=_with_samplers(_with_other_draw(checked(Sampling, sampling, where, "sampling"), experiment)),
+        sampling=_with_samplers(_with_other_draw(checked(Sampling, sampling, where, "sampling"), experiment), where),
         model=model,
         metrics=[_with_source("metric", metric) for metric in config.metrics],
         plugins=config.plugins,
@@ -511,9 +511,16 @@ def _with_other_draw(sampling: Sampling, experiment: Experiment) -> Sampling:
     return sampling
 
 
-def _with_samplers(sampling: Sampling) -> Sampling:
-    """The settings with name, parameters and source of every sampler in use that needs more than its name."""
+def _with_samplers(sampling: Sampling, where: str) -> Sampling:
+    """The settings with name, parameters and source of every sampler in use that needs more than its name.
+
+    ColdbenchError for a method that is neither a sampler nor a label.
+    """
     labels = dict.fromkeys(method for name in sampling.sets for method in sampling.methods_of(name))
+    for label in labels:
+        name = sampling.sampler(label)["name"]
+        if name not in plugins.OWN["sampler"] and name not in (known := plugins.names("sampler")):
+            raise unknown(f"method in {where}: sampling.methods", name, [*known, *sampling.samplers])
     samplers = {label: _with_source("sampler", sampling.sampler(label)) for label in labels}
     return sampling.model_copy(
         update={"samplers": {label: spec for label, spec in samplers.items() if spec != {"name": label}}}

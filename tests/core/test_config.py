@@ -110,7 +110,6 @@ REFUSED: dict[str, tuple[type[BaseModel], dict[str, Any], str, str]] = {
     "batch that does not divide": (Training, {"grad_accumulation": 3}, "grad_accumulation 3", "batch_size 64"),
     "average never taken": (Training, {"max_steps": 5}, "ema_update_every 10", "max_steps 5"),
     "odd width": (Network, {"dim": 15}, "not 15", "multiple of 2"),
-    "unknown method": (Sampling, {"methods": ["direkt"]}, "'direkt'", "'direct'"),
     "method twice": (Sampling, {"methods": ["direct", "direct"]}, "methods", "direct"),
     "unknown start": (Sampling, {"sets": {"x": {"start": {"kind": "mean"}}}}, "'mean'", "'means'"),
     "start of an image": (Sampling, {"sets": {"x": {"start": {"kind": "noise"}, "severity": 3}}}, "sets.x", "severity"),
