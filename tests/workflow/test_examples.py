@@ -1,0 +1,34 @@
+"""The examples: every configuration is accepted with its plug-in, and the notebook's cells run."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from coldbench.core import plugins
+from coldbench.planning import grid, layers
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+def test_configuration_of_an_example_is_accepted(file: Path, tmp_path: Path) -> None:
+    """Degradations, networks and samplers are built as before a run, and each has the hash of its code."""
+    words = layers.words(["workflow/config/smoke.yaml", str(file.relative_to(ROOT))])
+    raw = layers.read([ROOT / word for word in words])
+    resolved = grid.build(raw, lambda budget, run: False, check_sources=False)
+    components = plugins.declared(str(file.with_suffix(".py")))
+    assert {component.name for component in components} == {file.stem}
+    described = [run.model_dump_json() for run in resolved.report_runs.values()]
+    assert any(components[0].source in text for text in described)
+
+
+def test_cells_of_the_notebook_run() -> None:
+    """In a process of its own, in order; nothing is asked of Jupyter."""
+    notebook = json.loads((ROOT / "examples/api.ipynb").read_text())
+    assert notebook["nbformat"] == 4
+    code = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code")
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
