@@ -22,7 +22,9 @@ def load(folder: str) -> tuple[torch.nn.Module, list[Tensor]]:
     network, linear = (torch.load(Path(folder, name), map_location="cpu", weights_only=True) for name in FILES)
     alexnet = torchvision.models.alexnet(weights=None)
     alexnet.load_state_dict(network)
-    return alexnet.features.eval(), [linear[f"lin{number}.model.1.weight"] for number in range(len(LAYERS))]
+    return alexnet.features[: LAYERS[-1] + 1].eval(), [
+        linear[f"lin{number}.model.1.weight"] for number in range(len(LAYERS))
+    ]
 
 
 @coldbench.metric("lpips", best=0.0)

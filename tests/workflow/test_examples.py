@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+import torchvision
 
 from coldbench.core import plugins
+from coldbench.evaluation import measurements
 from coldbench.planning import grid, layers
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +27,20 @@ def test_configuration_of_an_example_is_accepted(file: Path, tmp_path: Path) -> 
     assert {component.name for component in components} == {file.stem}
     described = [run.model_dump_json() for run in resolved.report_runs.values()]
     assert any(components[0].source in text for text in described)
+
+
+def test_lpips_of_equal_images_is_zero_and_grows_with_their_difference(tmp_path: Path) -> None:
+    """With random weights in files of the right names and shapes, because the true ones are not at hand."""
+    network = torchvision.models.alexnet(weights=None)
+    torch.save(network.state_dict(), tmp_path / "alexnet-owt-7be5be79.pth")
+    widths = (64, 192, 384, 256, 256)
+    linear = {f"lin{number}.model.1.weight": torch.rand(1, width, 1, 1) for number, width in enumerate(widths)}
+    torch.save(linear, tmp_path / "alex.pth")
+    plugins.use([str(ROOT / "examples/lpips.py")])
+    metric = measurements.per_image({"name": "lpips", "weights": str(tmp_path)})
+    x, noise = torch.rand(3, 1, 32, 32), torch.randn(3, 1, 32, 32)
+    assert metric(x, x).tolist() == [0, 0, 0]
+    assert (metric(x, x + 0.02 * noise) < metric(x, x + 0.2 * noise)).all()
 
 
 def test_cells_of_the_notebook_run() -> None:
