@@ -22,9 +22,8 @@ def load(folder: str) -> tuple[torch.nn.Module, list[Tensor]]:
     network, linear = (torch.load(Path(folder, name), map_location="cpu", weights_only=True) for name in FILES)
     alexnet = torchvision.models.alexnet(weights=None)
     alexnet.load_state_dict(network)
-    return alexnet.features[: LAYERS[-1] + 1].eval(), [
-        linear[f"lin{number}.model.1.weight"] for number in range(len(LAYERS))
-    ]
+    layers = alexnet.features[: LAYERS[-1] + 1].eval()
+    return layers, [linear[f"lin{number}.model.1.weight"] for number in range(len(LAYERS))]
 
 
 @coldbench.metric("lpips", best=0.0)
