@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import atomic, read_json, remove_if_abandoned, sha256
+from coldbench.core.files import atomic, below, read_json, remove_if_abandoned, sha256
 from coldbench.core.logs import log
 
 REMAKE = "delete it and run again, or copy it again"
@@ -73,6 +73,23 @@ def read_sealed(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ColdbenchError(f"{path} must hold keys and values; {REMAKE}")
     return {key: each for key, each in value.items() if key != "file_sha256"}
+
+
+def verified(listing: Path, name: str, digest: str) -> Path:
+    """The file `name` in the folder of `listing`, which states its SHA-256.
+
+    ColdbenchError if it lies elsewhere, is missing or was changed.
+    """
+    try:
+        file = below(listing.parent, Path(name))
+        if sha256(file) == digest:
+            return file
+        reason = f"{file} is damaged"
+    except ColdbenchError as error:
+        reason = str(error)
+    except OSError as error:
+        reason = f"cannot read {listing.parent / name}: {error.strerror or error}"
+    raise ColdbenchError(f"{reason}; delete {listing}, then run again")
 
 
 def write_hashed(folder: Path, stem: str, suffix: str, content: bytes | memoryview) -> Path:

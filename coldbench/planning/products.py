@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from coldbench import data
-from coldbench.core.checksums import read_sealed
+from coldbench.core.checksums import read_sealed, verified
 from coldbench.core.config import Run
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import files_hash, sha256
@@ -170,7 +170,8 @@ class Products:
         file = self._file(run, "figures.json")
 
         def reason() -> str:
-            return difference(read_sealed(file).get("made_from", {}), self._images(run))
+            stated = read_sealed(file)
+            return _changed_sprite(file, stated) or difference(stated.get("made_from", {}), self._images(run))
 
         return self._once(
             ("figures", file),
@@ -266,6 +267,16 @@ def was_imported(model: Path) -> bool:
         return "imported" in read_header(model).provenance
     except ColdbenchError:
         return False  # missing, or not written by coldbench: the rules make it again
+
+
+def _changed_sprite(figures: Path, stated: Facts) -> str:
+    """Which sprite of a list of figures is not the one that was drawn, as a reason; "" if all are."""
+    try:
+        for sprite in stated["sprites"]:
+            verified(figures, sprite["path"], sprite["sha256"])
+    except (KeyError, TypeError):
+        return "it does not state the checksums of its sprites"
+    return ""
 
 
 def _named_by(manifest: Path) -> list[Path]:

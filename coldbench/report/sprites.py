@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pydantic import Field, PositiveInt, model_validator
 
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import atomic
+from coldbench.core.files import atomic, sha256
 from coldbench.core.validation import Strict
 from coldbench.report.layout import METHODS
 
@@ -41,6 +41,7 @@ class Sprite(Strict):
     """A PNG of `rows` × `columns` tiles of `tile` pixels, of which the first `count` are used; a text is below them.
 
     `columns` are the names of the columns: methods, or severities as text. `method` is the method of all tiles, or "".
+    `sha256` is that of the file.
     """
 
     path: Path
@@ -54,6 +55,7 @@ class Sprite(Strict):
     rows: PositiveInt
     count: PositiveInt
     height: PositiveInt
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
     @model_validator(mode="after")
     def _columns_fit_the_kind(self) -> Sprite:
@@ -119,18 +121,20 @@ def write(sheet: Sheet, folder: Path, text: str = "") -> Sprite:
         Image.fromarray(image[..., 0] if channels == 1 else image).save(temporary, format="png", optimize=True)
     facts = {"kind": sheet.kind, "set": sheet.set, "method": sheet.method, "columns": sheet.columns}
     return Sprite.model_validate(
-        {**facts, "path": out, "tile": size, "rows": rows, "count": count, "height": len(image)}
+        {**facts, "path": out, "tile": size, "rows": rows, "count": count, "height": len(image), "sha256": sha256(out)}
     )
 
 
 def check(sprite: Sprite) -> None:
-    """Raise ColdbenchError if the file of a sprite is damaged or has another size than its tiles."""
+    """Raise ColdbenchError if the file of a sprite was changed, is no PNG or has another size than its tiles."""
     try:
+        digest = sha256(sprite.path)
         with Image.open(sprite.path, formats=["PNG"]) as image:
             size = image.size
-            image.verify()
     except Exception as error:  # Pillow raises many kinds, also for a file of another format
         raise ColdbenchError(f"{sprite.path} is damaged: {error}") from error
+    if digest != sprite.sha256:
+        raise ColdbenchError(f"{sprite.path} is damaged: its content does not match its checksum")
     if size != (sprite.width, sprite.height) or sprite.height < sprite.rows * sprite.tile:
         raise ColdbenchError(f"{sprite.path} has {size[0]} × {size[1]} pixels, not {sprite.width} × {sprite.height}")
 

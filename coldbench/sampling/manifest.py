@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from coldbench.core.checksums import read_sealed, write_sealed
+from coldbench.core.checksums import read_sealed, verified, write_sealed
 from coldbench.core.config import Method, RunMetadata, SampleSet
 from coldbench.core.errors import ColdbenchError, unknown
 from coldbench.core.experiment import Experiment, Spec
@@ -127,7 +127,7 @@ def intact(path: Path, manifest: Manifest) -> bool:
     """Whether every file that `manifest`, read from `path`, names has the content that was written; else a warning."""
     try:
         for name, digest in manifest.files.items():
-            _verified(path, name, digest)
+            verified(path, name, digest)
     except ColdbenchError as error:
         log.warning("%s", error)
         return False
@@ -173,7 +173,7 @@ def read_trajectory(path: Path, set_name: str) -> dict[str, npt.NDArray[Any]]:
     manifest = read_manifest(path)
     if set_name not in manifest.sets:
         raise unknown(f"set of {path}", set_name, manifest.sets)
-    file = _verified(path, manifest.sets[set_name].trajectory, manifest.trajectories[set_name])
+    file = verified(path, manifest.sets[set_name].trajectory, manifest.trajectories[set_name])
     try:
         with np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
@@ -181,22 +181,8 @@ def read_trajectory(path: Path, set_name: str) -> dict[str, npt.NDArray[Any]]:
         raise ColdbenchError(f"{file} holds no trajectories; delete {path}, then run again") from error
 
 
-def _verified(path: Path, name: str, digest: str) -> Path:
-    """The file `name` of the manifest in `path`; ColdbenchError if it lies elsewhere, is missing or has changed."""
-    try:
-        file = below(path.parent, Path(name))
-        if sha256(file) == digest:
-            return file
-        reason = f"{file} is damaged"
-    except ColdbenchError as error:
-        reason = str(error)
-    except OSError as error:
-        reason = f"cannot read {path.parent / name}: {error.strerror or error}"
-    raise ColdbenchError(f"{reason}; delete {path}, then run again")
-
-
 def _load(path: Path, shard: ShardFile, size: int) -> npt.NDArray[np.float32]:
-    file = _verified(path, shard.file, shard.sha256)
+    file = verified(path, shard.file, shard.sha256)
     try:
         images: npt.NDArray[np.float32] = np.load(file, allow_pickle=False)
         if images.dtype != np.float32 or (len(images), *images.shape[2:]) != (shard.stop - shard.first, size, size):

@@ -266,6 +266,22 @@ def test_unreadable_product_is_outdated_and_no_error(place: Place, name: str, co
     assert place.status()[stage] == "outdated"
 
 
+@pytest.mark.parametrize(
+    "change", [lambda path, other: path.write_bytes(other.read_bytes()), lambda path, _: path.unlink()]
+)
+def test_sprite_that_is_not_the_drawn_one_outdates_the_figures(
+    place: Place, change: Callable[[Path, Path], object]
+) -> None:
+    """Here by a whole image of the run in another's place."""
+    other, path = sorted(place.run("figures").glob("*.png"))[:2]
+    before = path.read_bytes()
+    change(path, other)
+    assert place.status() == {**ALL_CURRENT, "figures": "outdated"}
+    place.make()
+    assert place.status() == ALL_CURRENT
+    assert path.read_bytes() == before
+
+
 def test_difference_names_the_first_fact_and_ignores_unknown_ones() -> None:
     assert difference({"data": "a", "model": "b"}, {"data": "a", "model": None}) == ""
     assert "model" in difference({"data": "a", "model": "b"}, {"data": "a", "model": "c"})

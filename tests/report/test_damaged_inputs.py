@@ -74,7 +74,7 @@ PATH, COLUMNS = ("sprites", 0, "path"), ("sprites", 1, "columns")
         (PATH, "figures/../figures/forward.png", "is no file in"),
         (PATH, "figures", "is no file in"),
         (PATH, ["figures/forward.png"], r"sprites.0.path"),
-        (PATH, "figures/forward.png", "pixels, not"),  # another sprite
+        (PATH, "figures/forward.png", "is damaged"),  # another sprite
         (PATH, "model.jsonl", "is damaged"),
         (COLUMNS, [], "sprites.1.columns"),
         (COLUMNS, ["a"] * 21, "sprites.1"),
@@ -85,6 +85,8 @@ PATH, COLUMNS = ("sprites", 0, "path"), ("sprites", 1, "columns")
         (("sprites", 0, "kind"), "odd", "sprites.0.kind"),
         (("sprites", 0, "rows"), 10**9, "sprites.0"),
         (("sprites", 0, "tile"), 33, "sprites.0|pixels, not"),
+        (("sprites", 0, "sha256"), "0" * 64, "is damaged"),
+        (("sprites", 0, "sha256"), "x", "sprites.0.sha256"),
         (("sprites",), {"a": 1}, "sprites"),
         (("sets", "test", "start"), {"kind": "magic"}, "sets.test.start.kind"),
         (("sets",), {"../x": RECORD["sets"]["test"]}, "sets"),
@@ -123,15 +125,21 @@ def test_link_out_of_the_folder_of_a_run_is_refused_and_a_linked_run_is_not(run:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, (RUN / "figures/forward.png").stat().st_size - 13), st.sampled_from(["cut", "flip"]))
+@given(st.integers(0, (RUN / "figures/forward.png").stat().st_size - 1), st.sampled_from(["cut", "flip"]))
 def test_damaged_sprite_is_refused(tmp_path_factory: pytest.TempPathFactory, place: int, damage: str) -> None:
-    """The last 12 bytes of a PNG hold nothing."""
     content = bytearray((RUN / "figures/forward.png").read_bytes())
     content[place] ^= 16
     path = tmp_path_factory.getbasetemp() / "damaged.png"
     path.write_bytes(content if damage == "flip" else content[:place])
     (sprite,) = (sprite for sprite in lists.load([RUN / "figures.json"])[0].sprites if sprite.kind == "forward")
     refused("damaged.png", sprites.check, sprite.model_copy(update={"path": path}))
+
+
+def test_other_image_in_the_place_of_a_sprite_is_refused(run: Path) -> None:
+    """A whole PNG of the same size."""
+    naive, trajectory = (run / "figures" / f"test-{kind}.png" for kind in ("naive", "trajectory"))
+    shutil.copy(naive, trajectory)
+    refused("test-trajectory.png is damaged", lists.load, [run / "figures.json"])
 
 
 @pytest.mark.parametrize("column", ["run", "budget", "set", "method", "protocol", "metric"])
