@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import atomic, below, read_json, remove_if_abandoned, sha256
+from coldbench.core.files import REPLACE, atomic, below, read_json, remove_if_abandoned, sha256
 from coldbench.core.logs import log
 
 REMAKE = "delete it and run again, or copy it again"
-"""What to do about a damaged file."""
+"""What to do about a damaged file that shows that coldbench wrote it; any other may be a user's only copy."""
 UNSEALED = "0" * 64
 """What `seal` replaces."""
 
@@ -36,8 +36,8 @@ def check_seal(path: Path, key: str = "file_sha256") -> str:
         with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             place = _stated(content, key, "[0-9a-f]{64}")
             if place is None:
-                why = "it is damaged, or was written before the first release"
-                raise ColdbenchError(f"{path} states no checksum: {why}; {REMAKE}")
+                why = f"it is damaged, of another version, or not of coldbench; {REPLACE}"
+                raise ColdbenchError(f"{path} states no checksum: {why}")
             digest = hashlib.sha256(content[: place[0]] + UNSEALED.encode())
             with memoryview(content) as view, view[place[1] :] as rest:
                 digest.update(rest)
@@ -46,7 +46,7 @@ def check_seal(path: Path, key: str = "file_sha256") -> str:
         raise ColdbenchError(f"{path} does not exist") from error
     except (OSError, ValueError) as error:  # an empty file cannot be mapped
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is empty"
-        raise ColdbenchError(f"cannot read {path}: {reason}; {REMAKE}") from error
+        raise ColdbenchError(f"cannot read {path}: {reason}; {REPLACE}") from error
     if digest.hexdigest() != stated:
         raise ColdbenchError(f"{path} is damaged: its content does not match its checksum; {REMAKE}")
     return stated

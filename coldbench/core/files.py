@@ -22,6 +22,9 @@ from coldbench.core.validation import DEEPEST, LONGEST_NUMBER, MOST_VALUES, chec
 LONGEST_YAML = 300_000
 """Characters of a file that a user writes; the suite's own have at most 16,000."""
 
+REPLACE = "give another file, or move it away and run again"
+"""What to do about a file that cannot be read and that anybody may have written."""
+
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
@@ -145,7 +148,7 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise ColdbenchError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise ColdbenchError(f"{path} is damaged: {error}; delete it and run again") from error
+        raise ColdbenchError(f"{path} is damaged: {error}; {REPLACE}") from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coldbench.core.errors import ColdbenchError, MissingFile, unknown
-from coldbench.core.files import atomic, check_writable, read_json, sha256, write_json
+from coldbench.core.files import REPLACE, atomic, check_writable, read_json, sha256, write_json
 from coldbench.core.logs import log
 from coldbench.core.validation import fingerprint
 from coldbench.data.image_io import shown
@@ -94,7 +94,7 @@ def source_digest(name: str, folder: Path | None) -> str:
             except OSError as error:
                 raise ColdbenchError(f"{shown(path)} cannot be read: {error.strerror or error}") from error
             if not stat.S_ISREG(status.st_mode):
-                raise ColdbenchError(f"{shown(path)} cannot be read: it is no file; remove it")
+                raise ColdbenchError(f"{shown(path)} cannot be read: it is no file; move it away")
             time = 0 if entry.download else status.st_mtime_ns
             digest.update(os.fsencode(name) + f"\0{status.st_size} {time}\n".encode())
     return digest.hexdigest()[:16]
@@ -195,8 +195,9 @@ def info(out: Path) -> dict[str, Any]:
     description = read_json(path)
     checksum = description.pop("checksum", None) if isinstance(description, dict) else None
     if checksum != fingerprint(description):
-        state = "is damaged" if checksum else "is of an earlier version or damaged"
-        raise ColdbenchError(f"{path} {state}: {REPAIR}")
+        if checksum:
+            raise ColdbenchError(f"{path} is damaged: {REPAIR}")
+        raise ColdbenchError(f"{path} is of an earlier version, damaged, or not of coldbench: {REPLACE}")
     return cast(dict[str, Any], description)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from coldbench.core.checksums import REMAKE
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Experiment
+from coldbench.core.files import REPLACE
 from coldbench.core.validation import Strict, checked
 
 LONGEST = 1 << 24
@@ -54,15 +55,16 @@ def read_header(path: Path) -> ModelHeader:
             header = json.loads(stream.read(size) if size <= LONGEST else b"")
             fields = json.loads(header.pop("__metadata__")["experiment"])
             end = 8 + size + max(tensor["data_offsets"][1] for tensor in header.values())
-            if end != os.fstat(stream.fileno()).st_size:
-                raise ValueError("cut, or longer than its tensors")
+            length = os.fstat(stream.fileno()).st_size
         own = {key: fields.pop(key) for key in list(fields) if key in _Stated.model_fields}
     except FileNotFoundError as error:
         raise ColdbenchError(f"model {path} does not exist") from error
     except OSError as error:
         raise ColdbenchError(f"cannot read model {path}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ColdbenchError(f"{path} is damaged, or no model that coldbench wrote; {REMAKE}") from error
+        raise ColdbenchError(f"{path} is damaged, or no model that coldbench wrote; {REPLACE}") from error
+    if length != end:
+        raise ColdbenchError(f"{path} is damaged: it has {length:,} bytes, not {end:,}; {REMAKE}")
     if "sha256" not in own:
         raise ColdbenchError(f"model {path} states no checksum: no released version wrote it; train or import it again")
     stated = checked(_Stated, own, f"the metadata of {path}")

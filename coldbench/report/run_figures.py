@@ -97,7 +97,7 @@ def _training(path: Path) -> tuple[LogLine, ...]:
         raise ColdbenchError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, TypeError, KeyError, RecursionError):
         raise ColdbenchError(
-            f"{path} is no training log of this version; delete it to go without a training curve"
+            f"{path} is no training log of this version; move it away to go without a training curve"
         ) from None
     kept = np.unique(np.linspace(0, max(len(curve) - 1, 0), min(LINES, len(curve))).round().astype(int))
     return tuple(curve[k] for k in kept)

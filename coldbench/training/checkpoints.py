@@ -73,7 +73,7 @@ def load_state(folder: Path, device: torch.device, identity: dict[str, Any]) -> 
             field, old, new = _first_difference(saved, identity)
             raise ColdbenchError(
                 f"{path} belongs to another training: its {field} is {old}, not {new}; "
-                "delete the folder or choose another one for the checkpoints"
+                "choose another folder for the checkpoints"
             )
         return state
     return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shutil
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,18 +14,22 @@ from typing import Any, NamedTuple
 import pytest
 import safetensors.torch
 import torch
-from cases import METADATA, sampled, synthetic, untrained
+from cases import METADATA, ROOT, sampled, synthetic, untrained
 
+from coldbench import data
 from coldbench.core.checksums import read_sealed, write_sealed
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Experiment
+from coldbench.core.files import read_json
 from coldbench.evaluation import scores, tables
 from coldbench.models import model_file
 from coldbench.models.header import read_header
 from coldbench.sampling import manifest as manifests
 from coldbench.sampling.manifest import made_from
+from coldbench.sampling.restore import RestoreSettings, restore
 
 CPU = torch.device("cpu")
+PHOTO = (ROOT / "results/published/laptop-cpu/laptop/E01-fitted/figures/forward.png").read_bytes()
 PLACES = 60
 
 
@@ -208,3 +214,40 @@ def test_scores_say_what_they_were_made_from(results: Results, tmp_path: Path) -
     assert not tables.is_up_to_date(tmp_path / "scores.parquet", renamed)
     with pytest.raises(ColdbenchError, match="does not exist"):
         made_from(tmp_path / "none", METADATA)
+
+
+def _info(path: Path) -> None:
+    data.info(Path(shutil.copy(path, path.with_name("info.json"))).parent)
+
+
+def _swapped(path: Path) -> None:
+    restore(path, path, path.parent / "out", RestoreSettings(), CPU)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        _swapped,
+        _info,
+        read_header,
+        model_file.load_weights,
+        read_json,
+        read_sealed,
+        tables.read_table,
+        tables.read_made_from,
+    ],
+)
+@pytest.mark.parametrize("content", [PHOTO, b"", b"text", b"[1]", b'{"a": 1}'])
+def test_nobody_is_advised_to_delete_what_coldbench_did_not_write(
+    tmp_path: Path, read: Callable[[Path], object], content: bytes
+) -> None:
+    """Arguments can be swapped, so a file that is no result may be a user's only copy."""
+    path = tmp_path / "mine"
+    path.write_bytes(content)
+    refusal = None
+    try:
+        read(path)
+    except ColdbenchError as error:
+        refusal = str(error)
+    assert not re.search("delete|remove", refusal or "")
+    assert path.read_bytes() == content

@@ -459,7 +459,7 @@ def test_refusals_name_the_key_and_the_limit(model, digits, tmp_path):
     wrong_type = manifest.read_text().replace('"seed": 3', '"seed": "a"', 1)
     for content in ("{}", '{"experiment": 1}', "torn", "[]", wrong_type):
         damaged.write_text(content)
-        with pytest.raises(ColdbenchError, match=r"samples\.json.*delete it and run again"):
+        with pytest.raises(ColdbenchError, match=r"samples\.json.*(move it away|delete it) and run again"):
             read_manifest(damaged)
     refusals = {
         r"images.* 361, .* 360": lambda: sampled(tmp_path / "b", model, digits, images=361),
