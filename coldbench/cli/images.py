@@ -117,7 +117,10 @@ def calibrate(
     threads: Threads = None,
     log: Log = None,
 ) -> None:
-    """Find the interpretation of the paper that gives its Degraded cells, without a trained model (also writes CSV)."""
+    """Find the interpretation of the paper that gives its Degraded cells, without a trained model (also writes CSV).
+
+    A finished table of the same interpretations and data is kept.
+    """
     target = setup(log, "calibrate", device, threads)
     from coldbench import data as datasets
     from coldbench.evaluation import calibration
@@ -131,8 +134,10 @@ def calibrate(
     present = {row.dataset for row in plan.rows.values() if datasets.available(row.dataset, data)}
     digests = {name: datasets.source_digest(name, data) for name in sorted(present)}
     made_from = {"inputs": files_hash([interpretations, paper]), "data": digests}
+    more = {"first_images": images} if images else {}
+    if view.keep_calibration(out, made_from | more):
+        return
     began = time.monotonic()
     records = calibration.run(plan, data, target, images)
     facts = calibration.facts(records, time.monotonic() - began, target)
-    more = {"first_images": images} if images else {}
     view.write_calibration(records, cells, out, facts | more, made_from | more)

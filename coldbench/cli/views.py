@@ -86,7 +86,7 @@ def render_table(
     log: Log = None,
 ) -> None:
     """Render table NUMBER from SCORES as a page, and beside it as CSV, LaTeX and JSON."""
-    from coldbench.core.files import write_text
+    from coldbench.core.files import files_hash, write_text
     from coldbench.evaluation.scores import read_scores
     from coldbench.report import cells, exports, pages
     from coldbench.report.navigation import ReportFolder
@@ -96,13 +96,15 @@ def render_table(
     logs.log_to(log, f"[render-table {number}]")
     records, folders = read_scores(scores or []), folders_of(scores or [])
     frame = cells.table_frame(number, records, load_paper(paper), cells.load_planned(planned_rows))
-    for ending, text in (
-        (".csv", exports.table_csv(frame)),
-        (".tex", exports.table_tex(number, frame)),
-        (".json", exports.table_json(number, frame, records, folders)),
-    ):
-        write_text(out.with_name(f"{out.stem}{ending}"), text)
-    folder = ReportFolder(out.parent, page_hash([*(scores or []), paper, *([planned_rows] if planned_rows else [])]))
+    files = {
+        out.with_name(f"{out.stem}.csv"): exports.table_csv(frame),
+        out.with_name(f"{out.stem}.tex"): exports.table_tex(number, frame),
+        out.with_name(f"{out.stem}.json"): exports.table_json(number, frame, records, folders),
+    }
+    for path, text in files.items():
+        write_text(path, text)
+    made_from = page_hash([*(scores or []), paper, *([planned_rows] if planned_rows else [])])
+    folder = ReportFolder(out.parent, made_from, files_hash(files))
     write_text(out, pages.table_page(number, frame, records, folders, folder))
 
 

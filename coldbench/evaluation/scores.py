@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import atomic, files_hash
+from coldbench.core.files import files_hash
 from coldbench.core.validation import Name, RunName
 from coldbench.evaluation.tables import read_table, write_table
 
@@ -126,9 +126,8 @@ def merge_scores(paths: Iterable[Path], out: Path) -> None:
     """
     paths = list(paths)
     frame = _frame(read_scores(paths)).sort_values(SORT_KEYS)
-    with atomic(out.with_suffix(".csv")) as temporary:
-        frame.drop(columns="provenance").to_csv(temporary, index=False)
-    write_table(frame, out, {"scores": files_hash(paths)})
+    csv = frame.drop(columns="provenance").to_csv(index=False)
+    write_table(frame, out, {"scores": files_hash(paths)}, csv)
 
 
 def _frame(scores: Iterable[Score]) -> pd.DataFrame:

@@ -1,4 +1,7 @@
-"""Tables of results on disk: parquet files that state their own SHA-256, and what they were made from."""
+"""Tables of results on disk: parquet files that state their own SHA-256, and what they were made from.
+
+A table can have a CSV of the same name for people. It is no source of anything, and the table states its SHA-256.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from coldbench.core.checksums import UNSEALED, check_seal, seal
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import atomic
+from coldbench.core.files import atomic, sha256, write_text
 from coldbench.core.logs import log
 
 if TYPE_CHECKING:  # planning reads what a table was made from, and must not wait for pandas
@@ -19,13 +22,17 @@ METADATA = b"coldbench"
 """The key of a table's metadata."""
 
 
-def write_table(frame: pd.DataFrame, out: Path, made_from: Mapping[str, Any]) -> None:
-    """Write `frame` to `out`, atomically, with what it was made from (JSON)."""
+def write_table(frame: pd.DataFrame, out: Path, made_from: Mapping[str, Any], csv: str = "") -> None:
+    """Write `frame` to `out`, atomically, with what it was made from (JSON), after its `csv`, if it has one."""
     import pyarrow
     from pyarrow import parquet
 
     table = pyarrow.Table.from_pandas(frame, preserve_index=False)
-    own = json.dumps({"made_from": made_from, "file_sha256": UNSEALED})
+    stated: dict[str, Any] = {"made_from": made_from}
+    if csv:
+        write_text(out.with_suffix(".csv"), csv)
+        stated["csv"] = sha256(out.with_suffix(".csv"))
+    own = json.dumps({**stated, "file_sha256": UNSEALED})
     with atomic(out) as temporary:
         with parquet.ParquetWriter(temporary, table.schema) as writer:
             writer.write_table(table)
@@ -46,12 +53,24 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def read_made_from(path: Path) -> dict[str, Any]:
     """What the table in `path` was made from; ColdbenchError if the file is missing or damaged."""
+    return dict(_stated(path)["made_from"])
+
+
+def csv_fits(path: Path) -> bool:
+    """Whether the CSV of the table in `path` is the one that was written; ColdbenchError if the table is damaged."""
+    csv = path.with_suffix(".csv")
+    return csv.is_file() and _stated(path).get("csv") == sha256(csv)
+
+
+def _stated(path: Path) -> dict[str, Any]:
+    """What the table in `path` states of itself, with `made_from`."""
     import pyarrow
     from pyarrow import parquet
 
     check_seal(path)
     try:
-        return dict(json.loads(parquet.read_metadata(path).metadata[METADATA])["made_from"])
+        stated: dict[str, Any] = json.loads(parquet.read_metadata(path).metadata[METADATA])
+        return {**stated, "made_from": dict(stated["made_from"])}
     except (OSError, pyarrow.ArrowException, ValueError, KeyError, TypeError) as error:
         raise ColdbenchError(f"{path} does not say what it was made from; delete it and run again") from error
 

@@ -22,7 +22,7 @@ from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import files_hash, sha256
 from coldbench.core.provenance import page_hash
 from coldbench.core.validation import fingerprint
-from coldbench.evaluation.tables import read_made_from
+from coldbench.evaluation.tables import csv_fits, read_made_from
 from coldbench.models.header import read_header
 from coldbench.sampling.manifest import facts, read_manifest
 
@@ -184,8 +184,11 @@ class Products:
         """The table, `file`, of the scores of several runs."""
         scores = [self.scores(run) for run in runs]
         expected = {"scores": files_hash(score.file for score in scores)}
-        files = [file, file.with_suffix(".csv")]
-        return product(files, lambda: difference(read_made_from(file), expected), scores, needs_sources=True)
+
+        def reason() -> str:
+            return difference(read_made_from(file), expected) or _changed_csv(file)
+
+        return product([file, file.with_suffix(".csv")], reason, scores, needs_sources=True)
 
     def calibration(self, file: Path, names: Iterable[str], fetched: Iterable[str], inputs: Sequence[Path]) -> Product:
         """The calibration, `file`, of the data sets `names` by the interpretations and printed numbers in `inputs`.
@@ -197,7 +200,8 @@ class Products:
 
         def reason() -> str:
             stated = read_made_from(file)
-            return difference(stated, {"inputs": files_hash(inputs), "data": {**stated.get("data", {}), **digests}})
+            expected = {"inputs": files_hash(inputs), "data": {**stated.get("data", {}), **digests}}
+            return difference(stated, expected) or _changed_csv(file)
 
         return product([file, file.with_suffix(".csv")], reason, map(self.fetched, fetched))
 
@@ -249,14 +253,19 @@ class Products:
 
 
 def page(files: Sequence[Path], made_from: Iterable[Path], sources: Iterable[Product]) -> Product:
-    """A page of the report, the first of `files`, whose job reads the files `made_from`."""
+    """A page of the report, the first of `files`, whose job reads the files `made_from`; the others are its exports."""
+
+    def stated(content: bytes, name: str) -> str | None:
+        match = re.search(rf'<meta name="coldbench-{name}" content="(\w+)">'.encode(), content)
+        return match and match[1].decode()
 
     def reason() -> str:
         content = files[0].read_bytes()
         if not content.rstrip().endswith(b"</html>"):
             return "it is cut"
-        stated = re.search(rb'<meta name="coldbench-made-from" content="(\w+)">', content)
-        return difference({"inputs": stated and stated[1].decode()}, {"inputs": page_hash(made_from)})
+        if files[1:] and stated(content, "exports") != files_hash(files[1:]):
+            return "a file that was exported with it has changed"
+        return difference({"inputs": stated(content, "made-from")}, {"inputs": page_hash(made_from)})
 
     return product(files, reason, sources, needs_sources=True)
 
@@ -267,6 +276,11 @@ def was_imported(model: Path) -> bool:
         return "imported" in read_header(model).provenance
     except ColdbenchError:
         return False  # missing, or not written by coldbench: the rules make it again
+
+
+def _changed_csv(table: Path) -> str:
+    """That the CSV of a table is not the one that was written, as a reason; "" if it is."""
+    return "" if csv_fits(table) else f"{table.with_suffix('.csv').name} is not the one that was written with it"
 
 
 def _changed_sprite(figures: Path, stated: Facts) -> str:

@@ -13,10 +13,9 @@ import pandas as pd
 from pydantic import ConfigDict, Field, Json, NonNegativeFloat, NonNegativeInt, model_validator
 
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import atomic
 from coldbench.core.logs import log
 from coldbench.core.validation import Strict, checked
-from coldbench.evaluation.tables import read_table, write_table
+from coldbench.evaluation.tables import csv_fits, read_made_from, read_table, write_table
 from coldbench.report.cells import in_groups
 from coldbench.report.navigation import CALIBRATION, ReportFolder
 from coldbench.report.paper import PaperCell
@@ -205,14 +204,34 @@ def write_calibration(
 ) -> None:
     """Write the table to `out` (parquet, with `facts` in every row) and beside it as CSV; it states `made_from`."""
     judged = rows([checked(Record, record, "the calibration") for record in records], paper)
-    frame = table(records, judged)
-    with atomic(out.with_suffix(".csv")) as temporary:
-        frame.to_csv(temporary, index=False, float_format="%.6f")
-    write_table(frame.assign(provenance=json.dumps(facts, sort_keys=True)), out, made_from)
+    frame = table(records, judged).assign(provenance=json.dumps(facts, sort_keys=True))
+    write_table(frame, out, made_from, _csv(frame))
     for row in judged:
         names = ", ".join(each.facts.interpretation for each in row.fits) or "no interpretation agrees"
         agreement = f" ({row.fits[0].label})" if row.fits else ""
         log.info("%s: %s", row.facts.cell, "no data" if row.facts.missing else names + agreement)
+
+
+def keep_calibration(out: Path, made_from: dict[str, Any]) -> bool:
+    """Whether the table in `out` was made from that, so that nothing needs to be calibrated.
+
+    It may also hold data sets that are absent now. A CSV that is missing or damaged is written again from it.
+    """
+    try:
+        stated = read_made_from(out)
+        if stated != {**made_from, "data": {**stated.get("data", {}), **made_from["data"]}}:
+            return False
+        if not csv_fits(out):
+            frame = read_table(out)
+            write_table(frame, out, stated, _csv(frame))
+    except ColdbenchError:
+        return False
+    log.info("%s is finished: it was made from these interpretations and data", out)
+    return True
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    return str(frame.drop(columns="provenance").to_csv(index=False, float_format="%.6f"))
 
 
 def load_calibration(path: Path | None) -> list[Record]:

@@ -34,10 +34,11 @@ def anchor(name: object) -> str:
 
 @dataclass(frozen=True)
 class ReportFolder:
-    """The folder of a report. Its pages state `made_from`, the caller's text about what decided their content."""
+    """The folder of a report. Its pages state the hashes of what decided their content, and of their exports."""
 
     path: Path
     made_from: str = ""
+    exports: str = ""
 
     def pages(self) -> frozenset[str]:
         """The pages that the folder holds, by their paths in it."""
@@ -52,7 +53,7 @@ class ReportFolder:
         """
         pages = self.pages() | {here, *soon}
         common: dict[str, Any] = {"here": here, "root": _root(here), "pages": pages, "banner": None}
-        common |= {"version": __version__, "made_from": self.made_from}
+        common |= {"version": __version__, "made_from": self.made_from, "exports": self.exports}
         common |= {"link": partial(_link, here, pages), "navigation": _navigation(here, pages)}
         html = _environment().get_template(template).render({**common, **values})
         return html.replace("script-src 'none'", f"script-src {_allowed(html)}", 1)

@@ -19,7 +19,7 @@ from coldbench.core.files import files_hash
 from coldbench.core.validation import merged
 from coldbench.evaluation.evaluator import Evaluator
 from coldbench.evaluation.metrics.extractors import GABOR
-from coldbench.evaluation.scores import write_scores
+from coldbench.evaluation.scores import merge_scores, write_scores
 from coldbench.evaluation.tables import write_table
 from coldbench.planning import workflow
 from coldbench.planning.plan import resolved
@@ -300,13 +300,33 @@ def test_calibration_outlives_absent_data_and_notices_changed_ones(place: Place)
 
     (place.folder / "other").rename(place.folder / "data/other")
     digests = {name: data.source_digest(name, place.folder / "data") for name in ("folder-cats", "folder-other")}
-    write_table(pd.DataFrame({"value": [1.0]}), table, {"inputs": files_hash(inputs), "data": digests})
-    table.with_suffix(".csv").touch()
+    write_table(pd.DataFrame({"value": [1.0]}), table, {"inputs": files_hash(inputs), "data": digests}, "a\n")
     assert status() == "current"
+    table.with_suffix(".csv").write_text("")
+    assert status() == "outdated", "a CSV that is cut"
+    table.with_suffix(".csv").write_text("a\n")
     (place.folder / "data/other").rename(place.folder / "other")
     assert status() == "current", "a disk that is not mounted"
     _add(place)
     assert status() == "outdated"
+
+
+def test_table_of_scores_with_another_csv_is_merged_again(place: Place) -> None:
+    table = place.results / "tiny/scores.parquet"
+
+    def status() -> str:
+        products, run = place.products()
+        return products.merged(table, [run]).status
+
+    merge_scores([place.run("scores.parquet")], table)
+    csv = table.with_suffix(".csv")
+    good = csv.read_bytes()
+    assert status() == "current"
+    for damaged in (b"", good[:-9], good.replace(b"digits", b"letters").replace(b"X1", b"X9"), good + b"more"):
+        csv.write_bytes(damaged)
+        assert status() == "outdated"
+        merge_scores([place.run("scores.parquet")], table)
+        assert (csv.read_bytes(), status()) == (good, "current")
 
 
 def test_damaged_run_file_is_written_again(place: Place) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -89,15 +90,29 @@ def test_calibration_says_what_each_row_without_data_needs(tmp_path: Path) -> No
     digits = {"dataset": "digits", "degradation": snow, "interpretations": {"a": {"rationale": ""}}}
     plan.write_text(yaml.safe_dump({"rows": {**rows, "digits": {"table": 1, "row": "MNIST", **digits}}}))
     common: list[Any] = ["--paper", ROOT / "workflow/paper/tables.csv", "--out"]
-    for command in (
-        ["calibrate", plan, *common, out, "--data", tmp_path, "--images", 2],
-        ["render-calibration", out, *common, page],
-    ):
-        result = CliRunner().invoke(app, list(map(str, command)))
-        assert result.exit_code == 0, result.output
+    calibrate = ["calibrate", plan, *common, out, "--data", tmp_path, "--images", 2]
+    run(calibrate)
+    run(["render-calibration", out, *common, page])
     frame = pd.read_parquet(out)
     assert out.with_suffix(".csv").read_text().count("\n") == len(frame) + 1
     missing = frame[frame.cell != "digits"].missing
     assert len(missing) == len(rows)
     assert missing.str.len().min() > 10
     assert "CelebA-HQ" in page.read_text()
+
+    csv, table, date = out.with_suffix(".csv"), out.read_bytes(), out.stat().st_mtime_ns
+    good = csv.read_bytes()
+    run(calibrate)
+    assert out.stat().st_mtime_ns == date, "a finished table is kept"
+    for damaged in (b"", good[:-9]):
+        csv.write_bytes(damaged)
+        run(calibrate)
+        assert (csv.read_bytes(), out.read_bytes()) == (good, table)
+    plan.write_text(plan.read_text().replace("level: 3", "level: 4"))
+    run(calibrate)
+    assert out.read_bytes() != table
+
+
+def run(command: Iterable[Any]) -> None:
+    result = CliRunner().invoke(app, list(map(str, command)))
+    assert result.exit_code == 0, result.output

@@ -20,6 +20,7 @@ from coldbench.report.publish import RECORD, publish
 
 PUBLISHED = sorted(path.parent for path in (ROOT / "results/published").glob(f"*/{RECORD}"))
 LOCAL_PATH = re.compile(r"""(?:^|[\s"'=,])/[\w.-]+/[\w.-]""")
+ENDS = {"table1": (".html", ".csv", ".tex", ".json")}
 RENDERED = {"all", "plan_rows"} | {
     f"render_{page}" for page in ("calibration", "discrepancies", "figures", "index", "table")
 }
@@ -145,13 +146,21 @@ def test_every_page_states_what_it_was_made_from(tmp_path: Path) -> None:
         verb = f"render-{name.removesuffix('1')}"
         ended = CliRunner().invoke(app, list(map(str, [verb, *command, "--out", out])))
         assert ended.exit_code == 0, ended.output
-        assert page([out], files, []).status == "current"
-        assert page([out], files[1:], []).status == "outdated"
+        outputs = [out.with_suffix(end) for end in ENDS[name]] if name in ENDS else [out]
+        assert page(outputs, files, []).status == "current"
+        for export in outputs[1:]:
+            good = export.read_bytes()
+            for damaged in (b"", good[:-9], good.replace(b"1", b"2")):
+                export.write_bytes(damaged)
+                assert page(outputs, files, []).status == "outdated", export.suffix
+            export.write_bytes(good)
+        assert page(outputs, files[1:], []).status == "outdated"
         whole = out.read_bytes()
         out.write_bytes(whole[:-20])
-        assert page([out], files, []).status == "outdated", "a page that is cut"
+        assert page(outputs, files, []).status == "outdated", "a page that is cut"
         out.write_bytes(whole)
-    assert page([tmp_path / "table1.html"], [scores, paper], []).status == "current", "the index keeps the statement"
+    table = [tmp_path / f"table1{end}" for end in ENDS["table1"]]
+    assert page(table, [scores, paper], []).status == "current", "the index keeps the statement"
 
 
 def test_report_is_rendered_from_published_results_alone(tmp_path: Path) -> None:

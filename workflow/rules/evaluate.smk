@@ -77,8 +77,8 @@ rule calibrate:
     input:
         to_make_first(lambda w: CALIBRATION),
     output:
-        scores=f"{RESULTS}/calibration.parquet",
-        csv=f"{RESULTS}/calibration.csv",
+        scores=update(f"{RESULTS}/calibration.parquet"),
+        csv=update(f"{RESULTS}/calibration.csv"),
     log:
         f"{RESULTS}/logs/calibrate.log",
     conda:
