@@ -6,11 +6,14 @@ else, are seen only here, where each layer is read alone.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from coldbench.core.config import PARTS, Config, Run
 from coldbench.core.files import parse_yaml, read_yaml
@@ -80,7 +83,7 @@ def _is_setting(word: str) -> bool:
 def _layer(word: str) -> Layer:
     key, _, value = word.partition("=")
     if _is_setting(word):
-        values = {key: parse_yaml(value, key)}
+        values = {key: _value(key, value)}
         check_layer(Config, values, "config")
     else:
         values = read_yaml(Path(word))
@@ -90,6 +93,19 @@ def _layer(word: str) -> Layer:
         folder = Path() if _is_setting(word) else Path(word).parent
         values = {**values, "plugins": [str(folder / file) for file in files]}
     return Layer(word, values)
+
+
+def _value(key: str, text: str) -> Any:
+    """The value of a word as Snakemake reads it: a number, a flag or text, which "1e3" and "yes" are not in YAML."""
+    text = text.strip("'\"")
+    for convert in (int, float, {"True": True, "False": False}.__getitem__):
+        with contextlib.suppress(ValueError, KeyError):
+            return convert(text)
+    try:
+        scalar = yaml.load(text, Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, RecursionError):
+        return parse_yaml(text, key) if text.startswith(("{", "[")) else text
+    return scalar if isinstance(scalar, str) and text else parse_yaml(text, key)
 
 
 def without_effect(grid: Grid, layers: Sequence[Layer]) -> list[str]:

@@ -16,11 +16,12 @@ import yaml
 from cases import CONFIG
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from snakemake.cli import parse_config
 
 from coldbench.core.config import Config
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import parse_yaml
-from coldbench.core.validation import check_layer, merged
+from coldbench.core.validation import check_layer, merged, parse_text
 from coldbench.planning import layers
 from coldbench.planning.grid import build
 
@@ -174,6 +175,20 @@ def test_text_stays_what_it_is(tmp_path: Path) -> None:
     values = layers.read([path])
     assert values == {"results": "2020-01-01", "data": "größe 100 %/a&b", "experiments": ["01_a"]}
     assert layers.read(["results=2020-01-01", "budget=paper"]) == {"results": "2020-01-01", "budget": "paper"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["results", "a b", "1e3", "5", "1_000", "nan", "yes", "True", "true", "null", "~", "0x10", "1:30", "2020-01-01", "",
+     "a\n", "'a b'", '"a', "@a", "%a", "a: b", "a # b", "[0, '1']", "{train: 3}", "{a: {b: 2}}", "1" * 5000],
+)  # fmt: skip
+def test_word_means_what_it_means_to_snakemake(text: str) -> None:
+    """Numbers inside of lists and mappings are text to Snakemake; the schema converts them."""
+    (theirs,) = parse_config([f"results={text}"]).values()
+    ours = layers._value("results", text)
+    if isinstance(ours, list | dict):
+        ours, theirs = parse_text(ours), parse_text(theirs)
+    assert repr(ours) == repr(theirs)
 
 
 def test_json_is_a_layer(tmp_path: Path) -> None:
