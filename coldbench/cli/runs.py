@@ -115,7 +115,7 @@ def train(
     from coldbench.training.distributed import DeviceOptions
 
     paths = loop.TrainingPaths(data, out, checkpoint_dir, partner)
-    if target.type == "cpu" and max_cpu_hours is not None and not loop.is_finished(experiment, paths):
+    if target.type == "cpu" and max_cpu_hours is not None and loop.finished_model(experiment, paths) is None:
         refuse_on_cpu(experiment, max_cpu_hours, devices)
     options = loop.LoopOptions(checkpoint_every, slurm.usable_runtime(time_limit))
     loop.train(experiment, paths, target, options, DeviceOptions(compile, channels_last))

@@ -8,6 +8,7 @@ finished scores stay valid after their samples, their model or their data were d
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -210,12 +211,13 @@ class Products:
         return self.scores(run).status == self.figures(run).status == "current"
 
     def has_model(self, run: Run) -> bool:
-        """Whether the model of a run's experiment exists, whatever images it was trained on."""
-        try:
-            header = read_header(self.model(run).file)
-        except ColdbenchError:
-            return False
-        return header.experiment.fingerprint == run.experiment.fingerprint
+        """Whether a model of a run's experiment exists, also set aside, whatever images it was trained on."""
+        file = self._file(self.runs[run.metadata.budget, run.model], "model.safetensors")
+        for each in (file, *file.parent.glob(f"{file.stem}.*{file.suffix}")):
+            with contextlib.suppress(ColdbenchError):
+                if read_header(each).experiment.fingerprint == run.experiment.fingerprint:
+                    return True
+        return False
 
     def _once(
         self,

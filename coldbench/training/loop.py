@@ -262,15 +262,20 @@ def _own_folder(heartbeat: slurm.Heartbeat, experiment: Experiment, paths: Train
     """
     with slurm.run_lock(heartbeat):
         checkpoints.set_aside(heartbeat.folder, _identity(experiment, paths))
-        for other in sorted(paths.model.parent.glob(f"{glob.escape(paths.model.stem)}.*.safetensors")):
-            if is_finished(experiment, replace(paths, model=other)):
-                _set_aside(paths.model)
-                for file, place in ((_log(other), _log(paths.model)), (other, paths.model)):
-                    if file.exists():
-                        file.replace(place)
-                _keep(paths.model)
-                break
+        other = finished_model(experiment, paths)
+        if other not in (None, paths.model):
+            _set_aside(paths.model)
+            for file, place in ((_log(other), _log(paths.model)), (other, paths.model)):
+                if file.exists():
+                    file.replace(place)
+            _keep(paths.model)
         yield
+
+
+def finished_model(experiment: Experiment, paths: TrainingPaths) -> Path | None:
+    """The finished model of this experiment and these images, in its place or set aside beside it; None without one."""
+    others = sorted(paths.model.parent.glob(f"{glob.escape(paths.model.stem)}.*{paths.model.suffix}"))
+    return next((file for file in (paths.model, *others) if is_finished(experiment, replace(paths, model=file))), None)
 
 
 def is_finished(experiment: Experiment, paths: TrainingPaths) -> bool:

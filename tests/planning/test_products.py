@@ -232,6 +232,7 @@ def test_model_of_other_settings_is_kept_beside_the_new_one(place: Place) -> Non
     assert aside.read_bytes() == before
     assert aside.with_suffix(".jsonl").exists()
 
+    assert place.products()[0].has_model(run), "so no length of a training refuses it"
     inode = aside.stat().st_ino
     shutil.rmtree(place.run("other checkpoints"))
     loop.train(run.experiment, paths, CPU)

@@ -27,6 +27,7 @@ from coldbench import data
 from coldbench.core.experiment import Experiment
 from coldbench.core.files import sha256
 from coldbench.models import released
+from coldbench.models.header import read_header
 from coldbench.models.model_file import save_model
 
 TABLE, RUN = "reports/table1.html", "results/tiny/X1-a"
@@ -402,6 +403,13 @@ def test_long_training_on_a_cpu_is_refused_before_a_model_is_touched(finished: C
     refused = checkout.tiny(target, max_cpu_hours=1e-9, budgets={"tiny": {"training": {"learning_rate": 1e-3}}})
     assert len(refused.errors) == 1, refused.end
     assert "max_cpu_hours" in refused.errors[0]
+    assert model.read_bytes() == before
+
+    header = read_header(model)
+    aside = model.with_name(f"model.{header.experiment.fingerprint}.{header.data}.safetensors")
+    model.rename(aside)  # as a training of other settings sets it aside
+    back = checkout.tiny(target, max_cpu_hours=1e-9)
+    assert back.status == 0, back.end
     assert model.read_bytes() == before
 
 
