@@ -72,12 +72,15 @@ def build(
     _check_imports(config)
     selected, skipped = _selected(config), dict[str, str]()
     if check_sources:
-        selected, skipped = _with_data(config, selected)
+        selected, skipped = _with_data(config, selected, finished)
 
     @functools.cache
     def counts(dataset: str) -> dict[str, int]:
         entry = data.dataset(dataset)
-        return entry.counts(Path(config.data)) if check_sources or entry.count is None else {}
+        try:
+            return entry.counts(Path(config.data)) if check_sources or entry.count is None else {}
+        except MissingFile:  # its experiments are finished
+            return {}
 
     report_runs: dict[str, Run] = {}
     runs: dict[str, Run] = {}
@@ -177,10 +180,13 @@ def _selected(config: Config) -> list[str]:
     return selected
 
 
-def _with_data(config: Config, names: list[str]) -> tuple[list[str], dict[str, str]]:
+def _with_data(
+    config: Config, names: list[str], finished: Callable[[str, str], bool]
+) -> tuple[list[str], dict[str, str]]:
     """The experiments with data that are present or can be downloaded, and the reasons for skipping the others.
 
-    With `missing_data: refuse`, ColdbenchError for the first missing data set. Damaged data are always refused.
+    Finished scores need no data. With `missing_data: refuse`, ColdbenchError for the first missing data set. Damaged
+    data are always refused.
     """
     complete, skipped = [], {}
     for name in names:
@@ -189,12 +195,21 @@ def _with_data(config: Config, names: list[str]) -> tuple[list[str], dict[str, s
                 _check_source(config, dataset)
             complete.append(name)
         except MissingFile as error:
+            if _is_finished(config, name, finished):
+                complete.append(name)
+                continue
             if config.missing_data == "refuse" or name in config.experiments:
                 raise MissingFile(f"{name}: {error}; without it: --config missing_data=skip") from None
             skipped[name] = str(error)
     if not complete:
         raise MissingFile(f"no experiment has its data: {next(iter(skipped.values()))}")
     return complete, skipped
+
+
+def _is_finished(config: Config, name: str, finished: Callable[[str, str], bool]) -> bool:
+    """Whether every run of an experiment in the report has scores."""
+    runs = [_at_budget(config, name, chosen_protocol(config, name), seed, finished).metadata for seed in config.seeds]
+    return all(finished(run.budget, run.run) for run in runs)
 
 
 def _check_imports(config: Config) -> None:

@@ -105,12 +105,11 @@ class Products:
         self._known: dict[tuple[Any, ...], Product] = {}
 
     def fetched(self, name: str) -> Product:
-        """The mark that the source of a data set is complete."""
-
-        def reason() -> str:
-            return "" if data.available(name, self.sources) else "its source is not complete"
-
-        return product([self.results / "data" / f"{name}.fetched"], reason)
+        """The mark that the source of a data set is complete. What was made from one that is gone stays valid."""
+        mark = product([self.results / "data" / f"{name}.fetched"], str)
+        if mark.status == "current" and not data.available(name, self.sources):
+            return Product(mark.file, "incomplete", "the source is not complete")
+        return mark
 
     def prepared(self, name: str, size: int) -> Product:
         """A prepared data set. It stays current where its source is gone, because nothing contradicts it."""
@@ -194,7 +193,8 @@ class Products:
     def calibration(self, file: Path, names: Iterable[str], fetched: Iterable[str], inputs: Sequence[Path]) -> Product:
         """The calibration, `file`, of the data sets `names` by the interpretations and printed numbers in `inputs`.
 
-        `fetched` names the data sets that a job can fetch. It stays current where a data set is absent that it holds.
+        `fetched` names the data sets to fetch first, where a job can. It stays current where a data set is absent that
+        it holds.
         """
         present = [name for name in names if data.available(name, self.sources)]
         digests = {name: data.source_digest(name, self.sources) for name in present}
@@ -204,7 +204,8 @@ class Products:
             expected = {"inputs": files_hash(inputs), "data": {**stated.get("data", {}), **digests}}
             return difference(stated, expected) or _changed_csv(file)
 
-        return product([file, file.with_suffix(".csv")], reason, map(self.fetched, fetched))
+        possible = [name for name in fetched if name in present or data.dataset(name).download]
+        return product([file, file.with_suffix(".csv")], reason, map(self.fetched, possible))
 
     def is_shown(self, run: Run) -> bool:
         """Whether a run is finished: its scores and figures are current."""

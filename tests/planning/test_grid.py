@@ -214,6 +214,15 @@ def test_missing_data_are_refused_by_the_paper_and_where_they_are_asked_for() ->
         grid("datasets: [celeba]")
 
 
+def test_finished_experiment_needs_no_data_also_where_it_is_named() -> None:
+    done = ("laptop/E03-fitted", "laptop/E18-released", "laptop/E18-released-s1")
+    for overlay in ("experiments: [E03]", "{experiments: [E03, E01], missing_data: refuse}"):
+        assert {"E03-fitted"} <= grid(overlay, done=done).report_runs.keys()
+    assert len(grid("{experiments: [E18], seeds: [0, 1]}", done=done).report_runs) == 2
+    with pytest.raises(ColdbenchError, match=r"^E18: .*AFHQ"):
+        grid("{experiments: [E18], seeds: [0, 2]}", done=done)  # one of its runs is not finished
+
+
 def test_damaged_data_are_not_skipped(tmp_path: Path) -> None:
     raw = tmp_path / "own" / "MNIST" / "raw"
     raw.mkdir(parents=True)

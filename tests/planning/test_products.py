@@ -205,6 +205,7 @@ def test_other_pixels_train_again_and_keep_no_old_score(place: Place) -> None:
     "gone", ["data", "results/data", "results/tiny/X1-a/model.safetensors", "results/tiny/X1-a/samples.json"]
 )
 def test_what_was_deleted_outdates_nothing(place: Place, gone: str) -> None:
+    (place.results / "data/folder-cats.fetched").touch()
     path = place.folder / gone
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     status = place.status()
