@@ -108,13 +108,19 @@ def below(folder: Path, name: Path) -> Path:
     raise ColdbenchError(f"{str(name)[:100]!r} is no file in {folder}")
 
 
-def check_writable(path: Path, folder: bool = False) -> Path:
-    """The path, if a file (or a `folder`) can be written there, else ColdbenchError. Called before any work."""
+def check_place(path: Path, folder: bool = False) -> Path:
+    """The nearest thing at or above `path` that exists; ColdbenchError if a file (or a `folder`) cannot be below it."""
     place = next(each for each in (path, *path.absolute().parents) if each.exists() or each.is_symlink())
     if not place.exists():
         raise ColdbenchError(f"cannot write {path}: {place} is a link to {place.readlink()}, which does not exist")
     if place.is_dir() == (place == path and not folder):
         raise ColdbenchError(f"cannot write {path}: {place} is {'a' if place.is_dir() else 'no'} folder")
+    return place
+
+
+def check_writable(path: Path, folder: bool = False) -> Path:
+    """The path, if a file (or a `folder`) can be written there, else ColdbenchError. Called before any work."""
+    place = check_place(path, folder)
     try:
         with tempfile.TemporaryFile(dir=place if place.is_dir() else place.parent):
             return path

@@ -13,7 +13,7 @@ from typing import Any
 
 from coldbench.core.config import Run
 from coldbench.core.errors import ColdbenchError, unknown
-from coldbench.core.files import read_yaml, write_text
+from coldbench.core.files import check_writable, read_yaml, write_text
 from coldbench.planning.grid import Grid, build
 
 RUN_FILES = "runs"
@@ -39,6 +39,23 @@ def write_run_files(runs: Iterable[Run], results: Path) -> None:
         path, text = run_file(run, results), run.model_dump_json(indent=1) + "\n"
         if not path.exists() or path.read_bytes() != text.encode():
             write_text(path, text)
+
+
+def check_places(files: Iterable[str]) -> None:
+    """Raise ColdbenchError if one of `files`, which jobs will write, could not be written."""
+    for folder in sorted({Path(file).parent for file in files}):
+        check_writable(folder, folder=True)
+
+
+def keep_outputs(backups: Any) -> None:
+    """Make Snakemake leave the outputs of a failed job as they are; `backups` is its `FileBackupMixin`.
+
+    It copies an update() output before its job and, after a failure, copies it back, or deletes an output that was not
+    there before. Where two checkouts share their results, another job may have finished it meanwhile. Commands write
+    whole files, so whatever is there is complete and says what it was made from.
+    """
+    backups.backup_output = lambda self, path: None
+    backups.restore_output = lambda self, path: path.exists()
 
 
 def unfiltered(raw: Mapping[str, Any], finished: Callable[[str, str], bool]) -> Grid:

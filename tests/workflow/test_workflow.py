@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,12 @@ from safetensors.torch import load_file
 from coldbench import data
 from coldbench.core.experiment import Experiment
 from coldbench.core.files import sha256
+from coldbench.core.validation import merged
 from coldbench.models import released
 from coldbench.models.header import read_header
 from coldbench.models.model_file import save_model
 
+LONG = {"max_steps": 100_000}
 TABLE, RUN = "reports/table1.html", "results/tiny/X1-a"
 
 
@@ -519,6 +522,59 @@ def test_ctrl_c_loses_and_changes_nothing(finished: Checkout, tmp_path: Path) ->
     assert all(path.stat().st_mtime_ns == then for path, then in dates.items())
     assert_same_weights(run, finished.folder / RUN)
     assert shards(run) == shards(finished.folder / RUN)
+
+
+@pytest.mark.slow
+def test_job_that_fails_leaves_what_another_finished_meanwhile(tmp_path: Path) -> None:
+    """Two checkouts may share their results: no older file comes back, and no file of the other is deleted."""
+    checkout = Checkout(tmp_path)
+    run = tmp_path / RUN
+    model, training_log, log = run / "model.safetensors", run / "model.jsonl", run / "logs" / "train.log"
+    run.mkdir(parents=True)
+    model.write_text("older")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(merged(TINY, {"budgets": {"tiny": {"training": LONG}}})))
+    training = checkout.start("--cores", "1", f"{RUN}/model.safetensors", "--configfile", "tiny.yaml")
+    wait_for(training, lambda: log.exists() and "step " in log.read_text())
+    model.write_text("newer")
+    training_log.write_text("newer")
+    (heartbeat,) = run.glob("checkpoints/*/heartbeat.json")
+    os.kill(json.loads(heartbeat.read_text())["pid"], signal.SIGTERM)
+    output, _ = training.communicate(timeout=PATIENCE)
+    assert training.returncode != 0, output
+    assert (model.read_text(), training_log.read_text()) == ("newer", "newer")
+
+
+@pytest.fixture
+def read_only(finished: Checkout, tmp_path: Path) -> Iterator[Path]:
+    """The finished results in a folder where nobody can write, also not root."""
+    folder = tmp_path / "of a colleague"
+    shutil.copytree(finished.folder / "results", folder)
+    if mounted := os.geteuid() == 0:
+        if not shutil.which("mount"):
+            pytest.skip("needs mount")
+        for options in (["--bind", folder], ["-o", "remount,bind,ro"]):
+            done = subprocess.run(["mount", *options, folder], capture_output=True, check=False)
+            if done.returncode:
+                subprocess.run(["umount", folder], capture_output=True, check=False)
+                pytest.skip("may not mount")
+    else:
+        subprocess.run(["chmod", "-R", "a-w", folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder] if mounted else ["chmod", "-R", "u+w", folder], check=True)
+
+
+@pytest.mark.slow
+def test_results_that_cannot_be_written_are_planned_and_shown(read_only: Path, tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path)
+    (tmp_path / "results").symlink_to(read_only)
+    shown = checkout.tiny(TABLE)
+    assert shown.status == 0, shown.end
+    assert "Deblurring, digits" in (tmp_path / TABLE).read_text()
+    target = "results/tiny/X1-b/model.safetensors"
+    assert checkout.tiny("-n", target).plan.get("train") == 1
+    refused = checkout.tiny(target)
+    assert len(refused.errors) == 1, refused.end
+    assert "X1-b" in refused.errors[0]
 
 
 @pytest.mark.slow

@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+from snakemake.persistence import FileBackupMixin
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import check_writable, read_json, write_json
+from coldbench.core.files import check_place, read_json, write_json
 from coldbench.data import dataset
 from coldbench.planning import layers
 from coldbench.planning import workflow as planning
@@ -34,6 +35,7 @@ def finished(budget, run):
     return Path(config.get("results", "results"), budget, run, "scores.parquet").exists()
 
 
+planning.keep_outputs(FileBackupMixin)
 checked(planning.check_checkout, Path(workflow.basedir))
 LAYERS = checked(layers.of_snakemake, workflow.configfiles) if workflow.is_main_process else []
 config["plugins"] = checked(layers.plugin_files, workflow.configfiles)
@@ -265,13 +267,15 @@ def targets():
 
 
 if workflow.is_main_process:
-    for folder in (REPORTS,) if PUBLISHED else (RESULTS, REPORTS):
-        checked(check_writable, Path(folder), folder=True)
+    for folder in (RESULTS, REPORTS):
+        checked(check_place, Path(folder), folder=True)
     checked(planning.refuse_unknown_targets, targets(), (RESULTS, REPORTS, "results", "reports"))
-elif not PUBLISHED:  # the configuration may have been edited while the job was queued
+elif workflow.remote_exec and not PUBLISHED:  # the configuration may have been edited while the job was queued
     checked(planning.write_run_files, RUNS.values(), Path(RESULTS))
 
 
 onstart:  # not in a dry run
-    if not PUBLISHED:
+    jobs = list(workflow.dag.needrun_jobs())
+    checked(planning.check_places, [file for job in jobs for file in (*job.output, *job.log)])
+    if any("run_file" in job.rule.resources for job in jobs):
         checked(planning.write_run_files, RUNS.values(), Path(RESULTS))

@@ -21,9 +21,9 @@ rule prepare:
     input:
         to_make_first(lambda w: PRODUCTS.prepared(w.dataset, int(w.size))),
     output:
-        train=f"{RESULTS}/data/{{dataset}}-{{size}}/train.npy",
-        test=f"{RESULTS}/data/{{dataset}}-{{size}}/test.npy",
-        info=f"{RESULTS}/data/{{dataset}}-{{size}}/info.json",
+        train=update(f"{RESULTS}/data/{{dataset}}-{{size}}/train.npy"),
+        test=update(f"{RESULTS}/data/{{dataset}}-{{size}}/test.npy"),
+        info=update(f"{RESULTS}/data/{{dataset}}-{{size}}/info.json"),
     log:
         f"{RESULTS}/logs/prepare-{{dataset}}-{{size}}.log",
     conda:

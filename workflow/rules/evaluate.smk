@@ -59,8 +59,8 @@ rule merge_scores:
     input:
         to_make_first(merged_table),
     output:
-        table=f"{RESULTS}/{{budget}}/scores.parquet",
-        csv=f"{RESULTS}/{{budget}}/scores.csv",
+        table=update(f"{RESULTS}/{{budget}}/scores.parquet"),
+        csv=update(f"{RESULTS}/{{budget}}/scores.csv"),
     log:
         f"{RESULTS}/logs/merge-scores-{{budget}}.log",
     localrule: True

@@ -21,7 +21,7 @@ rule render_figures:
     input:
         to_make_first(figures_page),
     output:
-        page=f"{REPORTS}/figures.html",
+        page=update(f"{REPORTS}/figures.html"),
     log:
         f"{REPORTS}/logs/figures.log",
     localrule: True
@@ -39,8 +39,8 @@ rule render_table:
     input:
         to_make_first(table_page),
     output:
-        page=f"{REPORTS}/table{{number}}.html",
-        exports=multiext(f"{REPORTS}/table{{number}}", ".csv", ".tex", ".json"),
+        page=update(f"{REPORTS}/table{{number}}.html"),
+        exports=update(multiext(f"{REPORTS}/table{{number}}", ".csv", ".tex", ".json")),
     log:
         f"{REPORTS}/logs/table{{number}}.log",
     localrule: True
@@ -59,7 +59,7 @@ rule render_discrepancies:
     input:
         to_make_first(discrepancies_page),
     output:
-        f"{REPORTS}/discrepancies.html",
+        update(f"{REPORTS}/discrepancies.html"),
     log:
         f"{REPORTS}/logs/discrepancies.log",
     localrule: True
@@ -83,7 +83,7 @@ if CALIBRATION:
         input:
             to_make_first(calibration_page),
         output:
-            f"{REPORTS}/calibration.html",
+            update(f"{REPORTS}/calibration.html"),
         log:
             f"{REPORTS}/logs/calibration.log",
         localrule: True
@@ -100,7 +100,7 @@ rule render_index:
     input:
         to_make_first(index_page),
     output:
-        f"{REPORTS}/index.html",
+        update(f"{REPORTS}/index.html"),
     log:
         f"{REPORTS}/logs/index.log",
     localrule: True

@@ -1,7 +1,7 @@
 # One model a job. Checkpoints are no outputs: they survive a killed job, and the next one goes on from them.
 
 
-# update() keeps Snakemake from removing a finished model before the job has decided whether it still fits.
+# update() keeps Snakemake from removing an output before its job has decided whether it still fits.
 rule train:
     input:
         to_make_first(trained_model),
