@@ -76,9 +76,16 @@ def _stated(path: Path) -> dict[str, Any]:
 
 
 def is_up_to_date(path: Path, made_from: Mapping[str, Any]) -> bool:
-    """Whether the table in `path` was made from that; a damaged file is not, with a warning."""
+    """Whether the table in `path` was made from that; a damaged file is not, with a warning.
+
+    Scores of more FID protocols than `fid` names are, because scoring again would lose their values.
+    """
     try:
-        return path.exists() and read_made_from(path) == made_from
+        if not path.exists():
+            return False
+        stated = read_made_from(path)
+        more = set(stated.get("fid", [])) >= set(made_from.get("fid", []))
+        return more and {**stated, "fid": None} == {**made_from, "fid": None}
     except ColdbenchError as error:
         log.warning("%s", error)
         return False

@@ -160,7 +160,9 @@ class Products:
 
         def reason() -> str:
             stated = {"metrics": [], **read_made_from(file)}
-            return difference(stated, {**self._images(run), "fid": sorted(self.fid), "metrics": run.metrics})
+            lacking = set(self.fid).difference(stated.get("fid", []))  # more protocols than asked for are no reason
+            expected = {**self._images(run), "metrics": run.metrics}
+            return difference(stated, expected) or (f"it has no FID by {min(lacking)}" if lacking else "")
 
         weights = [product([self.weights], str)] if self.weights else []
         return self._once(("scores", file), [file], reason, lambda: [self.samples(run), *self.data_of(run), *weights])

@@ -64,6 +64,10 @@ def draw(inputs: Inputs, metadata: RunMetadata, out: Path) -> None:
         raise ColdbenchError(
             f"{inputs.manifest} was sampled from other test images than {inputs.data} holds; sample again"
         )
+    if inputs.partner is not None and run.partner != data.info(inputs.partner)["hash"]:
+        raise ColdbenchError(
+            f"{inputs.manifest} was sampled with other partner images than {inputs.partner} holds; sample again"
+        )
     training = _training(inputs.training_log)
     if not (training or run.provenance.get("imported")):
         log.warning("%s is missing, so there is no training curve", inputs.training_log)

@@ -19,8 +19,8 @@ from coldbench.core.files import files_hash
 from coldbench.core.validation import merged
 from coldbench.evaluation.evaluator import Evaluator
 from coldbench.evaluation.metrics.extractors import GABOR
-from coldbench.evaluation.scores import merge_scores, write_scores
-from coldbench.evaluation.tables import write_table
+from coldbench.evaluation.scores import merge_scores, read_scores, write_scores
+from coldbench.evaluation.tables import is_up_to_date, write_table
 from coldbench.planning import workflow
 from coldbench.planning.plan import resolved
 from coldbench.planning.products import Product, Products, difference
@@ -282,6 +282,22 @@ def test_sprite_that_is_not_the_drawn_one_outdates_the_figures(
     place.make()
     assert place.status() == ALL_CURRENT
     assert path.read_bytes() == before
+
+
+def test_scores_of_more_fid_protocols_than_asked_for_stay(place: Place) -> None:
+    """A laptop that computes no FID shows the scores of a cluster, and loses none of their values."""
+    _, run = place.products()
+    file = place.run("scores.parquet")
+    stated = {**made_from(place.run("samples.json"), run.metadata), "fid": ["clean", "paper-float"]}
+    write_scores(read_scores([file]), file, stated)
+
+    def status(*fid: str) -> tuple[str, bool]:
+        products = Products(place.products()[0].runs, place.results, place.folder / "data", fid)
+        return products.scores(run).status, is_up_to_date(file, {**stated, "fid": sorted(fid)})
+
+    for fid in ([], ["clean"], ["paper-float", "clean"]):
+        assert status(*fid) == ("current", True)
+    assert status("clean", "legacy_pytorch") == ("outdated", False)
 
 
 def test_difference_names_the_first_fact_and_ignores_unknown_ones() -> None:
