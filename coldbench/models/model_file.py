@@ -17,6 +17,7 @@ from coldbench.core.checksums import UNSEALED, check_seal, seal
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Experiment
 from coldbench.core.files import atomic
+from coldbench.core.logs import log
 from coldbench.models import registry
 from coldbench.models.header import ModelHeader, read_header
 
@@ -57,6 +58,25 @@ def save_model(
             seal(temporary, "sha256")
     except safetensors.SafetensorError as error:
         raise ColdbenchError(f"cannot write {path}: {error}") from error
+
+
+def log_of(model: Path) -> Path:
+    """The training log of a model, which an imported one has not."""
+    return model.with_suffix(".jsonl")
+
+
+def set_aside(model: Path) -> None:
+    """Rename the model in `model` and its log, so that what takes its place loses neither; nothing if it is damaged."""
+    try:
+        old = read_header(model)
+    except ColdbenchError:
+        return  # missing or damaged
+    images = "-".join(filter(None, (old.data, old.partner)))
+    aside = model.with_name(".".join(filter(None, (model.stem, old.experiment.fingerprint, images))) + model.suffix)
+    if log_of(model).exists():
+        log_of(model).replace(log_of(aside))
+    model.replace(aside)
+    log.info("the model of other settings or images is kept as %s", aside.name)
 
 
 def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], ModelHeader]:

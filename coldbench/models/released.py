@@ -8,6 +8,7 @@ every number of a schedule.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import zipfile
 from collections.abc import Iterable
@@ -26,6 +27,7 @@ from coldbench.degradations import Degradation, InpaintingGeneration
 from coldbench.degradations.blur import Blur, gaussian_weights
 from coldbench.degradations.mixing import Mixing
 from coldbench.models import model_file, registry
+from coldbench.models.header import read_header
 
 Weights = dict[str, Tensor]
 NETWORK = re.compile(r"^(?:module\.)?(?:denoise_fn|defade_fn)\.(?:module\.)?")
@@ -117,9 +119,16 @@ def save(path: Path, weights: Weights, experiment: Experiment) -> None:
 
 
 def import_model(source: Path, out: Path, experiment: Experiment) -> None:
-    """Write the released checkpoint `source` as the model `out` of `experiment`."""
+    """Write the released checkpoint `source` as the model `out` of `experiment`.
+
+    A trained model in its place, and an imported one of another experiment, are set aside.
+    """
     weights = load(source, experiment)
     channels = data.dataset(experiment.dataset).channels
+    with contextlib.suppress(ColdbenchError):
+        old = read_header(out)
+        if "imported" not in old.provenance or old.experiment.fingerprint != experiment.fingerprint:
+            model_file.set_aside(out)
     model_file.save_model(out, weights, experiment, channels, {"imported": source.name})
     log.info("%s: %d tensors, %s parameters", out, len(weights), f"{sum(v.numel() for v in weights.values()):,}")
 

@@ -234,8 +234,8 @@ def train(
             device_name = provenance(fabric.device)["device"]
             origin = {"world_size": fabric.world_size, "precision": training.precision, "trained_on": device_name}
             origin |= vars(device_options)
-            _set_aside(paths.model)
-            write_text(_log(paths.model), "\n".join(state.log_lines) + "\n")
+            model_file.set_aside(paths.model)
+            write_text(model_file.log_of(paths.model), "\n".join(state.log_lines) + "\n")
             model_file.save_model(paths.model, state.ema, experiment, source.images.shape[1], origin, identity)
         fabric.barrier()
 
@@ -264,8 +264,8 @@ def _own_folder(heartbeat: slurm.Heartbeat, experiment: Experiment, paths: Train
         checkpoints.set_aside(heartbeat.folder, _identity(experiment, paths))
         other = finished_model(experiment, paths)
         if other not in (None, paths.model):
-            _set_aside(paths.model)
-            for file, place in ((_log(other), _log(paths.model)), (other, paths.model)):
+            model_file.set_aside(paths.model)
+            for file, place in ((model_file.log_of(other), model_file.log_of(paths.model)), (other, paths.model)):
                 if file.exists():
                     file.replace(place)
             _keep(paths.model)
@@ -292,28 +292,9 @@ def is_finished(experiment: Experiment, paths: TrainingPaths) -> bool:
 def _keep(model: Path) -> None:
     """Say that a finished model is kept; an empty training log takes the place of one that is missing."""
     log.info("%s is finished: it was made from this experiment and these images", model)
-    if not _log(model).exists():
+    if not model_file.log_of(model).exists():
         log.warning("its training log is missing, so reports show no training curve")
-        write_text(_log(model), "")
-
-
-def _set_aside(model: Path) -> None:
-    """Rename the model in `model` and its log, so that a change of the configuration or the images loses neither."""
-    try:
-        old = read_header(model)
-    except ColdbenchError:
-        return  # missing or damaged
-    images = "-".join(filter(None, (old.data, old.partner)))
-    aside = model.with_name(".".join(filter(None, (model.stem, old.experiment.fingerprint, images))) + model.suffix)
-    if _log(model).exists():
-        _log(model).replace(_log(aside))
-    model.replace(aside)
-    log.info("the model of other settings or images is kept as %s", aside.name)
-
-
-def _log(model: Path) -> Path:
-    """The training log of a model."""
-    return model.with_suffix(".jsonl")
+        write_text(model_file.log_of(model), "")
 
 
 class Monitor:

@@ -570,6 +570,19 @@ def test_an_imported_model_is_sampled_as_a_trained_one(experiment, weights, mode
     np.testing.assert_array_equal(*samples)
 
 
+def test_import_sets_a_trained_model_aside(experiment, weights, tmp_path) -> None:
+    path, source = tmp_path / "model.safetensors", released_file(tmp_path / "released.pt", weights)
+    model_file.save_model(path, weights, experiment, 1, {"world_size": 1}, {"data": "0123456789ab"})
+    model_file.log_of(path).write_text("a log")
+    before = path.read_bytes()
+    for _ in range(2):
+        released.import_model(source, path, experiment)
+        (aside,) = tmp_path.glob("model.*.safetensors")
+        assert aside.read_bytes() == before
+        assert model_file.log_of(aside).read_text() == "a log"
+        assert not model_file.log_of(path).exists()
+
+
 def test_the_head_of_a_model_tells_whether_it_was_imported(experiment, weights, tmp_path) -> None:
     """False for a trained, missing, foreign or damaged model; the weights are not read."""
     path = tmp_path / "model.safetensors"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from cases import MARK, METADATA, sampled, untrained
+from cases import MARK, METADATA, change_images, sampled, untrained
 from PIL import Image
 
 from coldbench import data
@@ -193,3 +195,15 @@ def test_samples_of_other_images_are_refused(drawn: tuple[RunFigures, Path], pho
     _, folder = drawn
     with pytest.raises(ColdbenchError, match="was sampled from other test images"):
         draw(folder, photos)
+
+
+def test_other_partner_images_are_refused(digits: Path, experiment: Experiment, tmp_path: Path) -> None:
+    mixing = {"name": "animorphosis", "T": 3, "partner": "digits"}
+    model = untrained(tmp_path / "model.safetensors", experiment.model_copy(update={"degradation": mixing}))
+    sampled(tmp_path, model, digits, digits, images=4)
+    changed = Path(shutil.copytree(digits, tmp_path / "changed"))
+    inputs = Inputs(tmp_path / "samples.json", tmp_path / "model.jsonl", digits, digits)
+    run_figures.draw(inputs, METADATA, tmp_path / "figures.json")
+    change_images(changed, "train")
+    with pytest.raises(ColdbenchError, match="other partner images"):
+        run_figures.draw(replace(inputs, partner=changed), METADATA, tmp_path / "figures.json")
