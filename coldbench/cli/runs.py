@@ -111,11 +111,12 @@ def train(
     with contextlib.suppress(ColdbenchError):  # Snakemake removes LOG when a job runs again
         logs.add_file(checkpoint_dir / "train.log")
     from coldbench.planning.grid import refuse_on_cpu
-    from coldbench.training import loop
+    from coldbench.training import finished, loop
     from coldbench.training.distributed import DeviceOptions
 
     paths = loop.TrainingPaths(data, out, checkpoint_dir, partner)
-    if target.type == "cpu" and max_cpu_hours is not None and loop.finished_model(experiment, paths) is None:
+    identity = finished.training_identity(experiment, data, partner)
+    if target.type == "cpu" and max_cpu_hours is not None and finished.find(out, identity) is None:
         refuse_on_cpu(experiment, max_cpu_hours, devices)
     options = loop.LoopOptions(checkpoint_every, slurm.usable_runtime(time_limit))
     loop.train(experiment, paths, target, options, DeviceOptions(compile, channels_last))

@@ -8,13 +8,12 @@ and resumed training therefore ends with the weights of an undisturbed one, bit 
 from __future__ import annotations
 
 import contextlib
-import glob
 import json
 import math
 import signal
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,8 +35,7 @@ from coldbench.core.provenance import provenance
 from coldbench.data import preprocessing
 from coldbench.degradations import Degradation, network_input
 from coldbench.models import model_file
-from coldbench.models.header import read_header
-from coldbench.training import checkpoints, distributed, slurm
+from coldbench.training import checkpoints, distributed, finished, slurm
 from coldbench.training.distributed import DeviceOptions
 
 LOG_LINES = 200
@@ -186,15 +184,16 @@ def train(
     training.
     """
     training = experiment.training
-    source, identity = _training_set(experiment, paths), _identity(experiment, paths)
-    if is_finished(experiment, paths):
-        _keep(paths.model)
+    source = _training_set(experiment, paths)
+    identity = finished.training_identity(experiment, paths.prepared, paths.partner)
+    if finished.fits(paths.model, identity):
+        finished.keep(paths.model)
         return
     fabric = distributed.launch(device, training.precision)
     local = distributed.local_batch(training.micro_batch, fabric)
     heartbeat = slurm.Heartbeat(paths.checkpoints, training.max_steps)
-    with distributed.in_first_process(_own_folder(heartbeat, experiment, paths), fabric):
-        if is_finished(experiment, paths):  # it was set aside
+    with distributed.in_first_process(_own_folder(heartbeat, paths.model, identity), fabric):
+        if finished.fits(paths.model, identity):  # it was set aside
             return
         torch.manual_seed(rng.derive(experiment.seed, "weights"))
         network = models.build(experiment.network, source.images.shape[1], experiment.size)
@@ -215,12 +214,12 @@ def train(
                 loss, grad_norm = optimizer_step(state, batches, training, fabric)
                 monitor.observe(loss, grad_norm)
 
-                finished = state.step == training.max_steps
+                is_last = state.step == training.max_steps
                 save_due = fabric.is_global_zero and time.monotonic() - last_save >= options.checkpoint_every
                 flags = [stop.signalled, stop.time_is_up, save_due]
                 signalled, late, save_due = distributed.all_reduce_any(flags, fabric)
-                stopping = (signalled or late) and not finished
-                if save_due or stopping or finished or state.step % checkpoints.ARCHIVE_EVERY == 0:
+                stopping = (signalled or late) and not is_last
+                if save_due or stopping or is_last or state.step % checkpoints.ARCHIVE_EVERY == 0:
                     monitor.check()
                     if fabric.is_global_zero:
                         checkpoints.save_state(paths.checkpoints, state.step, state.state_dict())
@@ -248,53 +247,16 @@ def _training_set(experiment: Experiment, paths: TrainingPaths) -> TrainingSet:
     return TrainingSet(data.load(paths.prepared, "train"), experiment, degradation, seed)
 
 
-def _identity(experiment: Experiment, paths: TrainingPaths) -> dict[str, Any]:
-    """Everything that decides the weights: the experiment and the hashes of the images."""
-    identity = {"experiment": experiment.hash_inputs, "data": data.info(paths.prepared)["hash"]}
-    return identity | ({"partner": data.info(paths.partner)["hash"]} if paths.partner else {})
-
-
 @contextlib.contextmanager
-def _own_folder(heartbeat: slurm.Heartbeat, experiment: Experiment, paths: TrainingPaths) -> Iterator[None]:
+def _own_folder(heartbeat: slurm.Heartbeat, model: Path, identity: dict[str, Any]) -> Iterator[None]:
     """Hold the lock of the folder of checkpoints, in which none of other images are left.
 
-    A finished model of this experiment and these images that was set aside is in its place again.
+    A finished model of this identity that was set aside is in its place again.
     """
     with slurm.run_lock(heartbeat):
-        checkpoints.set_aside(heartbeat.folder, _identity(experiment, paths))
-        other = finished_model(experiment, paths)
-        if other not in (None, paths.model):
-            model_file.set_aside(paths.model)
-            for file, place in ((model_file.log_of(other), model_file.log_of(paths.model)), (other, paths.model)):
-                if file.exists():
-                    file.replace(place)
-            _keep(paths.model)
+        checkpoints.set_aside(heartbeat.folder, identity)
+        finished.take_back(model, identity)
         yield
-
-
-def finished_model(experiment: Experiment, paths: TrainingPaths) -> Path | None:
-    """The finished model of this experiment and these images, in its place or set aside beside it; None without one."""
-    others = sorted(paths.model.parent.glob(f"{glob.escape(paths.model.stem)}.*{paths.model.suffix}"))
-    return next((file for file in (paths.model, *others) if is_finished(experiment, replace(paths, model=file))), None)
-
-
-def is_finished(experiment: Experiment, paths: TrainingPaths) -> bool:
-    """Whether the model in `paths` was trained by `experiment` on the prepared images in `paths`."""
-    try:
-        header = read_header(paths.model)
-    except ColdbenchError:
-        return False  # missing, or damaged, so it is trained again
-    identity = _identity(experiment, paths)
-    made_from = header.experiment.fingerprint, header.data, header.partner
-    return made_from == (experiment.fingerprint, identity["data"], identity.get("partner"))
-
-
-def _keep(model: Path) -> None:
-    """Say that a finished model is kept; an empty training log takes the place of one that is missing."""
-    log.info("%s is finished: it was made from this experiment and these images", model)
-    if not model_file.log_of(model).exists():
-        log.warning("its training log is missing, so reports show no training curve")
-        write_text(model_file.log_of(model), "")
 
 
 class Monitor:
