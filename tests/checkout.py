@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import yaml
+from processes import Process, snakemake
 from safetensors.torch import load_file
 
 from coldbench.core.validation import merged
@@ -82,10 +83,16 @@ class Ended:
         return {rule: int(count) for rule, count in jobs if rule != "total"}
 
 
-class Checkout:
-    """A copy of the workflow's files, in which commands are typed."""
+Running = Process | subprocess.Popen[str]
 
-    def __init__(self, folder: Path, program: Sequence[str] = (str(BIN / "snakemake"),)) -> None:
+
+class Checkout:
+    """A copy of the workflow's files, in which commands are typed.
+
+    `program` takes the place of Snakemake, in a process that Python starts anew.
+    """
+
+    def __init__(self, folder: Path, program: Sequence[str] = ()) -> None:
         self.folder, self.program = folder, program
         for file in ("Snakefile", "environment.yml"):
             shutil.copy(ROOT / file, folder)
@@ -93,13 +100,16 @@ class Checkout:
         for link in ("profiles", "slurm"):
             (folder / link).symlink_to((ROOT / link).readlink())
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str) -> Running:
         """Snakemake as a terminal starts it: a process group of its own, and Ctrl-C not ignored."""
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("SNAKEMAKE", "PYTEST"))}
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("SNAKEMAKE", "PYTEST"))}
+        environment = {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+        if not self.program:
+            return Process(snakemake, arguments, environment, self.folder, one_output=True)
         return subprocess.Popen(
             [*self.program, *arguments],
             cwd=self.folder,
-            env={**environment, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -122,7 +132,7 @@ class Checkout:
         return self.snakemake("--cores", "1", *arguments, "--configfile", "tiny.yaml")
 
 
-def end_group(process: subprocess.Popen[str]) -> None:
+def end_group(process: Running) -> None:
     """Leave nothing of a command running."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
@@ -131,7 +141,7 @@ def end_group(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def wait_for(process: subprocess.Popen[str], what: Callable[[], bool], patience: float = PATIENCE) -> None:
+def wait_for(process: Running, what: Callable[[], bool], patience: float = PATIENCE) -> None:
     """Wait until `what` is so; fail if the command ends before."""
     until = time.monotonic() + patience
     while not what():

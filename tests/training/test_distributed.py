@@ -13,6 +13,8 @@ import filelock
 import numpy as np
 import pytest
 import torch
+import watched_training
+from processes import Process
 from training_cases import CPU, assert_same_training, log, steps, weights, words
 
 from coldbench.core.errors import ColdbenchError
@@ -22,28 +24,6 @@ from coldbench.training import distributed
 from coldbench.training.slurm import LOCK
 
 LOSS, WEIGHT = 1e-4, 2e-3  # relative; absolute, of weights that moved by up to 12 steps of 1e-3 each
-PROCESS = """
-import os, signal, torch
-torch.set_num_threads(1)
-from coldbench import cli
-from coldbench.training import checkpoints, loop
-optimizer_step, training_batch, save_state = loop.optimizer_step, loop.training_batch, checkpoints.save_state
-batches = []
-def step(state, *args):
-    result = optimizer_step(state, *args)
-    if str(state.step) == os.environ.get("STOP_AT"):
-        signal.raise_signal(int(os.environ["STOP_BY"]))
-    return result
-def batch(*args):
-    batches.append(1)
-    x0, xt, t = training_batch(*args)
-    return (x0 * float("nan") if str(len(batches)) == os.environ.get("SPOIL_AT") else x0), xt, t
-def save(folder, step, state):
-    print("saved", step, flush=True)
-    save_state(folder, step, state)
-loop.optimizer_step, loop.training_batch, checkpoints.save_state = step, batch, save
-cli.main()
-"""
 Environments = list[dict[str, str]]
 
 
@@ -80,7 +60,7 @@ def srun(count: int, name: str) -> Environments:
 class Ended:
     """The exit status of a process, the steps that it saved, and its error messages."""
 
-    def __init__(self, process: subprocess.Popen, out: str, err: str) -> None:
+    def __init__(self, process: Process, out: str, err: str) -> None:
         self.status, self.err = process.returncode, err
         self.saved = [int(line.split()[1]) for line in out.splitlines() if line.startswith("saved ")]
         self.errors = [line for line in err.splitlines() if line.startswith("coldbench: error:")]
@@ -88,8 +68,7 @@ class Ended:
 
 def run(arguments: list[str], environments: Environments, timeout: float = 120) -> list[Ended]:
     """Run the command once in each environment, all at the same time. No process outlives the call."""
-    command, pipe = [sys.executable, "-c", PROCESS, *arguments], subprocess.PIPE
-    processes = [subprocess.Popen(command, env=each, stdout=pipe, stderr=pipe, text=True) for each in environments]
+    processes = [Process(watched_training.main, arguments, each) for each in environments]
     try:
         outputs = [process.communicate(timeout=timeout) for process in processes]
     finally:
@@ -114,8 +93,9 @@ def assert_near(folder: Path, reference: Path) -> None:
 def test_torchrun_trains_what_one_process_trains(experiment, digits, tmp_path, undisturbed) -> None:
     """`torchrun --nproc-per-node 2 coldbench train`, as users type it."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
-    command = [*launch, "--no-python", sys.executable, "-c", PROCESS, *words(experiment, digits, tmp_path)]
-    ended = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=180)
+    command = [*launch, watched_training.__file__, *words(experiment, digits, tmp_path)]
+    variables = environment(PYTHONPATH=os.pathsep.join(sys.path))
+    ended = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=180)
     assert ended.returncode == 0, ended.stderr
     assert_near(tmp_path, undisturbed(experiment, digits))
     assert model_file.load_model(tmp_path / "model.safetensors", CPU, 1).provenance["world_size"] == 2

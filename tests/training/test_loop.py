@@ -7,14 +7,13 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from processes import Process, coldbench
 from training_cases import CPU, assert_same_training, equal, heartbeat, log, losses, steps, train, weights, words
 
 from coldbench import data, degradations
@@ -27,9 +26,6 @@ from coldbench.core.provenance import provenance
 from coldbench.models import model_file
 from coldbench.training import checkpoints, loop
 from coldbench.training.distributed import DeviceOptions
-
-COMMAND = "import torch; torch.set_num_threads(1); from coldbench import cli; cli.main()"
-
 
 # What decides the weights
 
@@ -169,27 +165,30 @@ def test_training_that_stops_after_every_step_ends_as_undisturbed(experiment, di
 @pytest.mark.slow
 def test_training_killed_at_random_moments_ends_as_undisturbed(full, larger, tmp_path, undisturbed):
     """SIGKILL to `coldbench train`, four times, between any two instructions."""
-    longer = full.model_copy(update={"training": full.training.model_copy(update={"max_steps": 150})})
-    command = [sys.executable, "-c", COMMAND, *words(longer, larger, tmp_path, "--checkpoint-every", "0")]
+    longer = full.model_copy(update={"training": full.training.model_copy(update={"max_steps": 100})})
+    arguments = words(longer, larger, tmp_path, "--checkpoint-every", "0")
 
     def newest_step() -> int:
         return max((int(path.stem[5:]) for path in (tmp_path / "work").glob("step-*.pt")), default=-1)
 
     moment, last = random.Random(0), -1
     for _ in range(4):
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        process = Process(coldbench, arguments)
+        try:
             deadline = time.monotonic() + 120
             while (step := newest_step()) <= last and process.poll() is None:
                 assert time.monotonic() < deadline, "no progress"
                 time.sleep(0.01)
             time.sleep(moment.uniform(0, 0.4))
+        finally:
             process.kill()
-        assert process.returncode == -signal.SIGKILL, "the training ended before the kill"
+        assert process.wait() == -signal.SIGKILL, "the training ended before the kill"
         assert step > last
         last = step
     assert not (tmp_path / "model.safetensors").exists()
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.wait(timeout=300) == 0, process.stderr.read()
+    process = Process(coldbench, arguments)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
     assert_same_training(tmp_path, undisturbed(longer, larger))
 
 
@@ -198,19 +197,18 @@ def test_training_killed_at_random_moments_ends_as_undisturbed(full, larger, tmp
 def test_command_saves_and_ends_with_status_75_after_signal(experiment, digits, tmp_path, number):
     endless = Training(max_steps=100_000, batch_size=2, grad_accumulation=1)
     longer = experiment.model_copy(update={"training": endless})
-    command = [sys.executable, "-c", COMMAND, *words(longer, digits, tmp_path, "--checkpoint-every", "1")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            deadline = time.monotonic() + 120
-            while len(list((tmp_path / "work").glob("step-*.pt"))) < 2:
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-            process.send_signal(number)
-            assert process.wait(timeout=60) == RESUMABLE
-        finally:
-            process.kill()
-        errors = process.stderr.read()
+    process = Process(coldbench, words(longer, digits, tmp_path, "--checkpoint-every", "1"))
+    try:
+        deadline = time.monotonic() + 120
+        while len(list((tmp_path / "work").glob("step-*.pt"))) < 2:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == RESUMABLE
     assert f"stopped by {number.name}; finished work is kept" in errors.splitlines()[-1]
     assert "Traceback" not in errors
     assert len(steps(tmp_path)) == 2
