@@ -198,8 +198,14 @@ GENERATED = {
 
 def change_images(prepared: Path, split: str) -> None:
     """Replace the images of a split in a prepared data set by darker ones, as if its source held them."""
+    replace_images(prepared, split, 255 - data.load(prepared, split) // 2)
+
+
+def replace_images(prepared: Path, split: str, images: np.ndarray) -> None:
+    """Replace the images of a split in a prepared data set, as if its source held them."""
     path = prepared / f"{split}.npy"
-    np.save(path, 255 - data.load(prepared, split) // 2)
+    np.save(path, images)
     description = data.info(prepared)
     sums = {**description["sha256"], split: sha256(path)}
-    data.write_info(prepared, {**description, "sha256": sums, "hash": "0123456789ab"})
+    counts = {**description["counts"], split: len(images)}
+    data.write_info(prepared, {**description, "sha256": sums, "counts": counts, "hash": "0123456789ab"})

@@ -1,12 +1,13 @@
 """Shared fixtures: the embedded digits, prepared once, and a small experiment."""
 
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from cases import untrained
+from cases import replace_images, untrained
 
 from coldbench import data
 from coldbench.core.experiment import Experiment, Network, Training
@@ -33,6 +34,15 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded digits, prepared at 16 px."""
     folder = tmp_path_factory.mktemp("digits")
     data.prepare("digits", None, 16, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def few_digits(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with 24 test images, for what takes long of each."""
+    folder = tmp_path_factory.mktemp("few")
+    shutil.copytree(digits, folder, dirs_exist_ok=True)
+    replace_images(folder, "test", data.load(digits, "test")[:24])
     return folder
 
 

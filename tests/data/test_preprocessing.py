@@ -90,7 +90,7 @@ def test_corners_are_uniform_by_a_chi_square_test(name: str, room: int) -> None:
     border = SETTINGS[name][0].pad
     y, x = np.mgrid[0:side, 0:side].astype(np.uint8)
     chart = np.stack([y + 1, x + 1, np.full_like(y, 255)])[None]  # the border is 0
-    count = 200 * (room + 1) ** 2
+    count = 80 * (room + 1) ** 2
     got = levels(cut(name, chart, seed=11, first=0, count=count)).astype(int)
     middle = got[:, :2, SIZE // 2, SIZE // 2] - 1 + border
     rows, columns = middle[:, 0] - SIZE // 2, middle[:, 1] - SIZE // 2

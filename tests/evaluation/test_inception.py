@@ -146,14 +146,14 @@ def test_every_protocol_of_the_configuration_has_weights() -> None:
 
 
 def test_scores_carry_the_protocol_in_their_names(
-    trusted: Path, digits: Path, experiment: Experiment, tmp_path: Path
+    trusted: Path, few_digits: Path, experiment: Experiment, tmp_path: Path
 ) -> None:
     """FID and KID, marked as singular. The features in the cache are those of the originals."""
     features = extractors(["paper-float"], trusted, CPU)
     assert [(each.name, each.kernel) for each in features] == [(GABOR.name, ""), ("fid_paper-float", "kid_paper-float")]
     model = untrained(tmp_path / "model.safetensors", experiment)
-    manifest = sampled(tmp_path, model, digits, images=4, methods=["direct"])
-    scores = Evaluator(manifest, digits, tmp_path / "features", features[1:], CPU).evaluate(METADATA)
+    manifest = sampled(tmp_path, model, few_digits, images=4, methods=["direct"])
+    scores = Evaluator(manifest, few_digits, tmp_path / "features", features[1:], CPU).evaluate(METADATA)
     rows = {(score.method, score.metric): score for score in scores}
     fid, kid = rows["direct", "fid_paper-float"], rows["direct", "kid_paper-float"]
     assert (fid.singular, fid.reference, kid.reference, fid.n, kid.n) == (True, "test", "test", 4, 4)
