@@ -31,10 +31,10 @@ report: $(READY) ## the whole report at this machine's budget: reports/index.htm
 	snakemake
 
 test: $(READY) ## the tests (minutes, no network)
-	pytest -n 2 -m "not slow and not slurm"
+	pytest -n 2 --dist worksteal -m "not slow and not slurm"
 
 test-all: $(READY) ## the slow tests as well
-	pytest -n 2 -m "not slurm"
+	pytest -n 2 --dist worksteal -m "not slurm"
 
 test-slurm: $(READY) ## the workflow on a real Slurm of one node, which the tests bring up: as root, with Debian's packages
 	pytest -m slurm

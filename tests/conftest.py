@@ -29,6 +29,12 @@ def untouched_log() -> Iterator[None]:
     log.setLevel(logging.NOTSET)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: what is left for the end, where workers share the rest, are short tests."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded digits, prepared at 16 px."""
