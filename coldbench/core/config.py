@@ -463,8 +463,8 @@ def resolve(config: Config, name: str, protocol: str, budget: str, seed: int | N
         "size": entry.size,
         "seed": config.seeds[0] if seed is None else seed,
     }
-    layers["degradation"] = _with_source("degradation", layers["degradation"])
-    layers["network"] = _with_source("network", layers["network"])
+    layers["degradation"] = _with_source("degradation", layers["degradation"], f"{where}: degradation")
+    layers["network"] = _with_source("network", layers["network"], f"{where}: network")
     experiment = checked(Experiment, {**names, **layers, **facts}, where)
     metadata = {
         **names,
@@ -478,18 +478,27 @@ def resolve(config: Config, name: str, protocol: str, budget: str, seed: int | N
     return Run(
         experiment=experiment,
         metadata=checked(RunMetadata, metadata, where),
-        sampling=_with_samplers(_with_other_draw(checked(Sampling, sampling, where, "sampling"), experiment), where),
+        sampling=_with_samplers(
+            _with_other_draw(checked(Sampling, sampling, where, "sampling"), experiment), f"{where}: sampling.methods"
+        ),
         model=model,
-        metrics=[_with_source("metric", metric) for metric in config.metrics],
+        metrics=[_with_source("metric", metric, "metrics") for metric in config.metrics],
         plugins=config.plugins,
     )
 
 
-def _with_source(kind: str, spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A component's name and parameters, with the hash of its code unless it is the suite's own, or unknown."""
+def _with_source(kind: str, spec: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A component's name and parameters, with the hash of its code unless it is the suite's own.
+
+    ColdbenchError naming `where` and the nearest name for an unknown one.
+    """
     name = spec.get("name")
-    own = name is None or name in plugins.OWN[kind]
-    return dict(spec) if own or name not in plugins.names(kind) else plugins.described(kind, spec)
+    if not isinstance(name, str) or name in plugins.OWN[kind]:
+        return dict(spec)
+    try:
+        return plugins.described(kind, spec)
+    except ColdbenchError as error:
+        raise ColdbenchError(f"{where}: {error}") from None
 
 
 def _with_other_draw(sampling: Sampling, experiment: Experiment) -> Sampling:
@@ -512,16 +521,9 @@ def _with_other_draw(sampling: Sampling, experiment: Experiment) -> Sampling:
 
 
 def _with_samplers(sampling: Sampling, where: str) -> Sampling:
-    """The settings with name, parameters and source of every sampler in use that needs more than its name.
-
-    ColdbenchError for a method that is neither a sampler nor a label.
-    """
+    """The settings with name, parameters and source of every sampler in use that needs more than its name."""
     labels = dict.fromkeys(method for name in sampling.sets for method in sampling.methods_of(name))
-    for label in labels:
-        name = sampling.sampler(label)["name"]
-        if name not in plugins.OWN["sampler"] and name not in (known := plugins.names("sampler")):
-            raise unknown(f"method in {where}: sampling.methods", name, [*known, *sampling.samplers])
-    samplers = {label: _with_source("sampler", sampling.sampler(label)) for label in labels}
+    samplers = {label: _with_source("sampler", sampling.sampler(label), where) for label in labels}
     return sampling.model_copy(
         update={"samplers": {label: spec for label, spec in samplers.items() if spec != {"name": label}}}
     )

@@ -27,6 +27,7 @@ from typing import Any, TypeVar, get_type_hints
 
 import pydantic.dataclasses
 from pydantic import ConfigDict, create_model
+from pydantic.dataclasses import is_pydantic_dataclass
 
 from coldbench.core.errors import ColdbenchError, unknown
 from coldbench.core.validation import Strict, checked
@@ -104,13 +105,18 @@ _registered: dict[tuple[str, str, str], Registered] = {}
 """By module, kind and name: what the decorators were applied to."""
 _plugins: dict[tuple[str, str], Component] = {}
 """By kind and name: the components of the plug-in files in use."""
+_files: set[str] = set()
+"""The files of the plug-ins that were imported, as tracebacks name them."""
 
 
 def _register(kind: str, name: str, options: dict[str, Any], frozen: bool | None = None) -> Callable[[Object], Object]:
     def decorate(target: Object) -> Object:
-        if frozen is not None and inspect.isclass(target) and not is_dataclass(target):
+        own_fields = "__dataclass_fields__" in vars(target)  # a base may be a dataclass as well
+        if own_fields and kind == "degradation" and not is_pydantic_dataclass(target):  # type: ignore[arg-type]
+            raise TypeError(f"leave out @dataclass above {target.__name__}: @degradation makes it one")
+        if frozen is not None and inspect.isclass(target) and not own_fields:
             annotations = inspect.get_annotations(target)
-            if kind == "degradation":  # every one has them, so that a class need not repeat them
+            if kind == "degradation" and not is_dataclass(target):  # so that a class need not repeat them
                 target.__annotations__ = annotations = {"size": int, "T": int, **annotations}
             if any(isinstance(getattr(target, each, None), list | dict | set) for each in annotations):
                 raise TypeError(f"a parameter of {name} has a mutable default; use a tuple")
@@ -239,6 +245,32 @@ def described(kind: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     return {**spec, "source": component.source} if component.source else dict(spec)
 
 
+def located(error: BaseException, reason: str = "") -> ColdbenchError | None:
+    """An exception that a plug-in's own code raised, as one line with its file and line; None for any other."""
+    frames = [each for each in traceback.extract_tb(error.__traceback__) if each.filename in _files]
+    return ColdbenchError(f"{frames[-1].filename}:{frames[-1].lineno}: {reason or _reason(error)}") if frames else None
+
+
+def accepts(component: Component, function: Callable[..., Any], *names: str) -> None:
+    """Raise ColdbenchError, with file and line, unless a component's function takes the arguments `names` by place."""
+    try:
+        inspect.signature(function).bind_partial(*names)
+        missing = [
+            each.name
+            for each in list(inspect.signature(function).parameters.values())[len(names) :]
+            if each.default is each.empty and each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
+        ]
+    except (TypeError, ValueError) as error:
+        missing = [str(error)]
+    if missing:
+        code = getattr(function, "__code__", None)
+        place = f"{code.co_filename}:{code.co_firstlineno}" if code else str(component)
+        raise ColdbenchError(
+            f"{place}: {function.__name__} of {KINDS[component.kind]} {component.name} must take the arguments "
+            f"{', '.join(names)} and no other without a default ({missing[0]})"
+        )
+
+
 def arguments(
     function: Callable[..., Any], parameters: Mapping[str, Any], where: str, skip: Iterable[str] = ()
 ) -> dict[str, Any]:
@@ -282,7 +314,9 @@ def _schema(function: Callable[..., Any], skip: frozenset[str]) -> type[Strict]:
         if each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD):
             continue
         if isinstance(each.default, list | dict | set):
-            raise ColdbenchError(f"{function.__name__}: the default of {name} can be changed; use a tuple")
+            code = getattr(getattr(function, "__init__", function), "__code__", None) or function.__code__
+            place = f"{code.co_filename}:{code.co_firstlineno}"
+            raise ColdbenchError(f"{place}: {function.__name__}: the default of {name} can be changed; use a tuple")
         annotation = hints.get(name, Any if each.annotation is each.empty else each.annotation)
         fields[name] = (annotation, ... if each.default is each.empty else each.default)
     return create_model(function.__name__, __base__=Strict, **fields)
@@ -419,11 +453,14 @@ def _of_entry(point: importlib.metadata.EntryPoint | None) -> list[Component]:
 
 def _imported(module: str) -> ModuleType:
     try:
-        return importlib.import_module(module)
+        imported = importlib.import_module(module)
     except ColdbenchError:
         raise
     except Exception as error:  # a plug-in's own code may raise anything
         raise ColdbenchError(f"{module}: {_reason(error)}") from error
+    if imported.__file__ and not module.startswith("coldbench."):
+        _files.add(imported.__file__)
+    return imported
 
 
 @functools.lru_cache(maxsize=64)
@@ -434,14 +471,14 @@ def _executed(file: str, text: bytes) -> ModuleType:
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up there
+    _files.add(file)
     try:
         exec(compile(text, file, "exec", dont_inherit=True), module.__dict__)
     except Exception as error:
         del sys.modules[name]
-        frames = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-        raise ColdbenchError(f"{file}:{frames[-1] if frames else 1}: {_reason(error)}") from error
+        raise located(error) or ColdbenchError(f"{file}:1: {_reason(error)}") from error
     return module
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"

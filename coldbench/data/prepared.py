@@ -246,7 +246,10 @@ def _write(temporary: Path, path: Path, images: Iterator[NDArray[np.uint8]], sha
     with temporary.open("wb") as stream:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(stream, header)
-        for image in images:
+        for number, image in enumerate(images):
+            if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != shape[1:]:
+                what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+                raise ColdbenchError(f"image {number} for {path} is {what}, not uint8 {shape[1:]}")
             stream.write(image.tobytes())
             written += image.size
     if written != np.prod(shape):

@@ -184,6 +184,11 @@ def _of_plugin(component: plugins.Component) -> Dataset:
     except TypeError as error:
         fields = ", ".join(each.name for each in dataclasses.fields(Dataset))
         raise ColdbenchError(f"{component}: {error} (options: {fields})") from error
+    plugins.accepts(component, registered.object, "folder", "size", "split")
+    for key in ("train", "test"):
+        value = getattr(entry, key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ColdbenchError(f"{component}: {key} must be a number of images, not {value!r}")
     if entry.channels not in (1, 3):
         raise ColdbenchError(f"{component}: channels must be 1 or 3, not {entry.channels!r}")
     return entry

@@ -19,6 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from coldbench.core import plugins
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.plugins import PARAMETERS
 
@@ -130,7 +131,10 @@ class Degradation(abc.ABC):
             with _full_precision(x0.device):
                 xt = self.degrade(x0, t, drawn)
         except KeyError as error:
-            raise ColdbenchError(f"drawn lacks {error}: it was drawn by another degradation than {self.name}") from None
+            reason = f"drawn lacks {error}: it was drawn by another degradation than {self.name}"
+            raise plugins.located(error) or ColdbenchError(reason) from None
+        if not isinstance(xt, Tensor) or (xt.shape, xt.dtype) != (x0.shape, x0.dtype):
+            raise ColdbenchError(f"degradation {self.name} turns {described(x0)} into {described(xt)}")
         return torch.where((t == 0)[:, None, None, None], x0, xt)
 
 
@@ -144,6 +148,11 @@ def _full_precision(device: torch.device) -> Iterator[None]:
             yield
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def described(value: Any) -> str:
+    """A tensor's type and shape in words, or the type of anything else."""
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def check_input(degradation: Degradation, x0: Tensor, t: Tensor, drawn: Drawn) -> None:

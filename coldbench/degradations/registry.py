@@ -31,6 +31,8 @@ def kind_of(name: str, source: str | None = None) -> type[Degradation]:
     kind = plugins.load("degradation", name, source).object
     if not (isinstance(kind, type) and issubclass(kind, Degradation)):
         raise ColdbenchError(f"{plugins.find('degradation', name)}: {kind.__name__} is no subclass of Degradation")
+    plugins.accepts(plugins.find("degradation", name), kind.degrade, "self", "x0", "t", "drawn")
+    plugins.accepts(plugins.find("degradation", name), kind.draw, "self", "indices", "seed")
     return kind
 
 
@@ -60,7 +62,7 @@ def build(spec: Mapping[str, Any], size: int, partners: npt.NDArray[np.uint8] | 
     except ValidationError as error:
         raise _in_one_line(error, str(name), kind.__pydantic_fields__) from None
     except TypeError as error:
-        raise ColdbenchError(f"degradation {name}: {error}") from error
+        raise plugins.located(error) or ColdbenchError(f"degradation {name}: {error}") from error
     return built
 
 

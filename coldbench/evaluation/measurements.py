@@ -177,6 +177,12 @@ def per_image(spec: Mapping[str, Any], seed: int = 0) -> PerImage:
         raise unknown(f"option of metric {name} ({component})", min(strange), choices)
     if options.get("average", "mean") not in intervals.STATISTICS:
         raise unknown(f"average of metric {name} ({component})", options["average"], intervals.STATISTICS)
+    for key, kinds in (("higher_is_better", bool), ("symmetric", bool), ("best", float | int | None)):
+        if key in options and (not isinstance(options[key], kinds) or (key == "best" and options[key] is True)):
+            raise ColdbenchError(f"{component}: option {key} of metric {name} is {options[key]!r}")
+    if isinstance(registered.object, type):
+        raise ColdbenchError(f"{component}: {registered.object.__name__} is a class; a metric is a function")
+    plugins.accepts(component, registered.object, "originals", "images")
     values = plugins.arguments(registered.object, parameters, f"metric {name}")
     function = partial(registered.object, **values) if values else registered.object
     return PerImage(label_of({"name": name, **parameters}), function, seed, **options)

@@ -24,8 +24,10 @@ def build(network: Network, channels: int, size: int) -> nn.Module:
     """
     name, where = network.name, f"network {network.name}"
     kind = plugins.load("network", name, network.source).object
+    component = plugins.find("network", name)
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-        raise ColdbenchError(f"{plugins.find('network', name)}: {kind.__name__} is no subclass of torch.nn.Module")
+        raise ColdbenchError(f"{component}: {kind.__name__} is no subclass of torch.nn.Module")
+    plugins.accepts(component, kind.forward, "self", "x", "time")
     accepted = plugins.parameters_of(kind, GIVEN)
     defaults = {key: each.default for key, each in Network.model_fields.items()}
     fields = {key: value for key, value in network if key in defaults and key != "name"}
@@ -44,5 +46,5 @@ def build(network: Network, channels: int, size: int) -> nn.Module:
     try:
         built = kind(**{key: given[key] for key in GIVEN if key in plugins.signature(kind)}, **arguments)
     except (ValueError, TypeError) as error:
-        raise ColdbenchError(f"{where}: {error}") from error
+        raise plugins.located(error) or ColdbenchError(f"{where}: {error}") from error
     return built

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from coldbench.core import plugins
-from coldbench.core.errors import ColdbenchError
+from coldbench.core.errors import ColdbenchError, unknown
 from coldbench.core.plugins import sampler
 from coldbench.degradations import Degradation, Drawn
+from coldbench.degradations.base import described
 from coldbench.degradations.mixing import Mixing
 from coldbench.models import Restorer
 
@@ -123,7 +124,7 @@ def estimated(x: Tensor, x0_hat: Tensor, s: int, r: int, d: Operator) -> Tensor:
     return d(x0_hat, r, {"z": d.mixing.estimate_z(x, x0_hat, s)})
 
 
-@sampler("resampled")
+@sampler("resampled", exact=False)
 def resampled(x: Tensor, x0_hat: Tensor, s: int, r: int, d: Operator) -> Tensor:
     """Algorithm 2 with a new z at every step (section 5.1, the first of its three options)."""
     drawn = d.redrawn(s)
@@ -162,6 +163,7 @@ class Method:
         return range(start, start - 1 if self.one_step else 0, -stride)
 
 
+STEP = ("x", "x0_hat", "s", "r", "d")
 OPTIONS = ("estimates_z", "one_step", "exact")
 METHODS = tuple(plugins.OWN["sampler"])
 """The suite's own."""
@@ -172,16 +174,26 @@ def method_of(spec: str | Mapping[str, Any]) -> Method:
     parameters = {"name": spec} if isinstance(spec, str) else dict(spec)
     name, source = str(parameters.pop("name")), parameters.pop("source", None)
     registered, where = plugins.load("sampler", name, source), f"method {name}"
-    kind = registered.object
+    kind, component = registered.object, plugins.find("sampler", name)
     if strange := registered.options.keys() - set(OPTIONS):
-        raise ColdbenchError(f"{plugins.find('sampler', name)}: a sampler has no option {min(strange)}")
+        raise unknown(f"option of sampler {name} ({component})", min(strange), OPTIONS)
+    for option, value in registered.options.items():
+        if not isinstance(value, bool):
+            raise ColdbenchError(f"{component}: option {option} must be True or False, not {value!r}")
     if not inspect.isclass(kind):
+        plugins.accepts(component, kind, *STEP)
         values = plugins.arguments(kind, parameters, where)
         update = partial(kind, **values) if values else kind
         return Method(lambda x, s, d: update, **registered.options)
     if not issubclass(kind, Sampler):
-        raise ColdbenchError(f"{plugins.find('sampler', name)}: {kind.__name__} is no subclass of Sampler")
+        raise ColdbenchError(f"{component}: {kind.__name__} is no subclass of Sampler")
+    plugins.accepts(component, kind.step, "self", *STEP)
+    plugins.accepts(component, kind.begin, "self", "x", "s", "d")
     values = plugins.arguments(kind, parameters, where)
+    try:
+        kind(**values)  # so that what it refuses itself is known before a job runs
+    except (ValueError, TypeError) as error:
+        raise plugins.located(error) or ColdbenchError(f"{component}: {where}: {error}") from error
 
     def begin(x: Tensor, s: int, d: Operator) -> Update:
         made = kind(**values)
@@ -277,13 +289,10 @@ def sample(
         x0_hat = counted(x, step)
         x_r = update(x, x0_hat, step, max(step - stride, 0), d)
         if not isinstance(x_r, Tensor) or (x_r.shape, x_r.dtype) != (x.shape, x.dtype):
-            raise ColdbenchError(f"method {method} turns {_described(x)} into {_described(x_r)}")
+            name = method if isinstance(method, str) else method["name"]
+            raise ColdbenchError(f"method {name} turns {described(x)} into {described(x_r)}")
         x = x_r
         yield Step(step, x0_hat, x, count)
-
-
-def _described(value: Any) -> str:
-    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def reconstruct(
