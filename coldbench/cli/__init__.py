@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import Annotated
 
 import typer
 
 from coldbench.cli import images, runs, views
-from coldbench.core import __version__, interrupts, logs
+from coldbench.cli.check import check
+from coldbench.core import __version__, interrupts, logs, plugins
 from coldbench.core.errors import ColdbenchError
 from coldbench.training import slurm
 
@@ -20,6 +22,7 @@ app = typer.Typer(
 )
 for verb in (
     *(runs.plan, runs.status),
+    check,
     *(images.fetch, images.fetch_weights, images.prepare),
     *(runs.train, runs.import_model, runs.export, runs.sample, runs.evaluate),
     *(images.restore, images.calibrate),
@@ -56,3 +59,8 @@ def main() -> None:
         print(f"coldbench: {stop}", file=sys.stderr)
         slurm.requeue(stop)
         sys.exit(stop.status)
+    except Exception as error:
+        if (line := plugins.located(error)) is None:
+            raise
+        logs.log_failure("".join(traceback.format_exception(error)))  # its author may need more than one line
+        sys.exit(f"coldbench: error: {line}")

@@ -134,6 +134,8 @@ class UnetConvNext(nn.Module):
     difference to its input. No experiment of the paper uses either.
     """
 
+    test_params = ({"dim": 8, "dim_mults": [1, 2]},)
+
     def __init__(
         self,
         channels: int,

@@ -110,6 +110,8 @@ class UnetDDPM(nn.Module):
     Without `time` the network's time input is always 0.
     """
 
+    test_params = ({"dim": 8, "dim_mults": [1, 2], "attention": 8},)
+
     def __init__(
         self,
         channels: int,
