@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import importlib
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from coldbench import data
-from coldbench.core import plugins
+from coldbench.core import laws, plugins
 from coldbench.core.config import Budget, Config, Entry, Plugins, Protocol, Run, chosen_protocol, resolve
 from coldbench.core.errors import WITH_REQUIREMENTS, ColdbenchError, MissingFile, unknown
 from coldbench.core.experiment import Experiment, Network
@@ -311,8 +313,16 @@ def _check_operators(run: Run) -> None:
                     raise ColdbenchError(f"set {name}: {what} must lie in 1…{degradation.T}, not {value}")
             for method in run.sampling.methods_of(name):
                 samplers.check(run.sampling.sampler(method), degradation)
+        if run.metrics:
+            from coldbench.evaluation.measurements import per_image
+
+            for metric in run.metrics:
+                per_image(metric)
+        _check_plugins(run, entry.channels)
     except ColdbenchError as error:
         raise ColdbenchError(f"{run.metadata.name} ({run.metadata.protocol}): {error}") from None
+    except Exception as error:  # a plug-in's own code may raise anything
+        raise plugins.located(error) or error from None
 
 
 @functools.cache
@@ -321,8 +331,35 @@ def _check_network(network: str, channels: int, size: int) -> None:
 
     from coldbench import models
 
-    with torch.device("meta"):  # the checks of the real network without its memory
-        models.build(Network.model_validate_json(network), channels, size)
+    described = Network.model_validate_json(network)
+    if described.source is None:
+        with torch.device("meta"):  # the checks of the real network without its memory
+            models.build(described, channels, size)
+
+
+def _check_plugins(run: Run, channels: int) -> None:
+    """Hold the plug-ins that a run uses to the required laws of their kinds, with its parameters and size."""
+    experiment = run.experiment
+    for kind, spec in (
+        ("degradation", experiment.degradation),
+        ("network", experiment.network.model_dump()),
+        *(
+            ("sampler", run.sampling.sampler(method))
+            for name in run.sampling.sets
+            for method in run.sampling.methods_of(name)
+        ),
+        *(("metric", metric) for metric in run.metrics),
+    ):
+        if "source" in spec:
+            _require(kind, json.dumps(spec), channels, experiment.size)
+
+
+@functools.cache
+def _require(kind: str, described: str, channels: int, size: int) -> None:
+    """Raise ColdbenchError if a plug-in breaks a required law of its kind; checked once for equal parameters."""
+    contract = importlib.import_module(laws.CONTRACTS[kind])
+    spec = json.loads(described)
+    laws.require(kind, spec["name"], contract.cases_of(spec, channels, size))
 
 
 def _check_source(config: Config, name: str) -> None:
