@@ -48,6 +48,8 @@ from coldbench.sampling.manifest import SampledSet
 
 SIGNED = Window(data_range=2.0)
 """SSIM of images in [-1, 1], as some other implementations measure it."""
+SETTINGS = {"severity", "assumed_severity", "known", "stride", "released_shift"}
+"""What decides, beside the degradation, where a set starts and how its sampler steps."""
 PAIR = ("tacos", "direct")
 """The two methods whose difference is the paper's first claim."""
 
@@ -257,7 +259,8 @@ class Evaluator:
         """Write the per-image values of what was evaluated to `out` (parquet), for comparisons between runs.
 
         The columns are set, method, image (its index) and, float32, ssim, squared_error and the plug-ins' metrics.
-        Images beyond the restored ones are left out, because no method is compared on them.
+        Images beyond the restored ones are left out, because no method is compared on them. The facts of the table are
+        how each set was sampled, and how the values of each plug-in's metric are averaged.
         """
         import pandas as pd
 
@@ -268,7 +271,9 @@ class Evaluator:
             if values and n:
                 frames.append(pd.DataFrame({"set": sample.set, "method": sample.method, "image": range(n), **values}))
         empty = pd.DataFrame(columns=["set", "method", "image"])
-        write_table(pd.concat(frames, ignore_index=True) if frames else empty, out, made_from)
+        sets = {name: sampled.model_dump(include=SETTINGS) for name, sampled in self.run.sets.items()}
+        facts = {"sets": sets, "averages": {metric.label: metric.average for metric in self.per_image}}
+        write_table(pd.concat(frames, ignore_index=True) if frames else empty, out, made_from, facts=facts)
 
 
 def _record(measurement: Measurement) -> dict[str, Any]:

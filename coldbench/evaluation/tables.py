@@ -22,13 +22,22 @@ METADATA = b"coldbench"
 """The key of a table's metadata."""
 
 
-def write_table(frame: pd.DataFrame, out: Path, made_from: Mapping[str, Any], csv: str = "") -> None:
-    """Write `frame` to `out`, atomically, with what it was made from (JSON), after its `csv`, if it has one."""
+def write_table(
+    frame: pd.DataFrame,
+    out: Path,
+    made_from: Mapping[str, Any],
+    csv: str = "",
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Write `frame` to `out`, atomically, with what it was made from (JSON), after its `csv`, if it has one.
+
+    `facts` are stated as well: what a reader of the columns has to know (JSON).
+    """
     import pyarrow
     from pyarrow import parquet
 
     table = pyarrow.Table.from_pandas(frame, preserve_index=False)
-    stated: dict[str, Any] = {"made_from": made_from}
+    stated: dict[str, Any] = {"made_from": made_from, **({"facts": facts} if facts else {})}
     if csv:
         write_text(out.with_suffix(".csv"), csv)
         stated["csv"] = sha256(out.with_suffix(".csv"))
@@ -54,6 +63,11 @@ def read_table(path: Path) -> pd.DataFrame:
 def read_made_from(path: Path) -> dict[str, Any]:
     """What the table in `path` was made from; ColdbenchError if the file is missing or damaged."""
     return dict(_stated(path)["made_from"])
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """The facts that the table in `path` states, {} without; ColdbenchError as `read_made_from`."""
+    return dict(_stated(path).get("facts", {}))
 
 
 def csv_fits(path: Path) -> bool:

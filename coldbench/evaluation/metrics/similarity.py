@@ -11,9 +11,8 @@ from coldbench.core.images import batches
 from coldbench.core.plugins import metric
 from coldbench.evaluation.metrics import intervals, ssim
 from coldbench.evaluation.metrics.intervals import Estimate, Values
+from coldbench.evaluation.metrics.psnr import MOST_PSNR, psnr_of
 
-MOST_PSNR = 100.0
-"""PSNR of equal images in dB, so that means over images stay finite."""
 TOLERANCE = 1e-3
 """How far an original may leave its range, by rounding."""
 
@@ -65,11 +64,6 @@ def squared_error(originals: Tensor, images: Tensor) -> Tensor:
 def psnr(originals: Tensor, images: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of each pair in dB, (N,); at most 100."""
     return torch.from_numpy(psnr_of(mse_per_image(originals, images)))
-
-
-def psnr_of(mses: Values) -> Values:
-    """−10 log₁₀ of mean squared differences of images in [0, 1], in dB, at most MOST_PSNR."""
-    return -10 * np.log10(np.maximum(mses, 10 ** (-MOST_PSNR / 10)))
 
 
 def mean_psnr(mses: Values, seed: int) -> Estimate:

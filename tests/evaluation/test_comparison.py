@@ -1,0 +1,129 @@
+"""Paired comparisons: Holm's correction, decisions, ties."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import ttest_rel
+
+from coldbench.core.errors import ColdbenchError
+from coldbench.evaluation.comparison import LEVEL, compare, holm, no_difference, paired_p, ranks
+
+P = st.lists(st.floats(0, 1), min_size=1, max_size=12)
+
+
+def rejected(p: list[float], level: float) -> set[int]:
+    """Holm's procedure as he states it: from the smallest on, until one fails."""
+    order = sorted(range(len(p)), key=lambda k: p[k])
+    found: set[int] = set()
+    for place, index in enumerate(order):
+        if not p[index] * (len(p) - place) < level:
+            break
+        found.add(index)
+    return found
+
+
+@given(P)
+def test_corrected_values_reject_what_holms_procedure_rejects(p: list[float]) -> None:
+    corrected = holm(p)
+    for level in (0.001, 0.01, 0.05, 0.2):
+        assert {k for k, each in enumerate(corrected) if each < level} == rejected(p, level)
+
+
+@given(P, st.randoms())
+def test_correction_keeps_the_order_and_never_lowers_a_value(p: list[float], random: object) -> None:
+    corrected = holm(p)
+    assert all(a <= b <= 1 for a, b in zip(p, corrected, strict=True))
+    assert [corrected[k] for k in np.argsort(p, kind="stable")] == sorted(corrected)
+    order = list(range(len(p)))
+    random.shuffle(order)  # type: ignore[attr-defined]
+    assert holm([p[k] for k in order]) == [corrected[k] for k in order]
+
+
+def test_correction_of_an_example_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.01]) == [0.01]
+    assert holm([]) == []
+    assert holm([math.nan, 0.02]) == pytest.approx([1.0, 0.04])  # an impossible test counts as one
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(5, 60))
+def test_comparison_does_not_depend_on_the_order_of_images(seed: int, n: int) -> None:
+    generator = np.random.default_rng(seed)
+    values = {name: generator.random(n) for name in "abc"}
+    order = generator.permutation(n)
+    one = compare(values, "a", "mean", True, 0)
+    other = compare({name: each[order] for name, each in values.items()}, "a", "mean", True, 0)
+    for name in "bc":
+        assert one[name].estimate.value == pytest.approx(other[name].estimate.value, abs=1e-12)
+        assert one[name].p == pytest.approx(other[name].p, rel=1e-6)
+        assert one[name].p == pytest.approx(ttest_rel(values[name], values["a"]).pvalue)
+        assert one[name].outcome == other[name].outcome
+
+
+@pytest.mark.parametrize("statistic", ["mean", "root_mean"])
+def test_equal_methods_are_undecided(statistic: str) -> None:
+    values = np.random.default_rng(0).random(50)
+    same = compare({"a": values, "b": values.copy()}, "a", statistic, True, 0)["b"]
+    assert (same.estimate.value, same.p, same.corrected, same.outcome) == (0, 1, 1, "undecided")
+    assert no_difference(values, values.copy(), statistic, 0)
+
+
+@pytest.mark.parametrize(("higher", "outcome"), [(True, "better"), (False, "worse")])
+def test_direction_of_the_metric_says_who_is_better(higher: bool, outcome: str) -> None:
+    generator = np.random.default_rng(1)
+    a = generator.random(200)
+    values = {"a": a, "more": a + 0.1 + 0.01 * generator.random(200), "noise": a + generator.normal(0, 1e-3, 200)}
+    found = compare(values, "a", "mean", higher, 0)
+    assert found["more"].outcome == outcome
+    assert found["more"].decided
+    swapped = compare(values, "more", "mean", higher, 0)["a"]
+    assert {found["more"].outcome, swapped.outcome} == {"better", "worse"}
+    assert swapped.estimate.value == pytest.approx(-found["more"].estimate.value)
+
+
+def test_more_comparisons_decide_less() -> None:
+    generator = np.random.default_rng(2)
+    a = generator.random(40)
+    b = a + generator.normal(0.1, 0.27, 40)
+    alone = compare({"a": a, "b": b}, "a", "mean", True, 0)["b"]
+    others = {f"c{k}": a + generator.normal(0, 0.3, 40) for k in range(20)}
+    among = compare({"a": a, "b": b, **others}, "a", "mean", True, 0)["b"]
+    assert alone.p == among.p
+    assert alone.corrected < LEVEL < among.corrected
+    assert (alone.outcome, among.outcome) == ("better", "undecided")
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "p"),
+    [
+        ([1.0], [2.0], math.nan),
+        ([1.0, math.nan], [1.0, 2.0], math.nan),
+        ([1.0, math.inf], [1.0, 2.0], math.nan),
+        ([1.0, 2.0], [0.5, 1.5], 0.0),
+        ([1.0, 2.0], [1.0, 2.0], 1.0),
+    ],
+)
+def test_values_without_a_test_are_undecided_and_silent(a: list[float], b: list[float], p: float) -> None:
+    assert paired_p(np.array(a), np.array(b)) == pytest.approx(p, nan_ok=True)
+    found = compare({"a": np.array(a), "b": np.array(b)}, "b", "mean", True, 0)["a"]
+    assert found.decided == (p == 0)
+
+
+def test_unequal_images_and_other_baselines_are_refused() -> None:
+    with pytest.raises(ColdbenchError, match="pairs"):
+        compare({"a": np.zeros(3), "b": np.zeros(4)}, "a", "mean", True, 0)
+    with pytest.raises(ColdbenchError, match="tacos"):
+        compare({"tacos": np.zeros(3)}, "tacso", "mean", True, 0)
+
+
+def test_methods_that_tie_with_the_first_share_its_rank() -> None:
+    means = {"a": 0.9, "b": 0.88, "c": 0.86, "d": 0.5}
+    assert ranks("abcd", lambda x, y: abs(means[x] - means[y]) < 0.03) == {"a": 1, "b": 1, "c": 3, "d": 4}
+    assert ranks("abcd", lambda x, y: True) == dict.fromkeys("abcd", 1)
+    assert ranks("", lambda x, y: True) == {}
