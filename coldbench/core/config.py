@@ -18,7 +18,19 @@ from coldbench.core.errors import ColdbenchError, unknown
 from coldbench.core.experiment import MOST_IMAGES, Experiment, Network, Preprocessing, Seed, Spec, Training
 from coldbench.core.validation import LAYER, Name, Strict, checked, fingerprint, merged
 
-Method = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+]*$", max_length=40)]
+LABEL = r"^[A-Za-z0-9][A-Za-z0-9_.+]*$"
+"""The pattern of a method's label."""
+NOT_METHODS = ("degraded", "original")
+"""What scores and pictures name beside methods."""
+
+
+def _method(value: str) -> str:
+    if value in NOT_METHODS:
+        raise ValueError(f"{value} names the {value} images, so no method can have this name")
+    return value
+
+
+Method = Annotated[str, Field(pattern=LABEL, max_length=40), AfterValidator(_method)]
 """The label of a method: the name of a sampler, or a key of `Sampling.samplers`."""
 Fid = Literal["paper-float", "legacy_pytorch", "legacy_tensorflow", "clean"]
 INFERENCE_BATCH = {"cpu": 16, "cuda": 64}

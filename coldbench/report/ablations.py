@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from coldbench.evaluation.scores import Score, Scores
 from coldbench.report.formats import interval, shown
+from coldbench.report.layout import is_method, method_title
 from coldbench.report.provenance import provenance
 
 METHODS = {"degraded": "Degraded", "tacos": "TACoS", "direct": "Direct", "naive": "Naive"}
+"""The columns of every ablation; other methods of its sets follow."""
 METRICS = ("ssim", "rmse")
 
 
@@ -23,9 +26,10 @@ class AblationSet:
 
 @dataclass(frozen=True)
 class Ablation:
-    """One experiment without a number in the paper."""
+    """One experiment without a number in the paper; `methods` are the titles of its columns."""
 
     run: Score
+    methods: tuple[str, ...]
     sets: tuple[AblationSet, ...]
 
 
@@ -41,10 +45,14 @@ def _ablation(own: list[Score], scores: Scores) -> Ablation:
     base = [s for s in scores if s.table and s.set == "test" and s.budget == budget and _model(s) == model]
     # Protocols that differ in the sampling alone share a model. One of them is enough.
     first = sorted({s.run for s in base})[:1]
-    sets = [_set(f"{run}, unchanged", [s for s in base if s.run == run]) for run in first]
+    methods = {
+        **METHODS,
+        **{s.method: method_title(s.method) for s in own if is_method(s.method) and s.method not in METHODS},
+    }
+    sets = [_set(f"{run}, unchanged", methods, [s for s in base if s.run == run]) for run in first]
     names = sorted({score.set for score in own}, key=_natural)
-    sets += [_set(name.replace("_", " "), [s for s in own if s.set == name]) for name in names]
-    return Ablation(own[0], tuple(sets))
+    sets += [_set(name.replace("_", " "), methods, [s for s in own if s.set == name]) for name in names]
+    return Ablation(own[0], tuple(methods.values()), tuple(sets))
 
 
 def _natural(name: str) -> list[str | int]:
@@ -56,6 +64,6 @@ def _model(score: Score) -> str:
     return str(provenance(score).get("model", ""))
 
 
-def _set(label: str, scores: list[Score]) -> AblationSet:
+def _set(label: str, methods: Iterable[str], scores: list[Score]) -> AblationSet:
     values = {(s.method, s.metric): (shown(s.value), interval(s.low, s.high)) for s in scores}
-    return AblationSet(label, tuple(tuple(values.get((m, metric), ("", "")) for metric in METRICS) for m in METHODS))
+    return AblationSet(label, tuple(tuple(values.get((m, metric), ("", "")) for metric in METRICS) for m in methods))

@@ -12,11 +12,11 @@ from coldbench.evaluation.scores import Score, Scores
 from coldbench.report.cells import in_groups
 from coldbench.report.figure_list import RunFigures
 from coldbench.report.formats import LABELS, quantity, shown
-from coldbench.report.layout import METHODS
+from coldbench.report.layout import is_method, method_title
 from coldbench.sampling.manifest import SampledSet
 
 ORDER = ("tacos", "direct", "naive", "estimated", "resampled", "naive_resampled", "ddpm")
-"""The methods in the order of the legend."""
+"""The methods in the order of the legend; plug-ins' follow."""
 DISTANCE = "frechet_gabor"
 
 
@@ -158,7 +158,7 @@ def _image_counts(scores: Scores, runs: Sequence[RunFigures]) -> Iterator[Axes]:
 
 def _fid_protocols(scores: Scores) -> Iterator[Axes]:
     """For every set: FID, and KID, under each protocol and reference."""
-    usable = [s for s in scores if quantity(s.metric) in ("fid", "kid") and s.finite and s.method in METHODS]
+    usable = [s for s in scores if quantity(s.metric) in ("fid", "kid") and s.finite and is_method(s.method)]
     for (run, name, kind), each in groupby(sorted(usable, key=_samples), key=_samples):
         group = [(score, (score.metric.partition("_")[2], score.reference)) for score in each]
         places = sorted({place for _, place in group})
@@ -187,7 +187,8 @@ def _wrong_knowledge(scores: Scores, runs: Sequence[RunFigures]) -> Iterator[Axe
 def _axes(name: str, title: str, metric: str, points: Iterable[Point]) -> Iterator[Axes]:
     """A plot with a line for every method; none without points."""
     methods = {line[0].method: line for line in in_groups(sorted(points, key=lambda point: point.x), "method")}
-    lines = [Series(method, METHODS[method], tuple(methods[method])) for method in ORDER if method in methods]
+    order = [*(method for method in ORDER if method in methods), *sorted(methods.keys() - set(ORDER))]
+    lines = [Series(method, method_title(method), tuple(methods[method])) for method in order]
     if lines:
         yield Axes(name, title, LABELS[metric], tuple(lines))
 
@@ -236,7 +237,7 @@ def _suffix(name: str) -> str:
 def _scores_of(scores: Scores, run: RunFigures, name: str, metric: str) -> list[Score]:
     """The finite values of one metric on one set of a run, by method."""
     key = (run.metadata.run, run.metadata.budget, name, metric)
-    return [s for s in scores if (s.run, s.budget, s.set, s.metric) == key and s.finite and s.method in METHODS]
+    return [s for s in scores if (s.run, s.budget, s.set, s.metric) == key and s.finite and is_method(s.method)]
 
 
 def _point(x: float, score: Score, label: str) -> Point:

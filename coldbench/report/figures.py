@@ -14,7 +14,7 @@ from coldbench.core.config import Method
 from coldbench.core.files import read_yaml
 from coldbench.core.validation import Name, Strict, checked
 from coldbench.report.figure_list import RunFigures
-from coldbench.report.layout import METHODS, budget_rank
+from coldbench.report.layout import budget_rank, method_title
 from coldbench.report.sprites import Tile
 
 STEPS = 9
@@ -171,10 +171,10 @@ def comparison(run: RunFigures, set_name: str, methods: Sequence[str], spec: Fig
         return (), ()
     keys = [key for key in ("degraded", *methods, "original") if key in sprite.columns]
     generated = run.sets[set_name].start is not None
-    labels = METHODS | {"degraded": "Start" if generated else "Degraded", "original": "Original"}
+    labels = {"degraded": "Start" if generated else "Degraded", "original": "Original"}
     images = range(spec.first_image, min(spec.first_image + spec.image_rows, sprite.rows))
     rows = tuple(ImageRow("", tuple(sprite.place(key, image) for key in keys)) for image in images)
-    return tuple(labels[key] for key in keys), rows
+    return tuple(labels.get(key) or method_title(key) for key in keys), rows
 
 
 def _trajectories(run: RunFigures, panel: PanelSpec, methods: Sequence[str] | None, spec: FigureSpec) -> Columns:
@@ -193,7 +193,7 @@ def _trajectories(run: RunFigures, panel: PanelSpec, methods: Sequence[str] | No
         for image in range(min(1 if one_image else spec.image_rows, sprite.rows)):
             first = [originals.place("original", image)] if originals else []
             tiles = (*first, *(sprite.place(severity, image) for severity in severities))
-            rows.append(ImageRow(METHODS[sprite.method] if len(sprites) > 1 else "", tiles))
+            rows.append(ImageRow(method_title(sprite.method) if len(sprites) > 1 else "", tiles))
     headings = ("Original",) if originals else ()
     return (*headings, *(f"t = {severity}" for severity in severities)), tuple(rows)
 
@@ -241,7 +241,7 @@ def _results(run: RunFigures, sets: Sequence[str], methods: Sequence[str]) -> tu
         sprite = run.find("methods", set_name)
         for method in methods:
             if sprite and method in sprite.columns:
-                label = f"{set_name.capitalize()} symmetry" if len(sets) > 1 else METHODS[method]
+                label = f"{set_name.capitalize()} symmetry" if len(sets) > 1 else method_title(method)
                 tiles = tuple(sprite.place(method, image) for image in range(min(sprite.rows, RESULTS)))
                 rows.append(ImageRow(label, tiles))
     return tuple(rows)

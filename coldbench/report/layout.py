@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -147,7 +148,23 @@ METHODS = {
     "estimated": "Estimated noise",
     "ddpm": "DDPM",
 }
-"""The label of every method, in the order of their columns in a comparison."""
+"""The title of every method of the suite, in the order of their columns in a comparison."""
+
+
+def method_title(label: str) -> str:
+    """The title of a method; that of a plug-in is its label."""
+    return METHODS.get(label, label)
+
+
+def is_method(label: str) -> bool:
+    """Whether the method of a score is a way of sampling: neither the degraded images nor a difference of two."""
+    return label != "degraded" and "-" not in label
+
+
+def in_order(labels: Iterable[str]) -> list[str]:
+    """The methods, each once: those of METHODS in its order, then those of plug-ins in their own."""
+    own = list(METHODS)
+    return sorted(dict.fromkeys(labels), key=lambda label: own.index(label) if label in own else len(own))
 
 
 def run_page(run: str) -> str:

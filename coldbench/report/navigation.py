@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 from coldbench.core import __version__
 from coldbench.core.files import write_text
 from coldbench.report import cells, formats
-from coldbench.report.layout import METHODS, TABLES, run_page
+from coldbench.report.layout import TABLES, method_title, run_page
 
 INDEX, CALIBRATION, FIGURES, DISCREPANCIES = "index.html", "calibration.html", "figures.html", "discrepancies.html"
 NOT_COUNTED = ("logs",)
@@ -145,8 +145,9 @@ def _environment() -> Environment:
         "in_groups": cells.in_groups,
         "rows": cells.table_rows,
         "line_name": cells.line_name,
+        "method_title": method_title,
     }
-    environment.globals |= {"interval": formats.interval, "run_page": run_page, "TABLES": TABLES, "METHODS": METHODS}
+    environment.globals |= {"interval": formats.interval, "run_page": run_page, "TABLES": TABLES}
     return environment
 
 

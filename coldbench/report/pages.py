@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from coldbench.evaluation.scores import Scores
-from coldbench.report.ablations import METHODS as ABLATED
 from coldbench.report.ablations import ablations
 from coldbench.report.cells import Cell, cells_of, in_groups, printed_cells, table_rows
 from coldbench.report.claims import Claim
@@ -133,7 +132,7 @@ def index_page(
     It comes last and states the size of the report's `folder`, so all other pages get their links to it before.
     """
     values = _shared(frame, scores, runs)
-    values |= {"claims": claims, "ablations": ablations(scores), "ablated": ABLATED, "FIGURES": FIGURES}
+    values |= {"claims": claims, "ablations": ablations(scores), "FIGURES": FIGURES}
     folder.refresh([INDEX])
     files, size = folder.size(without=INDEX)
     html = folder.render("index.html", INDEX, **values, files=0, size=0)

@@ -26,8 +26,13 @@ COLOURS = {  # light, dark and marker; most colour-blind readers can distinguish
     "naive_resampled": ("#5a5a5a", "#b5b5b5", "P"),
     "ddpm": ("#a3003c", "#ff8fb0", "X"),
 }
+OTHERS = (  # of plug-ins' methods, in the order of a plot
+    ("#4b5fc0", "#9aa8f0", "<"), ("#b0327d", "#f08cc6", ">"), ("#56790f", "#b4d66b", "p"),
+    ("#7d5a45", "#cfa78e", "h"), ("#00747a", "#62c5cb", "*"), ("#9a4a00", "#e8a25c", "d"),
+)  # fmt: skip
 DARK: Mapping[str, str] = {
-    INK: "#e4e6e8", PALE: "#9ca5ae", RULE: "#363c42", **{light: dark for light, dark, _ in COLOURS.values()},
+    INK: "#e4e6e8", PALE: "#9ca5ae", RULE: "#363c42",
+    **{light: dark for light, dark, _ in (*COLOURS.values(), *OTHERS)},
 }  # fmt: skip
 STYLE: Any = {"svg.fonttype": "path", "svg.hashsalt": "coldbench", "font.size": 8.5, "text.parse_math": False}
 
@@ -40,16 +45,18 @@ def svg(chart: Chart, axes: Axes, watermark: str) -> tuple[str, int, int]:
         figure = Figure(figsize=(SIZE[0], height), layout="constrained")
         FigureCanvasSVG(figure)
         plot = figure.add_subplot()
+        others = list(dict.fromkeys(line.method for line in axes.lines if line.method not in COLOURS))
         for line in axes.lines:
-            (_dots if chart.style == "dots" else _line)(plot, line, chart.style)
+            look = COLOURS.get(line.method) or OTHERS[others.index(line.method) % len(OTHERS)]
+            (_dots if chart.style == "dots" else _line)(plot, line, chart.style, look)
         _dress(figure, plot, chart, axes, watermark)
         stream = io.StringIO()
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _themed(stream.getvalue()), round(SIZE[0] * 96), round(height * 96)
 
 
-def _line(plot: Any, line: Series, style: str) -> None:
-    colour, _, marker = COLOURS[line.method]
+def _line(plot: Any, line: Series, style: str, look: tuple[str, str, str]) -> None:
+    colour, _, marker = look
     x, y = [p.x for p in line.points], [p.y for p in line.points]
     few = len(x) < 3
     plot.plot(
@@ -61,8 +68,8 @@ def _line(plot: Any, line: Series, style: str) -> None:
         plot.vlines(x, low, high, color=colour, linewidth=1.2)
 
 
-def _dots(plot: Any, line: Series, style: str) -> None:
-    colour, _, marker = COLOURS[line.method]
+def _dots(plot: Any, line: Series, style: str, look: tuple[str, str, str]) -> None:
+    colour, _, marker = look
     y, values = [p.x for p in line.points], [p.y for p in line.points]
     plot.plot(values, y, color=colour, linestyle="", marker=marker, markersize=5, label=line.label)
     ends = [(p.low, p.high) if math.isfinite(p.low + p.high) else (p.y, p.y) for p in line.points]

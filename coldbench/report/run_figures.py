@@ -20,7 +20,7 @@ from coldbench.core.logs import log
 from coldbench.evaluation.evaluator import Evaluator
 from coldbench.evaluation.metrics.extractors import GABOR
 from coldbench.report.figure_list import Distance, LogLine, RunFigures, watermark_of
-from coldbench.report.layout import METHODS
+from coldbench.report.layout import in_order
 from coldbench.report.sprites import Images, Sheet, rows_that_fit, write
 from coldbench.sampling import starts
 from coldbench.sampling.manifest import Manifest, SampledSet, made_from, read_images, read_manifest, read_trajectory
@@ -133,7 +133,7 @@ class Drawing:
 
     def _comparison(self, name: str, sampled: SampledSet, frames: Mapping[str, Images]) -> Sheet:
         """The input, the result of every method and the original, a row per image."""
-        methods = [method for method in METHODS if method in sampled.methods]
+        methods = in_order(sampled.methods)
         images: dict[str, Images] = {"degraded": frames["degraded"], "direct": frames["direct"]}
         if sampled.start is None and "direct" in methods:
             images["degraded"], images["original"] = self._degraded(ROWS, sampled.severity)
@@ -141,7 +141,8 @@ class Drawing:
             images["original"] = frames["original"]
         count = min(len(images["degraded"]), sampled.images)
         images |= {method: read_images(self.inputs.manifest, name, method, count) for method in methods}
-        columns = tuple(key for key in ("degraded", *METHODS, "original") if key in images)
+        shown = in_order(key for key in images if key not in ("degraded", "original"))
+        columns = ("degraded", *shown, *(["original"] if "original" in images else []))
         rows = rows_that_fit(len(columns), self.size, count)
         return Sheet(f"{name}-methods", _side_by_side(images[key][:rows] for key in columns), "methods", columns, name)
 

@@ -13,7 +13,7 @@ from coldbench.report import chart_data, figures, plots
 from coldbench.report.figure_list import RunFigures
 from coldbench.report.figures import FigurePlan, FigureSpec, ImageRow, Panel, PanelSpec
 from coldbench.report.formats import interval, metric_name, shown
-from coldbench.report.layout import METHODS, TABLES, budget_rank, run_page
+from coldbench.report.layout import TABLES, budget_rank, in_order, method_title, run_page
 from coldbench.report.navigation import FIGURES, ReportFolder
 from coldbench.report.pages import banner
 from coldbench.report.provenance import runs_of
@@ -30,7 +30,8 @@ STARTS = {
     "noise": "from pure noise",
 }
 TITLES = {"test": "Restored test images", "generated": "Generated images"}
-LABELS = {"degraded": "Degraded", **METHODS, "tacos-direct": "TACoS minus direct"}
+LABELS = {"degraded": "Degraded", "tacos-direct": "TACoS minus direct"}
+"""The titles of what the scores name beside methods."""
 
 
 @dataclass(frozen=True)
@@ -158,10 +159,11 @@ def _sample_set(run: RunFigures, name: str, scores: Scores) -> SampleSet:
     sprite = run.find("methods", name)
     assert sprite is not None  # the caller has looked
     generated = run.sets[name].start is not None
+    methods = [column for column in sprite.columns if column not in ("degraded", "original")]
     every_row = FigureSpec(
         title=name, caption="", image_rows=sprite.rows, panels=[PanelSpec(kind="comparison", experiment="")]
     )
-    columns, rows = figures.comparison(run, name, list(METHODS), every_row)
+    columns, rows = figures.comparison(run, name, methods, every_row)
     experiment, title = run.metadata.name, f"{'Generated' if generated else 'Restored'}, {name.replace('_', ' ')}"
     sprites = [sprite for sprite in (run.find("trajectory", name), run.find("naive", name)) if sprite]
     samples = figures.samples(run, name)
@@ -173,7 +175,7 @@ def _sample_set(run: RunFigures, name: str, scores: Scores) -> SampleSet:
         comparison=Panel(f"{run.metadata.title}, {name}", experiment, run, columns, rows),
         sprite=sprite,
         trajectories=tuple(sprites),
-        chains=tuple(_all_tiles(run, sprite, METHODS[sprite.method]) for sprite in sprites),
+        chains=tuple(_all_tiles(run, sprite, method_title(sprite.method)) for sprite in sprites),
         samples=Panel(f"Samples, {name}", experiment, run, (), samples) if samples else None,
         metrics=metrics,
         values=values,
@@ -209,10 +211,12 @@ def _values(scores: Sequence[Score]) -> tuple[tuple[str, ...], tuple[tuple[str, 
     names = {(score.metric, score.reference): metric_name(score) for score in reversed(shown_scores)}
     columns = dict.fromkeys((score.metric, score.reference) for score in shown_scores)
     rows = []
-    for method, label in LABELS.items():
+    methods = in_order(s.method for s in scores if s.method not in LABELS)
+    for method in ("degraded", *methods, "tacos-direct"):
         texts = {
             (s.metric, s.reference): (shown(s.value), interval(s.low, s.high)) for s in scores if s.method == method
         }
         if texts:
+            label = LABELS.get(method) or method_title(method)
             rows.append((label, tuple(texts.get(column, ("–", "")) for column in columns)))
     return tuple(names[column] for column in columns), tuple(rows)

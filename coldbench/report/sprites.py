@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from pydantic import Field, PositiveInt, model_validator
 
+from coldbench.core.config import LABEL
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import atomic, sha256
 from coldbench.core.validation import Strict
-from coldbench.report.layout import METHODS
 
 Images = NDArray[np.floating[Any]]
 
@@ -60,15 +61,15 @@ class Sprite(Strict):
     @model_validator(mode="after")
     def _columns_fit_the_kind(self) -> Sprite:
         if self.kind == "methods":
-            fits = "degraded" in self.columns and {"degraded", *METHODS, "original"}.issuperset(self.columns)
+            fits = "degraded" in self.columns and all(re.fullmatch(LABEL, column) for column in self.columns)
         elif self.kind == "samples":
             fits = not any(self.columns)
         else:
             fits = all(column.isdecimal() for column in self.columns)
         if not fits:
             raise ValueError(f"{self.kind} has other columns")
-        if self.method not in METHODS and (self.method or self.kind in ("trajectory", "naive")):
-            raise ValueError(f"unknown method {self.method!r:.50}")
+        if not re.fullmatch(LABEL, self.method) and (self.method or self.kind in ("trajectory", "naive")):
+            raise ValueError(f"{self.method!r:.50} is no name of a method")
         if not (self.rows - 1) * len(self.columns) < self.count <= self.rows * len(self.columns):
             raise ValueError(f"{self.count} tiles do not fill {self.rows} rows")
         return self

@@ -79,7 +79,7 @@ PATH, COLUMNS = ("sprites", 0, "path"), ("sprites", 1, "columns")
         (COLUMNS, [], "sprites.1.columns"),
         (COLUMNS, ["a"] * 21, "sprites.1"),
         (COLUMNS, 3, "sprites.1.columns"),
-        (("sprites", 1, "method"), "magic", "sprites.1: unknown method"),
+        (("sprites", 1, "method"), "a/b", "sprites.1: 'a/b' is no name of a method"),
         (("sprites", 1, "method"), "", "sprites.1"),
         (("sprites", 0, "columns", 0), "other", "sprites.0"),
         (("sprites", 0, "kind"), "odd", "sprites.0.kind"),

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import yaml
 from cases import FIGURES, GENERATED, MARK, PLAIN, ROOT, run_figures, score
@@ -18,6 +19,9 @@ from coldbench.core.config import Sampling, TableCell
 from coldbench.evaluation.scores import Score
 from coldbench.report import chart_data, figures, plots, run_pages
 from coldbench.report.figure_list import Distance, LogLine, RunFigures
+from coldbench.report.figures import FigureSpec, PanelSpec, comparison
+from coldbench.report.layout import in_order
+from coldbench.report.sprites import Sheet, write
 
 PLAN = figures.load_plan(FIGURES)
 
@@ -217,3 +221,28 @@ def test_page_without_runs_has_no_image_and_missing_sprite_is_an_error(tmp_path:
     assert "0 of 20 figures are complete" in html
     assert "<img" not in html
     assert "No results yet" in html
+
+
+def test_methods_of_plug_ins_are_shown_after_those_of_the_suite(tmp_path: Path) -> None:
+    """Tiles, scores and charts name them by their labels."""
+    run = run_figures(tmp_path, "X1", sets={"test": PLAIN.model_copy(update={"methods": ["mine_a1", "tacos"]})})
+    columns = ("degraded", *in_order(["mine_a1", "tacos"]), "original")
+    assert columns == ("degraded", "tacos", "mine_a1", "original")
+    tiles = np.random.default_rng(0).random((8, 1, 8, 8))
+    sprite = write(Sheet("test-methods", tiles, "methods", columns, "test"), tmp_path)
+    run = run.model_copy(update={"sprites": (sprite,)})
+    spec = FigureSpec(title="", caption="", image_rows=2, panels=[PanelSpec(kind="comparison", experiment="X1")])
+    headings, _ = comparison(run, "test", ["tacos", "mine_a1"], spec)
+    assert headings == ("Degraded", "TACoS", "mine_a1", "Original")
+    own = [
+        score(run=run.metadata.run, budget=run.metadata.budget, method=method, metric="ssim", value=value)
+        for method, value in (("mine_a1", 0.9), ("tacos", 0.8), ("degraded", 0.1), ("tacos-direct", 0.2))
+    ]
+    _, rows = run_pages._values(own)
+    assert [label for label, _ in rows] == ["Degraded", "TACoS", "mine_a1", "TACoS minus direct"]
+    assert [s.method for s in chart_data._scores_of(tuple(own), run, "test", "ssim")] == ["mine_a1", "tacos"]
+    points = [chart_data._point(4, each, "4") for each in own[:2]]
+    (axes,) = chart_data._axes("x", "x", "ssim", points)
+    assert [line.label for line in axes.lines] == ["TACoS", "mine_a1"]
+    chart = chart_data.Chart("x", "x", "", "NFE", "line", (axes,))
+    assert plots.svg(chart, axes, "")[0].count("<svg ") == 1
