@@ -41,6 +41,7 @@ rule all:
         if PUBLISHED
         else expand(f"{RESULTS}/{{budget}}/scores.parquet", budget=sorted({budget for budget, _ in REPORT_RUNS})),
         expand("{reports}/table{number}.html", reports=REPORTS, number=TABLES),
+        f"{REPORTS}/methods.html",
         f"{REPORTS}/figures.html",
         f"{REPORTS}/discrepancies.html",
         f"{REPORTS}/calibration.html" if SHOWN_CALIBRATION else [],

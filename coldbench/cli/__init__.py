@@ -31,6 +31,7 @@ for verb in (
         views.draw_figures,
         views.render_figures,
         views.render_table,
+        views.render_methods,
         views.render_discrepancies,
         views.render_calibration,
         views.render_index,

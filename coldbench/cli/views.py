@@ -108,6 +108,39 @@ def render_table(
     write_text(out, pages.table_page(number, frame, records, folders, folder))
 
 
+def render_methods(
+    out: Out,
+    scores: ScoreFiles = None,
+    baseline: Annotated[str, typer.Option(help="the method to compare with")] = "tacos",
+    log: Log = None,
+) -> None:
+    """Compare the methods of SCORES on the same images: OUT, and beside it CSV, LaTeX and JSON.
+
+    The per-image values are those in images.parquet beside each file of scores.
+    """
+    from coldbench.core.files import files_hash, write_text
+    from coldbench.evaluation.scores import read_scores
+    from coldbench.report import entries, exports, methods, methods_exports, methods_page
+    from coldbench.report.navigation import ReportFolder
+    from coldbench.report.provenance import folders_of
+
+    logs.log_to(log, "[render-methods]")
+    files = scores or []
+    records, folders = read_scores(files), folders_of(files)
+    tasks = methods.tasks(records, entries.load_values(files), baseline)
+    written = {
+        out.with_name(f"{out.stem}.csv"): exports.table_csv(methods_exports.frame_of(tasks)),
+        out.with_name(f"{out.stem}.tex"): methods_exports.methods_tex(tasks),
+        out.with_name(f"{out.stem}.json"): methods_exports.methods_json(tasks, baseline, records, folders),
+    }
+    for path, text in written.items():
+        write_text(path, text)
+    made_from = page_hash([*files, *entries.images_of(files)], baseline)
+    folder = ReportFolder(out.parent, made_from, files_hash(written))
+    methods_page.write(tasks, baseline, records, folder)
+    logs.log.info("%s, %d tasks", out, len(tasks))
+
+
 def render_discrepancies(
     questions: Annotated[Path, typer.Argument(help="the discrepancies (YAML)")],
     out: Out,

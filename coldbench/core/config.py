@@ -428,6 +428,8 @@ class Config(Plugins):
     """Folder of Inception's weights; '': they are downloaded."""
     metrics: Annotated[list[Spec], BeforeValidator(_as_specs)] = []
     """Metrics beside SSIM, RMSE and PSNR: names, or mappings {name, …parameters}."""
+    baseline: Method = "tacos"
+    """Method that the page of methods compares the others with; where a task lacks it, another one."""
     container: AnyPath = ""
     """Image for --sdm apptainer."""
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000), BeforeValidator(_as_list)] = [0]

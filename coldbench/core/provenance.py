@@ -42,9 +42,9 @@ def code_hash() -> str:
     return digest.hexdigest()[:16]
 
 
-def page_hash(files: Iterable[Path]) -> str:
-    """The hash of `files` and of this package, which a page states: new numbers or new code render it again."""
-    return fingerprint([code_hash(), files_hash(files)])
+def page_hash(files: Iterable[Path], *settings: str) -> str:
+    """The hash of `files`, `settings` and this package, which a page states: new numbers or code render it again."""
+    return fingerprint([code_hash(), files_hash(files), *settings])
 
 
 def device_name(device: torch.device) -> str:

@@ -65,12 +65,17 @@ def build(
     plugins.use(checked(Plugins, {"plugins": raw.get("plugins", [])}, "config").plugins)
     config = checked(Config, raw, "config")
     _check_names(config)
+    methods = set(plugins.names("sampler"))
     for name, entry in config.grid.items():  # also entries that this budget or filter hides
         if entry.protocol not in entry.protocols:
             raise unknown(f"protocol of {name}", entry.protocol, entry.protocols)
         for protocol in entry.protocols:
             for budget in config.budgets:
-                _check_sizes(resolve(config, name, protocol, budget))
+                run = resolve(config, name, protocol, budget)
+                _check_sizes(run)
+                methods.update(method for part in run.sampling.sets for method in run.sampling.methods_of(part))
+    if config.baseline not in methods:
+        raise unknown("method in baseline", config.baseline, methods)
     _check_imports(config)
     selected, skipped = _selected(config), dict[str, str]()
     if check_sources:

@@ -257,8 +257,11 @@ class Products:
         return {**self._sampling(run), "samples": checksum, "metadata": fingerprint(run.metadata.model_dump())}
 
 
-def page(files: Sequence[Path], made_from: Iterable[Path], sources: Iterable[Product]) -> Product:
-    """A page of the report, the first of `files`, whose job reads the files `made_from`; the others are its exports."""
+def page(files: Sequence[Path], made_from: Iterable[Path], sources: Iterable[Product], *settings: str) -> Product:
+    """A page of the report, the first of `files`, whose job reads the files `made_from`; the others are its exports.
+
+    `settings` are what its job is given beside these files.
+    """
 
     def stated(content: bytes, name: str) -> str | None:
         match = re.search(rf'<meta name="coldbench-{name}" content="(\w+)">'.encode(), content)
@@ -270,7 +273,7 @@ def page(files: Sequence[Path], made_from: Iterable[Path], sources: Iterable[Pro
             return "it is cut"
         if files[1:] and stated(content, "exports") != files_hash(files[1:]):
             return "a file that was exported with it has changed"
-        return difference({"inputs": stated(content, "made-from")}, {"inputs": page_hash(made_from)})
+        return difference({"inputs": stated(content, "made-from")}, {"inputs": page_hash(made_from, *settings)})
 
     return product(files, reason, sources, needs_sources=True)
 

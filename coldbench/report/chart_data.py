@@ -34,21 +34,23 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """The points of one method, or of one run, from left to right."""
+    """The points of one method, or of one run, from left to right; `hollow` ones are drawn so."""
 
     method: str
     label: str
     points: tuple[Point, ...]
+    hollow: bool = False
 
 
 @dataclass(frozen=True)
 class Axes:
-    """One small plot; `axis` names its values."""
+    """One small plot; `axis` names its values, and `levels` are values without an x, each with its name."""
 
     name: str
     title: str
     axis: str
     lines: tuple[Series, ...]
+    levels: tuple[tuple[str, float], ...] = ()
 
     @property
     def alt(self) -> str:
@@ -58,6 +60,7 @@ class Axes:
             first, last = line.points[0], line.points[-1]
             end = f", {shown(last.y)} at {last.label}" if last != first else ""
             texts.append(f"{line.label} {shown(first.y)} at {first.label}{end}")
+        texts += [f"{name} {shown(value)}" for name, value in self.levels]
         return f"{self.title}, {self.axis}: {'; '.join(texts)}"
 
 

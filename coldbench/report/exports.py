@@ -35,8 +35,6 @@ def table_json(number: str, frame: pd.DataFrame, scores: Scores, folders: Folder
 
     The numbers are written by `json`, because `DataFrame.to_json` keeps 15 decimals at most.
     """
-    shown_runs = set(zip(frame.run, frame.budget, strict=True))
-    runs = {(s.run, s.budget): s for s in reversed(scores) if (s.run, s.budget) in shown_runs}
     value = {
         "coldbench": __version__,
         "table": number,
@@ -44,21 +42,27 @@ def table_json(number: str, frame: pd.DataFrame, scores: Scores, folders: Folder
         "caption": TABLES[number].caption,
         "interval": "95 % bootstrap",
         "cells": frame.astype(object).where(frame.notna(), None).to_dict("records"),
-        "runs": [
-            {fact: getattr(score, fact) for fact in RUN_FACTS}
-            | {"logs": logs_of(folders.get(key)) or None, "provenance": provenance(score)}
-            for key, score in sorted(runs.items())
-        ],
+        "runs": run_records(scores, set(zip(frame.run, frame.budget, strict=True)), folders),
     }
-    return json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _finite(value: Any) -> Any:
+def run_records(scores: Scores, shown_runs: set[tuple[str, str]], folders: Folders) -> list[dict[str, Any]]:
+    """The facts and the provenance of the runs in `shown_runs`, by name and budget."""
+    runs = {(s.run, s.budget): s for s in reversed(scores) if (s.run, s.budget) in shown_runs}
+    return [
+        {fact: getattr(score, fact) for fact in RUN_FACTS}
+        | {"logs": logs_of(folders.get(key)) or None, "provenance": provenance(score)}
+        for key, score in sorted(runs.items())
+    ]
+
+
+def finite(value: Any) -> Any:
     """`value` with null for every number that JSON does not know."""
     if isinstance(value, Mapping):
-        return {key: _finite(part) for key, part in value.items()}
+        return {key: finite(part) for key, part in value.items()}
     if isinstance(value, list):
-        return [_finite(part) for part in value]
+        return [finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -119,9 +123,9 @@ def _head(table: Table) -> list[str]:
         r"\setlength{\tabcolsep}{3pt}",
         r"\begin{tabular}{l" + "rr" * count + "}",
         r"\toprule",
-        _joined(["", *groups]),
+        joined(["", *groups]),
         rules,
-        _joined(["Metric", *["Ours", "Paper"] * count]),
+        joined(["Metric", *["Ours", "Paper"] * count]),
     ]
 
 
@@ -130,11 +134,11 @@ def _row_lines(table: Table, row: Sequence[Cell], notes: Sequence[str]) -> list[
     lines = [r"\midrule", _across(table, r"\textbf{" + escaped(row[0].title) + "}" + escaped(facts))]
     for cells in in_groups(row, "measure"):
         label = next((cell.label for cell in cells if cell.metric), cells[0].label)
-        lines.append(_joined([escaped(label), *[text for cell in cells for text in _values(cell, notes)]]))
+        lines.append(joined([escaped(label), *[text for cell in cells for text in _values(cell, notes)]]))
         intervals = [interval(cell.low, cell.high) for cell in cells]
         if any(intervals):
             wide = (rf"\multicolumn{{2}}{{l}}{{\scriptsize {escaped(text)}}}" if text else "&" for text in intervals)
-            lines.append(_joined(["", *wide]))
+            lines.append(joined(["", *wide]))
     return lines
 
 
@@ -147,7 +151,8 @@ def _values(cell: Cell, notes: Sequence[str]) -> tuple[str, str]:
     return ours + note, (escaped(cell.printed) or "--") + dagger
 
 
-def _joined(parts: Sequence[str]) -> str:
+def joined(parts: Sequence[str]) -> str:
+    """A line of a table in LaTeX."""
     return " & ".join(parts) + r" \\"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from markupsafe import Markup, escape
 
@@ -14,6 +16,7 @@ LABELS = {
     "kid": "KID",
     "ssim": "SSIM",
     "rmse": "RMSE",
+    "psnr": "PSNR",
     "ssim_signed": "SSIM in [-1, 1]",
     "rmse_signed": "RMSE in [-1, 1]",
 }
@@ -21,7 +24,8 @@ LABELS = {
 
 def quantity(metric: str) -> str:
     """What a metric measures under any protocol: fid_paper-float is fid."""
-    return metric if metric in LABELS else metric.partition("_")[0]
+    prefix = metric.partition("_")[0]
+    return prefix if prefix in ("fid", "kid") else metric
 
 
 def metric_label(metric: str) -> str:
@@ -31,7 +35,7 @@ def metric_label(metric: str) -> str:
 
 def metric_name(score: Score) -> str:
     """A metric with everything that its value depends on: "FID (paper-float, test, n = 10,000)"."""
-    protocol = score.metric.partition("_")[2] if score.metric not in LABELS else ""
+    protocol = score.metric.removeprefix(quantity(score.metric)).removeprefix("_")
     details = filter(None, (protocol, score.reference, f"n = {score.n:,}" if score.reference else ""))
     text = ", ".join(details)
     return metric_label(score.metric) + (f" ({text})" if text else "")
@@ -59,6 +63,11 @@ def signed(difference: float) -> str:
     return text.replace("-", "−")
 
 
+def signed_or_dash(difference: float) -> str:
+    """A difference with its sign, or a dash if it is NaN or infinite."""
+    return signed(difference) if math.isfinite(difference) else "–"
+
+
 def interval(low: float, high: float) -> str:
     """An interval: "0.2861 – 0.2871", or "" if a bound is NaN because no interval was computed."""
     return "" if math.isnan(low) or math.isnan(high) else f"{shown(low)} – {shown(high)}"
@@ -74,6 +83,26 @@ def duration(seconds: float) -> str:
 def file_size(size: int) -> str:
     """A size in bytes in one unit: "840 kB", "12.3 MB"."""
     return f"{size / 1e3:,.0f} kB" if size < 1e6 else f"{size / 1e6:,.1f} MB"
+
+
+def seconds_each(seconds: float) -> str:
+    """The time for an image in one unit: "2.5 ms", "1.4 s"; a dash if it is unknown."""
+    if not math.isfinite(seconds):
+        return "–"
+    return f"{seconds * 1e3:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s"
+
+
+def p_value(p: float) -> str:
+    """A p-value as text: "p = 0.012", "p < 0.001"; "no test" if it is NaN."""
+    if math.isnan(p):
+        return "no test"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def settings_text(values: Mapping[str, Any]) -> str:
+    """Settings as text: "blur: T 40, kernel 11"."""
+    settings = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in values.items() if key != "name")
+    return f"{values['name']}: {settings}" if "name" in values else settings
 
 
 def first_up(text: str) -> str:

@@ -23,6 +23,7 @@ from coldbench.report import cells, formats
 from coldbench.report.layout import TABLES, method_title, run_page
 
 INDEX, CALIBRATION, FIGURES, DISCREPANCIES = "index.html", "calibration.html", "figures.html", "discrepancies.html"
+METHODS = "methods.html"
 NOT_COUNTED = ("logs",)
 """Folders within the report that do not belong to it."""
 
@@ -115,7 +116,12 @@ def _navigation(here: str, pages: frozenset[str]) -> Markup:
         root=_root(here),
         pages=pages,
         tables=[table for table in TABLES.values() if table.page in pages],
-        others=(("Calibration", CALIBRATION), ("Figures", FIGURES), ("Discrepancies", DISCREPANCIES)),
+        others=(
+            ("Methods", METHODS),
+            ("Calibration", CALIBRATION),
+            ("Figures", FIGURES),
+            ("Discrepancies", DISCREPANCIES),
+        ),
     )  # fmt: skip
     return Markup(f"<!--navigation-->\n{html if len(pages) > 1 else ''}\n<!--/navigation-->")
 
@@ -142,6 +148,7 @@ def _environment() -> Environment:
         "number": formats.shown,
         "number_or_dash": formats.shown_or_dash,
         "signed": formats.signed,
+        "signed_or_dash": formats.signed_or_dash,
         "in_groups": cells.in_groups,
         "rows": cells.table_rows,
         "line_name": cells.line_name,

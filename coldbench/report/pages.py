@@ -14,7 +14,7 @@ from coldbench.report.cells import Cell, cells_of, in_groups, printed_cells, tab
 from coldbench.report.claims import Claim
 from coldbench.report.formats import duration, first_up
 from coldbench.report.layout import TABLES, Table, budget_of, budget_rank
-from coldbench.report.navigation import FIGURES, INDEX, ReportFolder
+from coldbench.report.navigation import FIGURES, INDEX, METHODS, ReportFolder
 from coldbench.report.provenance import Folders, RunRecord, facts_of, runs_of, spent
 from coldbench.report.verdict import KINDS
 
@@ -132,7 +132,7 @@ def index_page(
     It comes last and states the size of the report's `folder`, so all other pages get their links to it before.
     """
     values = _shared(frame, scores, runs)
-    values |= {"claims": claims, "ablations": ablations(scores), "FIGURES": FIGURES}
+    values |= {"claims": claims, "ablations": ablations(scores), "FIGURES": FIGURES, "METHODS": METHODS}
     folder.refresh([INDEX])
     files, size = folder.size(without=INDEX)
     html = folder.render("index.html", INDEX, **values, files=0, size=0)

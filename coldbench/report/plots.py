@@ -59,9 +59,9 @@ def _line(plot: Any, line: Series, style: str, look: tuple[str, str, str]) -> No
     colour, _, marker = look
     x, y = [p.x for p in line.points], [p.y for p in line.points]
     few = len(x) < 3
-    plot.plot(
-        x, y, color=colour, linewidth=1.5, marker=marker or ("o" if few else ""), markersize=4.5, label=line.label
-    )
+    shape = {"marker": marker or ("o" if few else ""), "markersize": 4.5, "linewidth": 1.5}
+    shape |= {"markerfacecolor": "none", "linestyle": ":"} if line.hollow else {}
+    plot.plot(x, y, color=colour, label=line.label, **shape)
     if style == "line":
         low = [p.low if math.isfinite(p.low) else p.y for p in line.points]
         high = [p.high if math.isfinite(p.high) else p.y for p in line.points]
@@ -91,10 +91,17 @@ def _dress(figure: Figure, plot: Any, chart: Chart, axes: Axes, watermark: str) 
         plot.set_ylim(max(labels) + 0.6, min(labels) - 0.6)
     else:
         _logarithmic(plot, chart, [p for line in axes.lines for p in line.points])
-    if len(axes.lines) > 1:
+    for name, value in axes.levels:
+        plot.axhline(value, color=PALE, linestyle="--", linewidth=1, label=name)
+    if len(axes.lines) + len(axes.levels) > 1:
+        handles, labels = plot.get_legend_handles_labels()
+        entries = {label: handle for handle, label in zip(reversed(handles), reversed(labels), strict=True)}
+        once = {label: entries[label] for label in dict.fromkeys(labels)}
+        columns = 3 if max(map(len, once)) < 14 else 2
         figure.legend(
-            loc="outside upper left", ncols=3, frameon=False, labelcolor=INK, handlelength=1.2, columnspacing=1.2
-        )
+            once.values(), once.keys(), loc="outside upper left", ncols=columns, frameon=False, labelcolor=INK,
+            handlelength=1.2, columnspacing=1.2,
+        )  # fmt: skip
     if watermark:
         figure.supxlabel(watermark, color=PALE, fontsize=7, x=0.99, ha="right")
 
@@ -108,7 +115,8 @@ def _logarithmic(plot: Any, chart: Chart, points: list[Any]) -> None:
         plot.xaxis.set_major_formatter(plain)
         plot.xaxis.set_minor_formatter(NullFormatter())
         if chart.style == "line":
-            plot.set_xticks(across, [f"{x:,.0f}" for x in across])
+            apart = _apart(across, across[-1] / across[0])
+            plot.set_xticks(apart, [f"{x:,.0f}" for x in apart])
             plot.minorticks_off()
     values = [p.y for p in points if math.isfinite(p.y)]
     if chart.style == "curve" and values and min(values) > 0 and max(values) > 1.5 * min(values):
@@ -117,6 +125,15 @@ def _logarithmic(plot: Any, chart: Chart, points: list[Any]) -> None:
         few = max(values) < 10 * min(values)
         some = FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "235" else "")
         plot.yaxis.set_minor_formatter(some if few else NullFormatter())
+
+
+def _apart(values: list[float], spread: float) -> list[float]:
+    """The values that are far enough from the one before for labels on a logarithmic axis of that spread."""
+    kept = values[:1]
+    for value in values[1:]:
+        if math.log(value / kept[-1]) > 0.08 * math.log(spread):
+            kept.append(value)
+    return kept
 
 
 def _themed(text: str) -> str:

@@ -29,9 +29,9 @@ class Record(Strict):
 def publish(runs: Iterable[Path], calibration: Path | None, out: Path) -> list[str]:
     """Copy what a report needs of `runs`, folders BUDGET/RUN of results, to `out`, and return the runs' names.
 
-    The copies are the scores, the sprites, the last line of the training log and the record of the sampling time. They
-    replace what `out` published before. `snakemake --config results=OUT` renders a report from `out` alone. Raises
-    ColdbenchError if a run is not finished, or if `out` holds other files.
+    The copies are the scores, the per-image values if they exist, the sprites, the last line of the training log and
+    the record of the sampling time. They replace what `out` published before. `snakemake --config results=OUT` renders
+    a report from `out` alone. Raises ColdbenchError if a run is not finished, or if `out` holds other files.
     """
     folders = sorted({run.resolve() for run in runs})  # the name of the parent folder is the budget
     _check(folders, calibration, out)
@@ -84,7 +84,7 @@ def _check(runs: Sequence[Path], calibration: Path | None, out: Path) -> None:
 
 
 def _copy_run(run: Path, out: Path) -> None:
-    for name in ("scores.parquet", "figures.json", "logs/sample.tsv"):
+    for name in ("scores.parquet", "images.parquet", "figures.json", "logs/sample.tsv"):
         if (run / name).exists():
             copy(run / name, out / name)
     for figures in figure_list.load([run / "figures.json"]):

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from coldbench.core.files import copy, write_text
 from coldbench.evaluation.scores import Score, Scores
 from coldbench.report import chart_data, figures, plots
 from coldbench.report.figure_list import RunFigures
 from coldbench.report.figures import FigurePlan, FigureSpec, ImageRow, Panel, PanelSpec
-from coldbench.report.formats import interval, metric_name, shown
+from coldbench.report.formats import interval, metric_name, settings_text, shown
 from coldbench.report.layout import TABLES, budget_rank, in_order, method_title, run_page
 from coldbench.report.navigation import FIGURES, ReportFolder
 from coldbench.report.pages import banner
@@ -137,22 +136,16 @@ def _facts(run: RunFigures) -> list[tuple[str, str]]:
     imported = run.provenance.get("imported")
     rationale = f": {metadata.rationale}" if metadata.rationale else ""
     embedded = ", embedded" if run.embedded else ""
-    training = _settings(experiment.training.model_dump())
+    training = settings_text(experiment.training.model_dump())
     return [
         ("Protocol", metadata.protocol + rationale),
         ("Data", f"{experiment.dataset}, {experiment.size} pixels{embedded}"),
-        ("Degradation", _settings(experiment.degradation)),
-        ("Network", _settings(experiment.network.model_dump())),
+        ("Degradation", settings_text(experiment.degradation)),
+        ("Network", settings_text(experiment.network.model_dump())),
         ("Training", f"imported from {imported}, not trained here" if imported else training),
         ("Seed", str(experiment.seed)),
         ("Model", run.model[:16]),
     ]
-
-
-def _settings(values: Mapping[str, Any]) -> str:
-    """Settings as text: "blur: T 40, kernel 11"."""
-    settings = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in values.items() if key != "name")
-    return f"{values['name']}: {settings}" if "name" in values else settings
 
 
 def _sample_set(run: RunFigures, name: str, scores: Scores) -> SampleSet:

@@ -22,7 +22,7 @@ PUBLISHED = sorted(path.parent for path in (ROOT / "results/published").glob(f"*
 LOCAL_PATH = re.compile(r"""(?:^|[\s"'=,])/[\w.-]+/[\w.-]""")
 ENDS = {"table1": (".html", ".csv", ".tex", ".json")}
 RENDERED = {"all", "plan_rows"} | {
-    f"render_{page}" for page in ("calibration", "discrepancies", "figures", "index", "table")
+    f"render_{page}" for page in ("calibration", "discrepancies", "figures", "index", "methods", "table")
 }
 
 

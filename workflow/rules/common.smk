@@ -255,7 +255,8 @@ def score_files(wildcards):
 
 def targets():
     """Every file that can be asked for."""
-    pages = [f"{REPORTS}/{page}.html" for page in ("index", "discrepancies", "calibration", "figures")]
+    pages = [f"{REPORTS}/{page}.html" for page in ("index", "methods", "discrepancies", "calibration", "figures")]
+    pages += [f"{REPORTS}/methods.{end}" for end in ("csv", "tex", "json")]
     pages += [f"{REPORTS}/table{number}.{end}" for number in TABLES for end in ("html", "csv", "tex", "json")]
     if PUBLISHED:
         return pages

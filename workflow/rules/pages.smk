@@ -7,9 +7,9 @@ CLAIMS = "workflow/paper/claims.yaml"
 EXPERIMENTS = "workflow/config/paper.yaml"
 
 
-def page_of(names, made_from, sources):
-    """The page, the first of `names` in the report, whose command reads the files `made_from`."""
-    return page([Path(REPORTS, name) for name in names], map(Path, made_from), sources)
+def page_of(names, made_from, sources, *settings):
+    """The page, the first of `names` in the report, whose command reads the files `made_from` and gets `settings`."""
+    return page([Path(REPORTS, name) for name in names], map(Path, made_from), sources, *settings)
 
 
 def planned_rows(wildcards):
@@ -30,6 +30,14 @@ def table_page(wildcards):
     return page_of(names, [*score_files(wildcards), PAPER, ROWS], sources)
 
 
+def methods_page(wildcards):
+    """Its command also reads the per-image values beside the scores, as far as they exist."""
+    images = [path for path in each(REPORT_RUNS, "images.parquet") if Path(path).exists()]
+    names = [f"methods.{end}" for end in ("html", "csv", "tex", "json")]
+    made_from = [*each(REPORT_RUNS, "scores.parquet"), *images]
+    return page_of(names, made_from, scores_of(REPORT_RUNS), GRID.config.baseline)
+
+
 def discrepancies_page(wildcards):
     made_from = [QUESTIONS, *score_files(wildcards), EXPERIMENTS, PAPER, INTERPRETATIONS]
     calibration = [SHOWN_CALIBRATION] if SHOWN_CALIBRATION else []
@@ -44,7 +52,7 @@ def calibration_page(wildcards):
 def index_page(wildcards):
     """The front page comes last: it updates the links of the other pages and states the size of the whole folder."""
     pages = [table_page(SimpleNamespace(number=number)) for number in TABLES]
-    pages += [figures_page(wildcards), discrepancies_page(wildcards)]
+    pages += [methods_page(wildcards), figures_page(wildcards), discrepancies_page(wildcards)]
     pages += [calibration_page(wildcards)] if SHOWN_CALIBRATION else []
     made_from = [*score_files(wildcards), PAPER, CLAIMS, ROWS]
     return page_of(["index.html"], made_from, [*scores_of(REPORT_RUNS), planned_rows(wildcards), *pages])

@@ -55,6 +55,24 @@ rule render_table:
         " --out {output.page:q} --log {log:q}"
 
 
+rule render_methods:
+    input:
+        to_make_first(methods_page),
+    output:
+        page=f"{REPORTS}/methods.html",
+        exports=multiext(f"{REPORTS}/methods", ".csv", ".tex", ".json"),
+    log:
+        f"{REPORTS}/logs/methods.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        scores=score_files,
+        baseline=GRID.config.baseline,
+    shell:
+        "coldbench render-methods {params.scores:q} --baseline {params.baseline:q} --out {output.page:q} --log {log:q}"
+
+
 rule render_discrepancies:
     input:
         to_make_first(discrepancies_page),
