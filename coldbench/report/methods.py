@@ -95,9 +95,10 @@ class Task:
         """Degradation, severity, size and number of images as text."""
         shown = {key: value for key, value in self.degradation.items() if key not in ("name", "source")}
         parts = [settings_text(shown)] if shown else []
-        parts += [f"restored from severity {self.severity}"] if self.severity else []
+        parts += [f"severity {self.severity}"] if self.severity else []
         parts += [f"{self.size} × {self.size} pixels"] if self.size else []
-        parts += [f"{self.n:,} images"] if self.n else []
+        counts = {self.n} if self.n else {row.entry.score.n for row in self.rows if not row.entry.degraded}
+        parts.append(f"{' or '.join(f'{n:,}' for n in sorted(counts))} images")
         return "; ".join(parts)
 
     @property

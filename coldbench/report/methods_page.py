@@ -22,7 +22,6 @@ from coldbench.report.run_pages import Plot
 def write(tasks: Sequence[Task], baseline: str, scores: Scores, folder: ReportFolder) -> None:
     """Write the page and its plots into the folder of the report."""
     charts = {task.name: list(_drawn(task, folder)) for task in tasks}
-    runs = {row.entry.score.run for task in tasks for row in task.rows}
     without = sorted({run for task in tasks for run in task.without_values})
     html = folder.render(
         "methods.html",
@@ -30,7 +29,6 @@ def write(tasks: Sequence[Task], baseline: str, scores: Scores, folder: ReportFo
         tasks=tasks,
         charts=charts,
         baseline=method_title(baseline),
-        runs=len(runs),
         without=without,
         banner=banner(scores),
         p_value=p_value,
