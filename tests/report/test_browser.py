@@ -15,9 +15,10 @@ from cases import FIGURES, GENERATED, PAPER, generated, run_figures, synthetic
 from checkout import ROOT, Checkout
 from PIL import Image
 
-from coldbench.report import figures, run_pages
+from coldbench.report import figures, methods_page, run_pages
 from coldbench.report.cells import cell_frame
 from coldbench.report.layout import TABLES, run_page
+from coldbench.report.methods import tasks
 from coldbench.report.navigation import ReportFolder
 from coldbench.report.pages import index_page, table_page
 
@@ -40,12 +41,20 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this ma
 
 RESTORED, GENERATION = "E01-fitted", "E15_celeba-released"
 SHOWN = ("1", "5.3", "A.7")
-NAMES = ["index.html", *(TABLES[n].page for n in SHOWN), "figures.html", run_page(RESTORED), run_page(GENERATION)]
+NAMES = [
+    "index.html",
+    *(TABLES[n].page for n in SHOWN),
+    "methods.html",
+    "figures.html",
+    run_page(RESTORED),
+    run_page(GENERATION),
+]
 REAL_NAMES = [
     "index.html",
     "table1.html",
     "table5.html",
     "discrepancies.html",
+    "methods.html",
     "figures.html",
     run_page("E04-released"),
 ]
@@ -72,6 +81,9 @@ def synthetic_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / TABLES[number].page).write_text(html, encoding="utf-8")
         for ending in ("csv", "tex", "json"):
             (folder / f"table{number}.{ending}").touch()
+    methods_page.write(tasks(scores, {}), "tacos", scores, ReportFolder(folder))
+    for ending in ("csv", "tex", "json"):
+        (folder / f"methods.{ending}").touch()
     (folder / "index.html").write_text(index_page(frame, scores, (), {}, ReportFolder(folder)), encoding="utf-8")
     return folder
 

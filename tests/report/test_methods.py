@@ -260,10 +260,12 @@ def test_page_states_its_files_and_its_baseline(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["render-methods", str(file), "--out", str(out), "--baseline", "direct"])
     assert not result.exception, result.output
     files = [file, file.with_name("images.parquet")]
-    assert page([out], files, [], "direct").status == "current"
-    assert page([out], files, [], "tacos").status == "outdated"
-    assert page([out], files[:1], [], "direct").status == "outdated"
-    assert all(out.with_suffix(end).exists() for end in (".csv", ".tex", ".json"))
+    written = [out, *(out.with_suffix(end) for end in (".csv", ".tex", ".json"))]
+    assert page(written, files, [], "direct").status == "current"
+    assert page(written, files, [], "tacos").status == "outdated"
+    assert page(written, files[:1], [], "direct").status == "outdated"
+    out.with_suffix(".csv").write_text("changed")
+    assert page(written, files, [], "direct").status == "outdated"
 
 
 def test_page_without_a_folder_links_nothing() -> None:

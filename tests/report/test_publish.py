@@ -69,6 +69,13 @@ def test_publish_copies_what_a_report_needs_and_nothing_else(runs: list[Path], t
     assert [path.name for path in out.parent.iterdir()] == ["x"]
 
 
+def test_per_image_values_are_published_where_they_exist(runs: list[Path], tmp_path: Path) -> None:
+    (runs[0] / "images.parquet").write_bytes(b"values")
+    publish(runs, None, tmp_path / "out")
+    published = {path.parent.name: path.read_bytes() for path in (tmp_path / "out").rglob("images.parquet")}
+    assert published == {runs[0].name: b"values"}
+
+
 def test_refused_publication_changes_nothing(runs: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "published"
     publish(runs, None, out)
