@@ -179,7 +179,7 @@ class Drawing:
             for method in ("direct", "tacos", "estimated"):
                 if method in sampled.methods and sizes:
                     records += evaluator.subset_distances(name, method, sizes, DRAWS)
-        return tuple(Distance(**record) for record in records)
+        return tuple(Distance(**{name: record[name] for name in Distance.model_fields}) for record in records)
 
 
 def _side_by_side(columns: Iterable[Images]) -> Images:
