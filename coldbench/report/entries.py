@@ -138,6 +138,8 @@ class Entry:
     @property
     def known(self) -> str:
         """What the method knows of the degradation, as text."""
+        if self.score.known == "severity" and self.settings.get("assumed_severity"):
+            return "a wrong severity"
         return "–" if self.degraded else KNOWN.get(self.score.known, self.score.known or "–")
 
     @property

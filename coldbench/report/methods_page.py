@@ -57,8 +57,10 @@ def _axes(task: Task, quantity: Quantity) -> Iterable[Axes]:
     for row in task.rows:
         score, estimate = row.entry.score, row.estimates.get(quantity.metric)
         if estimate and math.isfinite(estimate.value) and math.isfinite(row.entry.nfe) and row.entry.nfe > 0:
-            # Several strides of one model are a line.
-            lines.setdefault((score.method, score.known, row.entry.facts.get("model"), score.budget), []).append(row)
+            # Several strides of one model are a line, unless the sampler assumes something else.
+            entry, model = row.entry, row.entry.facts.get("model")
+            other = entry.settings.get("assumed_severity"), entry.settings.get("released_shift")
+            lines.setdefault((score.method, score.known, model, score.budget, other), []).append(row)
     series = [_series(rows, quantity) for rows in lines.values()]
     levels = [(row.entry.title, row.estimates[quantity.metric].value) for row in task.rows if _is_level(row, quantity)]
     if series:

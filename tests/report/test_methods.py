@@ -145,7 +145,8 @@ def test_images_of_another_severity_are_another_task(tmp_path: Path) -> None:
     assert {row.entry.score.set for row in half.rows} == {"half", "wrong"}
     assert half.baseline
     assert half.baseline.entry.score.set == "half"  # the one that assumes the truth
-    assert [row.note for row in half.rows if row.entry.score.set == "wrong"] == ["assumes severity 5"]
+    (wrong,) = (row for row in half.rows if row.entry.score.set == "wrong")
+    assert (wrong.note, wrong.entry.known) == ("assumes severity 5", "a wrong severity")
 
 
 def test_severity_follows_from_the_degraded_images_where_no_file_states_it(tmp_path: Path) -> None:
