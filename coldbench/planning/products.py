@@ -213,6 +213,13 @@ class Products:
         """Whether a run is finished: its scores and figures are current."""
         return self.scores(run).status == self.figures(run).status == "current"
 
+    def why_hidden(self, run: Run) -> str:
+        """Why a run whose scores and figures exist is not finished, in a line; "" if it is, or if one is missing."""
+        made = self.scores(run), self.figures(run)
+        if "missing" in [each.status for each in made]:
+            return ""
+        return next((f"{each.file} is {each.status}: {each.reason}" for each in made if each.status != "current"), "")
+
     def has_model(self, run: Run) -> bool:
         """Whether a model of a run's experiment exists, also set aside, whatever images it was trained on."""
         file = self._file(self.runs[run.metadata.budget, run.model], "model.safetensors")

@@ -118,6 +118,7 @@ ALL_CURRENT = dict.fromkeys(STAGES, "current")
 def test_finished_run_is_current_and_its_jobs_need_nothing(place: Place) -> None:
     assert place.status() == ALL_CURRENT
     products, run = place.products()
+    assert products.why_hidden(run) == ""
     assert all(getattr(products, stage)(run).to_make_first == [] for stage in STAGES[1:])
 
 
@@ -279,6 +280,9 @@ def test_sprite_that_is_not_the_drawn_one_outdates_the_figures(
     before = path.read_bytes()
     change(path, other)
     assert place.status() == {**ALL_CURRENT, "figures": "outdated"}
+    products, run = place.products()
+    assert not products.is_shown(run)
+    assert path.name in products.why_hidden(run), "a report says what it leaves out"
     place.make()
     assert place.status() == ALL_CURRENT
     assert path.read_bytes() == before

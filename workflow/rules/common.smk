@@ -94,6 +94,9 @@ if PUBLISHED:
 if workflow.is_main_process and not PUBLISHED:
     for name, why in GRID.skipped.items():
         print(f"coldbench: {name} is left out: {why}", file=sys.stderr)
+    for name, run in UNFILTERED.report_runs.items():
+        if name not in GRID.report_runs and (why := PRODUCTS.why_hidden(run)):
+            print(f"coldbench: {name} is not shown: {why}", file=sys.stderr)
     for line in layers.without_effect(GRID, LAYERS):
         print(f"coldbench: {line}", file=sys.stderr)
 
