@@ -145,7 +145,13 @@ def tasks(scores: Scores, values: AllValues, baseline: str = "tacos") -> list[Ta
             own = distinct(sorted(group, key=preference))
             if sum(not entry.degraded for entry in own) > 1:
                 found.append(_task(own, baseline, start if isinstance(start, int) else None))
-    return sorted(found, key=lambda task: (task.score.embedded, task.score.dataset, task.title, task.name))
+    return sorted(found, key=_reading_order)
+
+
+def _reading_order(task: Task) -> tuple[Any, ...]:
+    """The paper's data before embedded ones, and of one degradation the last severity first."""
+    severity = math.inf if task.severity is None else task.severity
+    return task.score.embedded, task.score.dataset, task.title, -severity, task.name
 
 
 def _task(entries: list[Entry], baseline: str, severity: int | None) -> Task:

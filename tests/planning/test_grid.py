@@ -268,6 +268,7 @@ BAD = {
     # names
     "budget": ("budget: laptpo", "'laptpo'", "did you mean 'laptop'?"),
     "accepted budget": ("reuse_budgets: [papr]", "'papr'", "did you mean 'paper'?"),
+    "baseline": ("baseline: tacso", "'tacso'", "did you mean 'tacos'?"),
     "protocol": ("protocol: relased", "'relased'", "did you mean 'released'?"),
     "protocol of an entry": ("grid: {E01: {protocol: fited}}", "E01 'fited'", "did you mean 'fitted'?"),
     "experiment": ("experiments: [E19]", "experiment 'E19'", "E01"),

@@ -71,7 +71,7 @@ def make_run(
     write_scores(scores, place / "scores.parquet", {})
     if images:
         about = {"sets": SETS if sets is None else sets, "averages": {"mine": "mean"}}
-        write_table(pd.concat(frames), place / "images.parquet", {}, about)
+        write_table(pd.concat(frames), place / "images.parquet", {}, facts=about)
     return place / "scores.parquet"
 
 
