@@ -13,6 +13,7 @@ import pytest
 import torch
 from cases import METADATA, sampled, untrained
 from pytorch_msssim import ssim
+from skimage.metrics import peak_signal_noise_ratio
 
 from coldbench import data, degradations
 from coldbench.core import rng
@@ -48,7 +49,7 @@ def unit(images: np.ndarray) -> torch.Tensor:
 def test_scores_are_the_values_of_the_definitions(model: Path, digits: Path, experiment: Experiment, tmp_path: Path):
     manifest = sampled(tmp_path, model, digits, images=23)
     frame = evaluate(manifest, digits, "method", "metric")
-    metrics = ("ssim", "rmse", "rmse_per_image", "frechet_gabor")
+    metrics = ("ssim", "rmse", "psnr", "rmse_per_image", "frechet_gabor")
     expected = {(method, metric) for method in (*METHODS, "degraded") for metric in metrics}
     assert set(frame.index) == expected | {("tacos-direct", metric) for metric in ("ssim", "rmse", "frechet_gabor")}
     originals = unit(data.load(digits, "test")[:23])
@@ -58,6 +59,9 @@ def test_scores_are_the_values_of_the_definitions(model: Path, digits: Path, exp
         assert rmse.value == pytest.approx(float((images - originals).square().mean().sqrt()), rel=1e-5)
         assert frame.value[method, "ssim"] == pytest.approx(float(ssim(originals, images, data_range=1)), abs=1e-5)
         assert rmse.low <= rmse.value <= rmse.high
+        pairs = zip(originals.numpy(), images.numpy(), strict=True)
+        psnr = np.mean([peak_signal_noise_ratio(a, b, data_range=1) for a, b in pairs])
+        assert frame.value[method, "psnr"] == pytest.approx(psnr, rel=1e-6)
     for metric in ("ssim", "rmse", "frechet_gabor"):
         gap = frame.value["tacos", metric] - frame.value["direct", metric]
         assert frame.value["tacos-direct", metric] == pytest.approx(gap, rel=1e-6, abs=1e-9)
