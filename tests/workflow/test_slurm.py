@@ -85,6 +85,10 @@ def jobs_of(run: str) -> list[dict[str, str]]:
     return [job for job in jobs().values() if job["Comment"].endswith(f"_{run}") and rule(job) == "train"]
 
 
+def limit_job(job: str, minutes: int) -> None:
+    subprocess.run(["scontrol", "update", f"jobid={job}", f"timelimit={minutes}"], check=True)
+
+
 @contextmanager
 def impatience() -> Iterator[None]:
     """Slurm holds a job for two minutes that was queued again; here it does not."""
@@ -197,7 +201,10 @@ class Frozen:
 
 
 def frozen(snakemake: subprocess.Popen[str], folder: Path, runs: Sequence[str]) -> dict[str, Frozen]:
-    """Freeze each training as soon as it has saved its first checkpoint."""
+    """Freeze each training as soon as it has saved its first checkpoint.
+
+    Slurm's limit becomes an hour, so that a busy machine does not reach it meanwhile; the training's own clock runs on.
+    """
     found: dict[str, Frozen] = {}
 
     def all_are() -> bool:
@@ -206,6 +213,7 @@ def frozen(snakemake: subprocess.Popen[str], folder: Path, runs: Sequence[str]) 
                 (path,) = checkpoints(folder, run).glob("*/heartbeat.json")
                 beat = json.loads(path.read_text())
                 os.kill(beat["pid"], signal.SIGSTOP)
+                limit_job(beat["job"], 60)
                 found[run] = Frozen(beat["pid"], beat["job"], time.monotonic())
         return len(found) == len(runs)
 
@@ -233,7 +241,7 @@ def test_disturbed_trainings_end_with_the_same_weights(tmp_path: Path, undisturb
             # Slurm lets a frozen process continue before it sends SIGTERM
             subprocess.run(["scontrol", "requeue", first[requeued].job], check=True)  # as a preemption does
             os.kill(first[killed].pid, signal.SIGKILL)
-            subprocess.run(["scontrol", "update", f"jobid={first[timed_out].job}", "timelimit=1"], check=True)
+            limit_job(first[timed_out].job, 1)
             time.sleep(max(0.0, first[late].since + USABLE - time.monotonic()))
             os.kill(first[late].pid, signal.SIGCONT)
             output, _ = snakemake.communicate(timeout=PATIENCE)
