@@ -250,12 +250,13 @@ def test_disturbed_trainings_end_with_the_same_weights(tmp_path: Path, undisturb
         assert snakemake.returncode == 0, output[-3000:]
         jobs_by_run = {run: jobs_of(run) for run in runs}
     assert_resumed_to_the_same_weights(tmp_path, undisturbed, runs)
-    assert {run: len(jobs) for run, jobs in jobs_by_run.items()} == {requeued: 1, killed: 2, timed_out: 2, late: 1}
-    assert int(jobs_by_run[requeued][0]["Restarts"]) >= 1  # Snakemake saw none of it
+    for run in (requeued, late):
+        (job,) = jobs_by_run[run]  # Snakemake saw none of it
+        assert int(job["Restarts"]) >= 1
+    for run, state in ((killed, "FAILED"), (timed_out, "TIMEOUT")):
+        assert [job["JobState"] for job in jobs_by_run[run]][:1] == [state]
+        assert len(jobs_by_run[run]) >= 2
     assert "stopped by SIGTERM" in log(tmp_path, requeued)  # its step heard of its end, and saved
-    assert jobs_by_run[killed][0]["JobState"] == "FAILED"
-    assert jobs_by_run[timed_out][0]["JobState"] == "TIMEOUT"
-    assert int(jobs_by_run[late][0]["Restarts"]) >= 1
     assert "stopped before its time limit" in log(tmp_path, late)
     assert f"job {first[late].job} is requeued" in log(tmp_path, late)
 
