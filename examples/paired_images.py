@@ -25,17 +25,20 @@ class PairedImages(coldbench.Degradation):
     """D(x0, t) = (1 − t/T) x0 + t/T y, where y is the image of the same name in the folder `after`.
 
     `before` is the folder of the experiment's images, those of data set folder-NAME, and `after` has the same names. An
-    image is found by its pixels. Give the folder another name when its pictures change: the pictures are no part of the
-    experiment's fingerprint.
+    image is found by its pixels; one that is not there is its own partner. Give the folder another name when its
+    pictures change, because they are no part of the experiment's fingerprint.
     """
 
     T: Annotated[int, Field(ge=1, le=1000)] = 10
     before: str
     after: str
 
+    needs_colour = True
+
     def draw_for(self, x0: Tensor, indices: Tensor, seed: int) -> dict[str, Tensor]:
         levels = ((x0 + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
-        partners = np.stack([pairs(self.before, self.after, self.size)[image.tobytes()] for image in levels])
+        table = pairs(self.before, self.after, self.size)
+        partners = np.stack([table.get(image.tobytes(), image) for image in levels])
         return {"y": torch.from_numpy(partners).to(x0.device).to(x0.dtype) / 127.5 - 1}
 
     def degrade(self, x0: Tensor, t: Tensor, drawn: dict[str, Tensor]) -> Tensor:

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
-from pydantic_core import PydanticCustomError
 
 from coldbench.core import plugins
-from coldbench.core.validation import Strict, fingerprint, parse_text
+from coldbench.core.validation import Strict, UnknownKey, fingerprint, parse_text
 
 HASH_VERSION = 1
 """Part of every fingerprint. Raise it when a change of code makes a trained model a different one."""
@@ -71,8 +70,7 @@ class Network(Strict):
         """Refuse unknown keys of the suite's own networks; a layer that names none may state those of any network."""
         names = [self.name] if "name" in self.model_fields_set else plugins.names("network")
         if self.model_extra and plugins.OWN["network"].keys() >= set(names):
-            key = min(self.model_extra)
-            raise PydanticCustomError("extra_forbidden", "{key} is not permitted", {"key": key})
+            raise UnknownKey(min(self.model_extra))
         return self
 
     @property

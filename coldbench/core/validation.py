@@ -47,6 +47,14 @@ class Strict(BaseModel):
         return value
 
 
+class UnknownKey(ValueError):
+    """Raised by a validator of a model for a key that the model, which takes other keys, does not know."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"{key} is not permitted")
+        self.key = key
+
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -137,9 +145,10 @@ def _in_one_line(error: Any, model: type[BaseModel], where: str, part: str = "")
     """One of pydantic's errors, with the path of the key and the nearest valid key."""
     keys = [str(key) for key in (*filter(None, [part]), *error["loc"]) if key != "[key]"]
     place = ": ".join(filter(None, [where, ".".join(keys)]))
+    refused = error.get("ctx", {}).get("error")
+    if isinstance(refused, UnknownKey):
+        keys, error = [*keys, refused.key], {**error, "type": "extra_forbidden", "loc": (*error["loc"], refused.key)}
     if error["type"] == "extra_forbidden":
-        if own := error.get("ctx", {}).get("key"):  # of a model that refuses some keys itself
-            keys, error = [*keys, own], {**error, "loc": (*error["loc"], own)}
         parent = "".join(f"{key}." for key in keys[:-1])
         return unknown(f"key in {where}", keys[-1], _keys(model, error["loc"][:-1]), parent)
     if error["type"] == "missing":

@@ -52,7 +52,8 @@ class Case:
 
     def draw(self, indices: Tensor | None = None) -> Drawn:
         """What is drawn for images 0…COUNT−1, or for those with `indices`."""
-        return self.degradation.draw(torch.arange(COUNT) if indices is None else indices, SEED)
+        indices = torch.arange(COUNT) if indices is None else indices
+        return self.degradation.draw_for(self.images()[indices], indices, SEED)
 
 
 def cases(name: str, parameters: Mapping[str, Any], data: Path) -> Iterator[Case]:

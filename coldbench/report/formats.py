@@ -25,6 +25,8 @@ LABELS = {
 def quantity(metric: str) -> str:
     """What a metric measures under any protocol: fid_paper-float is fid."""
     prefix = metric.partition("_")[0]
+    if metric == "rmse_per_image":
+        return "rmse"
     return prefix if prefix in ("fid", "kid") else metric
 
 

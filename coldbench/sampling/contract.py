@@ -47,7 +47,7 @@ class Case:
         shape = (len(indices), self.channels, self.degradation.size, self.degradation.size)
         words = rng.uniform(SEED, "image", indices, shape[1] * shape[2] * shape[3])
         x0 = (2 * words.reshape(shape) - 1).to(torch.float32)
-        drawn = self.degradation.draw(indices, SEED)
+        drawn = self.degradation.draw_for(x0, indices, SEED)
         return x0, initial_xt(self.degradation, x0, drawn), drawn
 
     def steps(
@@ -58,7 +58,7 @@ class Case:
         x0, x, drawn = self.start(indices)
 
         def redraw(s: int) -> Drawn:
-            return self.degradation.draw(indices, SEED + s)
+            return self.degradation.draw_for(x0, indices, SEED + s)
 
         with torch.inference_mode():
             return list(sample(restore(x0), self.degradation, x, drawn, self.spec, stride=stride, redraw=redraw))

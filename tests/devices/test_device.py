@@ -25,7 +25,7 @@ from coldbench.degradations import DEGRADATIONS, Degradation, base
 from coldbench.degradations.mixing import Animorphosis, Mixing
 from coldbench.evaluation.metrics import gabor, ssim
 from coldbench.sampling import priors, starts
-from coldbench.sampling.samplers import METHODS, sample
+from coldbench.sampling.samplers import METHODS, method_of, sample
 from coldbench.training import distributed, loop
 
 pytestmark = pytest.mark.skipif(torch.version.cuda is None, reason="a torch without CUDA cannot simulate a GPU")
@@ -80,13 +80,13 @@ def test_degradations_and_samplers_stay_on_the_gpu(
     """From test images to x_0, by every method of the degradation."""
     degradation = built(spec, fake, monkeypatch)
     with fake:
-        begin = starts.RestorationTask(SampleSet(), [], degradation, 4, 0, GPU, IMAGES).initial_state(range(4))
+        begin = starts.RestorationTask(SampleSet(), {}, degradation, 4, 0, GPU, IMAGES).initial_state(range(4))
         assert begin.x0 is not None
         assert on_gpu(begin.x, begin.x0, *begin.drawn.values())
         t = torch.ones(4, dtype=torch.int64, device=GPU)
         assert on_gpu(degradations.network_input(degradation, begin.x0, t, begin.drawn))
-        for method, rule in METHODS.items():
-            if rule.estimates_z and not isinstance(degradation, Mixing):
+        for method in METHODS:
+            if method_of(method).estimates_z and not isinstance(degradation, Mixing):
                 continue
             some = {"stride": max(1, degradation.T // 4), "redraw": begin.redraw}
             for step in sample(lambda x, s: x, degradation, begin.x, begin.drawn, method, **some):

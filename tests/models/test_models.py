@@ -281,7 +281,7 @@ def test_ema_is_a_copy_first_and_then_takes_a_share(step: int, share: float) -> 
         (Network(name="unet_convnet"), 32, "unknown network 'unet_convnet': did you mean 'unet_convnext'"),
         (Network(dropout=0.1), 32, "network unet_convnext has no dropout, but dropout is 0.1"),
         (Network(dim_mults=[2, 4]), 32, "network unet_convnext needs dim_mults that begin with 1, not 2"),
-        (Network(name="unet_ddpm", residual=True), 32, "network unet_ddpm has no residual form"),
+        (Network(name="unet_ddpm", residual=True), 32, "network unet_ddpm has no residual"),
         (Network(), 36, "network unet_convnext with 4 stages needs a side that is a multiple of 8, not 36"),
         (Network(name="unet_ddpm"), 20, "network unet_ddpm with 4 stages needs a side that is a multiple of 8, not 20"),
         (Network(dim_mults=[1, 2]), 31, "with 2 stages needs a side that is a multiple of 2, not 31"),

@@ -228,7 +228,9 @@ def test_unreadable_model_is_damaged_and_no_error(results: Results) -> None:
 
 
 def test_shards_without_a_manifest_are_partly_sampled(results: Results) -> None:
-    shards.Shard("test", "direct", range(2), results.run_folder() / "shards" / "test-0").write(np.zeros((2, 1, 4, 4)))
+    shards.Shard("test", "direct", range(2), results.run_folder() / "shards" / "test-0").write(
+        np.zeros((2, 1, 4, 4)), 1, 0.1
+    )
     assert (results.status().samples, results.status().scores) == ("partly", "")
 
 
