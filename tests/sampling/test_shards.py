@@ -137,8 +137,8 @@ def test_a_stopped_run_continues_at_the_first_missing_shard(model, digits, tmp_p
     written.clear()
     write = Shard.write
 
-    def stopping(shard: Shard, images: np.ndarray) -> Path:
-        path = write(shard, images)
+    def stopping(shard: Shard, *content: Any) -> Path:
+        path = write(shard, *content)
         if len(written) == 4:
             signal.raise_signal(signal.SIGINT)
         return path
