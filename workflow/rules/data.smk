@@ -13,8 +13,9 @@ rule fetch:
         "../../environment.yml"
     resources:
         folder=DATA,
+        plugins=PLUGIN_OPTIONS,
     shell:
-        "coldbench fetch {wildcards.dataset:q} {resources.folder:q} {PLUGIN_OPTIONS} --log {log:q}"
+        "coldbench fetch {wildcards.dataset:q} {resources.folder:q} {resources.plugins} --log {log:q}"
 
 
 rule prepare:
@@ -31,13 +32,14 @@ rule prepare:
     threads: threads_for("prepare")
     resources:
         folder=DATA,
+        plugins=PLUGIN_OPTIONS,
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         out=subpath(output.info, parent=True),
     shell:
         "coldbench prepare {wildcards.dataset:q} --size {wildcards.size} --folder {resources.folder:q}"
-        " --out {params.out:q} {PLUGIN_OPTIONS} --log {log:q}"
+        " --out {params.out:q} {resources.plugins} --log {log:q}"
 
 
 # Inception's weights, for FID: fetched once, verified by their SHA-256; compute nodes need no network.
