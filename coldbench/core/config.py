@@ -521,10 +521,8 @@ def _with_other_draw(sampling: Sampling, experiment: Experiment) -> Sampling:
     The set belongs to the first one whose sampler knows the draw and severity of its images. Direct reconstruction
     knows no draw.
     """
-    name = str(experiment.degradation.get("name"))
-    if not sampling.other_draw or name not in plugins.names("degradation"):
-        return sampling
-    if not plugins.find("degradation", name).draws:
+    name = experiment.degradation.get("name")
+    if not sampling.other_draw or name is None or not plugins.find("degradation", name).draws:
         return sampling
     for label, each in sampling.sets.items():
         methods = [method for method in sampling.methods_of(label) if sampling.sampler(method)["name"] != "direct"]

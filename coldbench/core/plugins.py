@@ -8,6 +8,7 @@ load nothing for a component that no run uses, and no module that the configurat
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -203,7 +204,10 @@ def declared(file: str) -> list[Component]:
 
 def names(kind: str) -> list[str]:
     """The names of all components of a kind."""
-    installed = [name for name, entry in _entry_points().items() if any(each.kind == kind for each in _of_entry(entry))]
+    installed = []
+    for name, entry in _entry_points().items():
+        with contextlib.suppress(ColdbenchError):  # a broken package that nobody named is no reason to end
+            installed += [name] * any(each.kind == kind for each in _of_entry(entry))
     return [*OWN[kind], *(name for each, name in _plugins if each == kind), *installed]
 
 
