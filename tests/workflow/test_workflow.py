@@ -186,7 +186,7 @@ def test_whole_paper_is_planned(tmp_path: Path) -> None:
     assert {f"E{k:02}" for k in range(1, 14)} <= {run.partition("-")[0] for run in trained(plan)}
     assert plan.plan["sample"] == plan.plan["evaluate"] == 24
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    assert spent < 40  # of a processor's time: twice what it takes on a quiet machine, as busy ones take more
+    assert spent < 30  # of a processor's time; 17 were measured on a quiet machine, 22 on one with seven jobs a core
 
 
 @pytest.mark.parametrize(
