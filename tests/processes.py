@@ -6,12 +6,14 @@ Arguments, environment, output, signals and exit statuses are those of any proce
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -73,8 +75,21 @@ class Process:
         return self._process.exitcode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Wait for the end; all that went to stdout and to stderr. With `one_output`, both went to the first."""
-        self.wait(timeout)
+        """Wait for the end; all that went to stdout and to stderr. With `one_output`, both went to the first.
+
+        A process that has not ended in time shows where it stands, and what it has written.
+        """
+        try:
+            self.wait(timeout)
+        except subprocess.TimeoutExpired as late:
+            self.send_signal(signal.SIGUSR1)
+            time.sleep(1)
+            processes = subprocess.run(["ps", "-eo", "pid,ppid,stat,etime,time,args"], capture_output=True, text=True)
+            written = "\n".join([*self._written(), processes.stdout])
+            raise AssertionError(f"not ended after {timeout} s:\n{written}") from late
+        return self._written()
+
+    def _written(self) -> tuple[str, str]:
         return self._out.read_text(), "" if self._err == self._out else self._err.read_text()
 
     def send_signal(self, number: int) -> None:
@@ -95,5 +110,6 @@ def _run(
     for path, stream in ((out, 1), (err, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    faulthandler.register(signal.SIGUSR1, file=2)
     sys.argv = words
     command()
