@@ -13,9 +13,11 @@ import numpy as np
 import torch
 
 from coldbench import data, models
-from coldbench.core.config import Run, RunMetadata, Sampling, Start, TableCell
+from coldbench.core.config import TableCell
 from coldbench.core.experiment import Experiment, Network, Training
 from coldbench.core.files import sha256
+from coldbench.core.run import Run, RunMetadata
+from coldbench.core.sampling_settings import Sampling, Start
 from coldbench.evaluation.scores import Score, Scores
 from coldbench.models import model_file
 from coldbench.report import sprites

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coldbench.core import logs, plugins
-from coldbench.core.config import Run
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import check_writable
+from coldbench.core.run import Run
 from coldbench.core.validation import from_json
 
 if TYPE_CHECKING:

@@ -110,7 +110,7 @@ def train(
     target = setup(log, f"{experiment.run} train", device, threads)
     with contextlib.suppress(ColdbenchError):  # Snakemake removes LOG when a job runs again
         logs.add_file(checkpoint_dir / "train.log")
-    from coldbench.planning.grid import refuse_on_cpu
+    from coldbench.planning.checks import refuse_on_cpu
     from coldbench.training import finished, loop
     from coldbench.training.distributed import DeviceOptions
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from coldbench.core import plugins
 from coldbench.core.errors import ColdbenchError, unknown
-from coldbench.core.plugins import KINDS, OWN, Component
+from coldbench.core.plugin_source import KINDS, Component
+from coldbench.core.plugins import OWN
 
 CONTRACTS = {
     "degradation": "coldbench.degradations.contract",
@@ -144,14 +145,28 @@ def as_text(findings: Sequence[Finding]) -> str:
     )
 
 
-def sets_of(component: Any, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The sets of parameters that a component is checked with: its `test_params`, or its defaults."""
+def cases_in(
+    component: Any,
+    name: str,
+    parameters: Mapping[str, Any],
+    size: int,
+    cases_of: Callable[[dict[str, Any], int], Iterator[Any]],
+) -> Iterator[Any]:
+    """What `cases_of` makes of each of a component's `test_params`, or of its defaults, with `parameters` on top.
+
+    `size` is the side of images in pixels where no parameter says another. ColdbenchError, with the ways to give a
+    missing parameter, if the component cannot be built.
+    """
     stated: Sequence[Mapping[str, Any]] = getattr(component, "test_params", None) or ({},)
-    return [{**each, **parameters} for each in stated]
+    for each in stated:
+        values = {"name": name, **each, **parameters}
+        try:
+            yield from cases_of(values, values.pop("size", size))
+        except ColdbenchError as error:
+            raise _advice(component, error) from error
 
 
-def advice(component: Any, error: ColdbenchError) -> ColdbenchError:
-    """The error of a component that cannot be built; if a parameter is missing, with the ways to give it."""
+def _advice(component: Any, error: ColdbenchError) -> ColdbenchError:
     if "is missing" not in str(error) or getattr(component, "test_params", None):
         return error
     return ColdbenchError(

@@ -7,7 +7,6 @@ load nothing for a component that no run uses, and no module that the configurat
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import functools
 import hashlib
@@ -15,34 +14,24 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
-import io
 import sys
-import tokenize
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 import pydantic.dataclasses
-from pydantic import ConfigDict, create_model
+from pydantic import ConfigDict
 from pydantic.dataclasses import is_pydantic_dataclass
 
 from coldbench.core.errors import ColdbenchError, unknown
-from coldbench.core.validation import Strict, checked
+from coldbench.core.plugin_source import KINDS, Component, components_in
 
 GROUP = "coldbench"
 """The group of entry points: an installed package names its components, and the module that each is in."""
-KINDS = {
-    "degradation": "degradation",
-    "sampler": "method",
-    "network": "network",
-    "metric": "metric",
-    "dataset": "data set",
-}
-"""The decorators, and what each kind is called in messages."""
 OWN: dict[str, dict[str, str]] = {
     "degradation": {
         "animorphosis": "coldbench.degradations.mixing",
@@ -72,26 +61,6 @@ OWN: dict[str, dict[str, str]] = {
 Object = TypeVar("Object", bound=Callable[..., Any])
 PARAMETERS = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
 """Of parameters: `True` and 2.5 are no whole numbers, "1" is no number, and an unknown parameter is an error."""
-
-
-@dataclass(frozen=True)
-class Component:
-    """What the text of a module says of one of its components.
-
-    `place` is the file of a plug-in, or the name of an installed module. `source` is a hash of the code of the
-    component and of all that it uses in its module, without comments and docstrings; "" for the suite's own. `draws`
-    says of a degradation whether it draws.
-    """
-
-    kind: str
-    name: str
-    place: str
-    line: int
-    source: str
-    draws: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.place}:{self.line}"
 
 
 @dataclass(frozen=True)
@@ -192,7 +161,7 @@ def declared(file: str) -> list[Component]:
         text = Path(file).read_bytes()
     except OSError as error:
         raise ColdbenchError(f"cannot read plug-in {file}: {error.strerror or error}") from error
-    components = _read(text, file)
+    components = components_in(text, file)
     if not components:
         raise ColdbenchError(f'{file} declares no component: put a decorator such as @coldbench.sampler("name") on one')
     names = [(each.kind, each.name) for each in components]
@@ -255,180 +224,13 @@ def located(error: BaseException, reason: str = "") -> ColdbenchError | None:
     return ColdbenchError(f"{frames[-1].filename}:{frames[-1].lineno}: {reason or _reason(error)}") if frames else None
 
 
-def accepts(component: Component, function: Callable[..., Any], *names: str) -> None:
-    """Raise ColdbenchError, with file and line, unless a component's function takes the arguments `names` by place."""
-    try:
-        inspect.signature(function).bind_partial(*names)
-        missing = [
-            each.name
-            for each in list(inspect.signature(function).parameters.values())[len(names) :]
-            if each.default is each.empty and each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
-        ]
-    except (TypeError, ValueError) as error:
-        missing = [str(error)]
-    if missing:
-        code = getattr(function, "__code__", None)
-        place = f"{code.co_filename}:{code.co_firstlineno}" if code else str(component)
-        raise ColdbenchError(
-            f"{place}: {function.__name__} of {KINDS[component.kind]} {component.name} must take the arguments "
-            f"{', '.join(names)} and no other without a default ({missing[0]})"
-        )
-
-
-def arguments(
-    function: Callable[..., Any], parameters: Mapping[str, Any], where: str, skip: Iterable[str] = ()
-) -> dict[str, Any]:
-    """`parameters` as the typed keyword arguments of a function or class, apart from those in `skip`.
-
-    Without `skip` only keyword-only arguments are parameters. ColdbenchError naming `where`, the parameter and the
-    nearest valid one, for an unknown, missing or wrong one, and for a default that can be changed.
-    """
-    return dict(_checked_arguments(function, parameters, where, frozenset(skip)))
-
-
-def parameters_of(function: Callable[..., Any], skip: Iterable[str] = ()) -> list[str]:
-    """The names of the parameters that `arguments` accepts."""
-    return list(_schema(function, frozenset(skip)).model_fields)
-
-
-def signature(function: Callable[..., Any]) -> list[str]:
-    """The names of the arguments of a function or class."""
-    return list(inspect.signature(function).parameters)
-
-
-def _checked_arguments(
-    function: Callable[..., Any], parameters: Mapping[str, Any], where: str, skip: frozenset[str]
-) -> Iterator[tuple[str, Any]]:
-    schema = _schema(function, skip)
-    values = checked(schema, parameters, where)
-    yield from ((name, getattr(values, name)) for name in schema.model_fields)
-
-
-@functools.lru_cache(maxsize=256)
-def _schema(function: Callable[..., Any], skip: frozenset[str]) -> type[Strict]:
-    fields: dict[str, Any] = {}
-    try:
-        signature = inspect.signature(function, eval_str=not is_dataclass(function))
-        hints = get_type_hints(function, include_extras=True) if is_dataclass(function) else {}
-    except (NameError, TypeError, ValueError, SyntaxError) as error:
-        raise ColdbenchError(f"{function.__name__}: its parameters cannot be read: {error}") from error
-    for name, each in signature.parameters.items():
-        if name in skip or (not skip and each.kind is not each.KEYWORD_ONLY):
-            continue
-        if each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD):
-            continue
-        if isinstance(each.default, list | dict | set):
-            code = getattr(getattr(function, "__init__", function), "__code__", None) or function.__code__
-            place = f"{code.co_filename}:{code.co_firstlineno}"
-            raise ColdbenchError(f"{place}: {function.__name__}: the default of {name} can be changed; use a tuple")
-        annotation = hints.get(name, Any if each.annotation is each.empty else each.annotation)
-        fields[name] = (annotation, ... if each.default is each.empty else each.default)
-    return create_model(function.__name__, __base__=Strict, **fields)
-
-
-def _read(text: bytes, place: str, version: str | None = None) -> list[Component]:
-    """The components in the text of a module. With `version` it is an own (""), or an installed module."""
-    try:
-        tree = ast.parse(text, filename=place)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        line = getattr(error, "lineno", None) or 1
-        raise ColdbenchError(f"{place}:{line}: {getattr(error, 'msg', None) or error}") from error
-    components = []
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef):
-            for call in node.decorator_list:
-                if (kind := _kind(call)) is not None:
-                    name = call.args[0].value if call.args and isinstance(call.args[0], ast.Constant) else None  # type: ignore[attr-defined]
-                    if not isinstance(name, str) or not name.isidentifier() or len(name) > 40:
-                        raise ColdbenchError(
-                            f"{place}:{call.lineno}: the name of a {KINDS[kind]} must be a text of letters, digits "
-                            "and _, at most 40"
-                        )
-                    source = "" if version == "" else _hash(text, tree, node, version or "")
-                    components.append(Component(kind, name, place, node.lineno, source, _draws(tree, node)))
-    return components
-
-
-def _kind(call: ast.expr) -> str | None:
-    """The kind that a decorator such as `@coldbench.sampler("name")` registers; None for any other."""
-    function = call.func if isinstance(call, ast.Call) else None
-    name = getattr(function, "id", None) or getattr(function, "attr", None)
-    return name if name in KINDS else None
-
-
-def _draws(tree: ast.Module, node: ast.stmt) -> bool:
-    """Whether a class, or one of its bases in the same module, defines `draw` or `draw_for`."""
-    if not isinstance(node, ast.ClassDef):
-        return False
-    bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
-    own = any(isinstance(each, ast.FunctionDef) and each.name in ("draw", "draw_for") for each in node.body)
-    return own or any(_draws(tree, each) for each in tree.body if isinstance(each, ast.ClassDef) and each.name in bases)
-
-
-def _hash(text: bytes, tree: ast.Module, node: ast.stmt, version: str) -> str:
-    """A hash of the code of `node` and of all top-level statements that it uses, 16 characters.
-
-    Statements that bind no name may have effects, so all of them count.
-    """
-    binding: dict[str, list[ast.stmt]] = {}
-    needed = [node]
-    for statement in tree.body:
-        bound = list(_bound(statement))
-        for name in bound:
-            binding.setdefault(name, []).append(statement)
-        if not bound and not _is_docstring(statement):
-            needed.append(statement)
-    for statement in needed:  # grows
-        for each in ast.walk(statement):
-            used = binding.get(each.id, []) if isinstance(each, ast.Name) else []
-            needed += [other for other in used if other not in needed]
-    code = _code(text, tree)
-    digest = hashlib.sha256(version.encode())
-    for statement in sorted(needed, key=lambda each: each.lineno):
-        first = min([statement.lineno, *(each.lineno for each in getattr(statement, "decorator_list", []))])
-        lines = [code.get(number, "") for number in range(first, (statement.end_lineno or first) + 1)]
-        digest.update("\n".join(filter(None, lines)).encode() + b"\n\n")
-    return digest.hexdigest()[:16]
-
-
-def _bound(statement: ast.stmt) -> Iterator[str]:
-    """The names that a top-level statement binds."""
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        yield statement.name
-    elif isinstance(statement, ast.Import | ast.ImportFrom):
-        yield from (each.asname or each.name.split(".")[0] for each in statement.names)
-    else:
-        yield from (
-            each.id for each in ast.walk(statement) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
-        )
-
-
-def _is_docstring(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-
-
-def _code(text: bytes, tree: ast.Module) -> dict[int, str]:
-    """The lines of code by their number, without comments, docstrings and spaces at their ends."""
-    lines = dict(enumerate(text.decode(errors="replace").splitlines(), 1))
-    for token in tokenize.tokenize(io.BytesIO(text).readline):
-        if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row] = lines[row][:column]
-    for node in ast.walk(tree):
-        for statement in getattr(node, "body", []) if not isinstance(node, ast.Lambda | ast.IfExp) else []:
-            if _is_docstring(statement) and isinstance(statement.value.value, str):
-                for row in range(statement.lineno, (statement.end_lineno or statement.lineno) + 1):
-                    lines[row] = ""
-    return {number: line.rstrip() for number, line in lines.items()}
-
-
 @functools.cache
 def _own(kind: str, name: str) -> Component:
     module = OWN[kind][name]
     if kind == "dataset":
         return Component(kind, name, module, 1, "")
     file = Path(__file__).parents[1].joinpath(*module.split(".")[1:]).with_suffix(".py")
-    components = _read(file.read_bytes(), module, "")
+    components = components_in(file.read_bytes(), module, "")
     return next(each for each in components if (each.kind, each.name) == (kind, name))
 
 
@@ -452,7 +254,7 @@ def _of_entry(point: importlib.metadata.EntryPoint | None) -> list[Component]:
         paths = found.submodule_search_locations
     if found is None or not found.origin:
         raise ColdbenchError(f"entry point {point.name} of group {GROUP}: module {point.module} is not installed")
-    return _read(Path(found.origin).read_bytes(), point.module, point.dist.version if point.dist else "0")
+    return components_in(Path(found.origin).read_bytes(), point.module, point.dist.version if point.dist else "0")
 
 
 def _imported(module: str) -> ModuleType:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from coldbench.core import plugins
 from coldbench.core.errors import ColdbenchError, unknown
+from coldbench.core.parameters import accepts
+from coldbench.core.plugin_source import Component
 from coldbench.data import embedded, folders, torchvision_sets
 
 SPLITS = ("train", "test")
@@ -171,7 +173,7 @@ def dataset(name: str) -> Dataset:
     return _of_plugin(plugins.find("dataset", name))
 
 
-def _of_plugin(component: plugins.Component) -> Dataset:
+def _of_plugin(component: Component) -> Dataset:
     registered = plugins.load("dataset", component.name, component.source)
     options: dict[str, Any] = {
         "title": component.name,
@@ -184,7 +186,7 @@ def _of_plugin(component: plugins.Component) -> Dataset:
     except TypeError as error:
         fields = ", ".join(each.name for each in dataclasses.fields(Dataset))
         raise ColdbenchError(f"{component}: {error} (options: {fields})") from error
-    plugins.accepts(component, registered.object, "folder", "size", "split")
+    accepts(component, registered.object, "folder", "size", "split")
     for key in ("train", "test"):
         value = getattr(entry, key)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from coldbench.core import plugins, rng
-from coldbench.core.errors import ColdbenchError
-from coldbench.core.laws import Broken, Law, Skipped, advice, labelled, sets_of
+from coldbench.core.laws import Broken, Law, Skipped, cases_in, labelled
 from coldbench.degradations.base import Degradation, Drawn, described
 from coldbench.degradations.registry import build, kind_of
 
@@ -63,13 +62,8 @@ def cases(name: str, parameters: Mapping[str, Any], data: Path) -> Iterator[Case
     """
     kind = kind_of(name)
     missing_T = not kind.test_params and kind.__pydantic_fields__["T"].is_required()  # type: ignore[attr-defined]
-    for each in sets_of(kind, parameters):
-        values = {**({"T": 5} if missing_T else {}), **each}
-        size = values.pop("size", SIZE)
-        try:
-            yield from cases_of({"name": name, **values}, None, size)
-        except ColdbenchError as error:
-            raise advice(kind, error) from error
+    values = {**({"T": 5} if missing_T else {}), **parameters}
+    yield from cases_in(kind, name, values, SIZE, lambda spec, size: cases_of(spec, None, size))
 
 
 def cases_of(spec: Mapping[str, Any], channels: int | None, size: int) -> Iterator[Case]:

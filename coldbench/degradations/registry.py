@@ -19,6 +19,7 @@ from coldbench import data
 from coldbench.core import plugins
 from coldbench.core.errors import ColdbenchError, unknown
 from coldbench.core.experiment import Experiment
+from coldbench.core.parameters import accepts
 from coldbench.core.validation import check_plain
 from coldbench.data.preprocessing import center_crop
 from coldbench.degradations.base import Degradation
@@ -31,8 +32,8 @@ def kind_of(name: str, source: str | None = None) -> type[Degradation]:
     kind = plugins.load("degradation", name, source).object
     if not (isinstance(kind, type) and issubclass(kind, Degradation)):
         raise ColdbenchError(f"{plugins.find('degradation', name)}: {kind.__name__} is no subclass of Degradation")
-    plugins.accepts(plugins.find("degradation", name), kind.degrade, "self", "x0", "t", "drawn")
-    plugins.accepts(plugins.find("degradation", name), kind.draw, "self", "indices", "seed")
+    accepts(plugins.find("degradation", name), kind.degrade, "self", "x0", "t", "drawn")
+    accepts(plugins.find("degradation", name), kind.draw, "self", "indices", "seed")
     return kind
 
 

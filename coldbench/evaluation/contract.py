@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from coldbench.core import plugins, rng
-from coldbench.core.errors import ColdbenchError
-from coldbench.core.laws import Broken, Law, Skipped, advice, labelled, sets_of
+from coldbench.core.laws import Broken, Law, Skipped, cases_in, labelled
 from coldbench.evaluation.measurements import PerImage, per_image
 from coldbench.evaluation.metrics.intervals import Values
 
@@ -51,12 +50,7 @@ class Case:
 def cases(name: str, parameters: Mapping[str, Any], data: Path) -> Iterator[Case]:
     """The metric with each of its `test_params`, or its defaults, on images of one channel and of three."""
     kind = plugins.load("metric", name).object
-    for values in sets_of(kind, parameters):
-        size = values.pop("size", SIZE)
-        try:
-            yield from cases_of({"name": name, **values}, None, size)
-        except ColdbenchError as error:
-            raise advice(kind, error) from error
+    yield from cases_in(kind, name, parameters, SIZE, lambda spec, size: cases_of(spec, None, size))
 
 
 def cases_of(spec: Mapping[str, Any], channels: int | None, size: int) -> Iterator[Case]:

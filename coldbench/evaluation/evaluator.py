@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from coldbench import data, degradations
-from coldbench.core.config import RunMetadata
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.images import batches, to_unit_interval
 from coldbench.core.logs import Ticker, log
 from coldbench.core.provenance import provenance
+from coldbench.core.run import RunMetadata
 from coldbench.data import preprocessing
 from coldbench.evaluation.measurements import (
     Comparison,

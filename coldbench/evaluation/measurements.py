@@ -12,8 +12,9 @@ import numpy as np
 from torch import Tensor
 
 from coldbench.core import plugins
-from coldbench.core.config import label_of
 from coldbench.core.errors import ColdbenchError, unknown
+from coldbench.core.parameters import accepts, arguments
+from coldbench.core.sampling_settings import label_of
 from coldbench.evaluation.metrics import intervals, kernel
 from coldbench.evaluation.metrics.extractors import Extractor
 from coldbench.evaluation.metrics.frechet import Features
@@ -182,8 +183,8 @@ def per_image(spec: Mapping[str, Any], seed: int = 0) -> PerImage:
             raise ColdbenchError(f"{component}: option {key} of metric {name} is {options[key]!r}")
     if isinstance(registered.object, type):
         raise ColdbenchError(f"{component}: {registered.object.__name__} is a class; a metric is a function")
-    plugins.accepts(component, registered.object, "originals", "images")
-    values = plugins.arguments(registered.object, parameters, f"metric {name}")
+    accepts(component, registered.object, "originals", "images")
+    values = arguments(registered.object, parameters, f"metric {name}")
     function = partial(registered.object, **values) if values else registered.object
     return PerImage(label_of({"name": name, **parameters}), function, seed, **options)
 

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from coldbench.core import plugins, rng
-from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Network
-from coldbench.core.laws import Broken, Law, Skipped, advice, labelled, sets_of
+from coldbench.core.laws import Broken, Law, Skipped, cases_in, labelled
 from coldbench.core.validation import checked
 from coldbench.models.registry import build
 
@@ -57,13 +56,12 @@ class Case:
 def cases(name: str, parameters: Mapping[str, Any], data: Path) -> Iterator[Case]:
     """The network with each of its `test_params`, or its defaults: two sizes, one channel and three."""
     kind = plugins.load("network", name).object
-    for values in sets_of(kind, parameters):
-        size = values.pop("size", SIZE)
-        for channels, side in ((1, size), (3, 2 * size)):
-            try:
-                yield from cases_of({"name": name, **values}, channels, side)
-            except ColdbenchError as error:
-                raise advice(kind, error) from error
+
+    def two(spec: dict[str, Any], size: int) -> Iterator[Case]:
+        yield from cases_of(spec, 1, size)
+        yield from cases_of(spec, 3, 2 * size)
+
+    yield from cases_in(kind, name, parameters, SIZE, two)
 
 
 def cases_of(spec: Mapping[str, Any], channels: int, size: int) -> Iterator[Case]:

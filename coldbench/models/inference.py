@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from coldbench.core.config import INFERENCE_BATCH
 from coldbench.core.errors import ColdbenchError
+from coldbench.core.sampling_settings import INFERENCE_BATCH
 
 __all__ = ["INFERENCE_BATCH", "Restorer", "compiled", "restorer"]
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
 from coldbench.core import plugins
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Network
+from coldbench.core.parameters import accepts, arguments, parameters_of, signature
 
 GIVEN = ("channels", "size")
 """What every network is built for; all its other arguments are parameters."""
@@ -27,8 +26,8 @@ def build(network: Network, channels: int, size: int) -> nn.Module:
     component = plugins.find("network", name)
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise ColdbenchError(f"{component}: {kind.__name__} is no subclass of torch.nn.Module")
-    plugins.accepts(component, kind.forward, "self", "x", "time")
-    accepted = plugins.parameters_of(kind, GIVEN)
+    accepts(component, kind.forward, "self", "x", "time")
+    accepted = parameters_of(kind, GIVEN)
     defaults = {key: each.default for key, each in Network.model_fields.items()}
     fields = {key: value for key, value in network if key in defaults and key != "name"}
     for key, value in fields.items():
@@ -41,10 +40,9 @@ def build(network: Network, channels: int, size: int) -> nn.Module:
             f"{where} with {stages} stages needs a side that is a multiple of {2 ** (stages - 1)}, not {size}"
         )
     values = {key: value for key, value in fields.items() if key in accepted} | network.parameters
-    arguments: dict[str, Any] = plugins.arguments(kind, values, where, GIVEN)
-    given = {"channels": channels, "size": size}
+    given = {key: value for key, value in (("channels", channels), ("size", size)) if key in signature(kind)}
     try:
-        built = kind(**{key: given[key] for key in GIVEN if key in plugins.signature(kind)}, **arguments)
+        built = kind(**given, **arguments(kind, values, where, GIVEN))
     except (ValueError, TypeError) as error:
         raise plugins.located(error) or ColdbenchError(f"{where}: {error}") from error
     return built

@@ -20,10 +20,11 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from coldbench import data
-from coldbench.core.config import INFERENCE_BATCH, Run, SampleSet, Sampling
 from coldbench.core.errors import unknown
 from coldbench.core.experiment import Experiment, Network
 from coldbench.core.files import read_yaml
+from coldbench.core.run import Run
+from coldbench.core.sampling_settings import INFERENCE_BATCH, SampleSet, Sampling
 from coldbench.core.validation import Name, Strict, checked
 
 Stage = Literal["train", "sample"]

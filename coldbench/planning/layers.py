@@ -15,10 +15,12 @@ from typing import Any
 
 import yaml
 
-from coldbench.core.config import PARTS, Config, Run
+from coldbench.core.config import PARTS, Config
 from coldbench.core.files import parse_yaml, read_yaml
+from coldbench.core.run import Run
 from coldbench.core.validation import check_layer, merged, parse_text
-from coldbench.planning.grid import Grid, source_of
+from coldbench.planning.checks import source_of
+from coldbench.planning.grid import Grid
 
 GRID = "workflow/config/paper.yaml"
 """The paper's grid, which every configuration changes."""

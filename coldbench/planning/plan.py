@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from coldbench import data
-from coldbench.core.config import Config, Run
+from coldbench.core.config import Config
+from coldbench.core.run import Run
 from coldbench.planning import cost
 from coldbench.planning.cost import Device, Time
 from coldbench.planning.grid import Grid, build

@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 from coldbench import data
 from coldbench.core.checksums import read_sealed, verified
-from coldbench.core.config import Run
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import files_hash, sha256
 from coldbench.core.provenance import page_hash
+from coldbench.core.run import Run
 from coldbench.core.validation import fingerprint
 from coldbench.evaluation.tables import csv_fits, read_made_from
 from coldbench.models.header import read_header

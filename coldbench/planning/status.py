@@ -18,10 +18,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from coldbench.core.config import Run
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import read_json
 from coldbench.core.logs import clock
+from coldbench.core.run import Run
 from coldbench.models.header import read_header
 from coldbench.planning.grid import Grid
 from coldbench.planning.products import Product, Products

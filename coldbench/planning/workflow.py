@@ -11,9 +11,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from coldbench.core.config import Run
 from coldbench.core.errors import ColdbenchError, unknown
 from coldbench.core.files import check_writable, read_yaml, write_text
+from coldbench.core.run import Run
 from coldbench.planning.grid import Grid, build
 
 RUN_FILES = "runs"

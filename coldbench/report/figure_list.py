@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 from pydantic import ConfigDict, Field, FiniteFloat, PositiveInt, field_validator, model_validator
 
 from coldbench.core.checksums import read_sealed
-from coldbench.core.config import Method, RunMetadata
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Experiment
 from coldbench.core.files import below
+from coldbench.core.run import RunMetadata
+from coldbench.core.sampling_settings import Method
 from coldbench.core.validation import Name, Strict, checked
 from coldbench.report.sprites import Sprite, check
 from coldbench.sampling.manifest import SampledSet

@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from coldbench.core.config import Method
 from coldbench.core.files import read_yaml
+from coldbench.core.sampling_settings import Method
 from coldbench.core.validation import Name, Strict, checked
 from coldbench.report.figure_list import RunFigures
 from coldbench.report.layout import budget_rank, method_title

@@ -13,10 +13,10 @@ from pydantic import TypeAdapter
 
 from coldbench import data, degradations
 from coldbench.core.checksums import write_sealed
-from coldbench.core.config import RunMetadata
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.images import to_unit_interval
 from coldbench.core.logs import log
+from coldbench.core.run import RunMetadata
 from coldbench.evaluation.evaluator import Evaluator
 from coldbench.evaluation.metrics.extractors import GABOR
 from coldbench.report.figure_list import Distance, LogLine, RunFigures, watermark_of

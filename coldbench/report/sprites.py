@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from pydantic import Field, PositiveInt, model_validator
 
-from coldbench.core.config import LABEL
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import atomic, sha256
+from coldbench.core.sampling_settings import LABEL
 from coldbench.core.validation import Strict
 
 Images = NDArray[np.floating[Any]]

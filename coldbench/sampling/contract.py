@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from coldbench.core import plugins, rng
-from coldbench.core.errors import ColdbenchError
-from coldbench.core.laws import Broken, Law, Skipped, advice, labelled, sets_of
+from coldbench.core.laws import Broken, Law, Skipped, cases_in, labelled
 from coldbench.degradations import Degradation, Drawn, build, initial_xt
 from coldbench.models import Restorer
 from coldbench.sampling.samplers import Method, Step, method_of, sample
@@ -67,11 +66,7 @@ class Case:
 def cases(name: str, parameters: Mapping[str, Any], data: Path) -> Iterator[Case]:
     """The method with each of its `test_params`, or its defaults, on each of its degradations."""
     kind = plugins.load("sampler", name).object
-    for values in sets_of(kind, parameters):
-        try:
-            yield from cases_of({"name": name, **values}, None, SIZE)
-        except ColdbenchError as error:
-            raise advice(kind, error) from error
+    yield from cases_in(kind, name, parameters, SIZE, lambda spec, size: cases_of(spec, None, size))
 
 
 def cases_of(spec: dict[str, Any], channels: int | None, size: int) -> Iterator[Case]:

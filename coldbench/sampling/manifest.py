@@ -13,11 +13,12 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from coldbench.core.checksums import read_sealed, verified, write_sealed
-from coldbench.core.config import Method, RunMetadata, SampleSet
 from coldbench.core.errors import ColdbenchError, unknown
 from coldbench.core.experiment import Experiment, Spec
 from coldbench.core.files import below, read_json, sha256
 from coldbench.core.logs import log
+from coldbench.core.run import RunMetadata
+from coldbench.core.sampling_settings import Method, SampleSet
 from coldbench.core.validation import Strict, checked, fingerprint
 
 COST_SUFFIX = ".cost.json"

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from coldbench.core import plugins
 from coldbench.core.errors import ColdbenchError, unknown
+from coldbench.core.parameters import accepts, arguments
 from coldbench.core.plugins import sampler
 from coldbench.degradations import Degradation, Drawn
 from coldbench.degradations.base import described
@@ -181,15 +182,15 @@ def method_of(spec: str | Mapping[str, Any]) -> Method:
         if not isinstance(value, bool):
             raise ColdbenchError(f"{component}: option {option} must be True or False, not {value!r}")
     if not inspect.isclass(kind):
-        plugins.accepts(component, kind, *STEP)
-        values = plugins.arguments(kind, parameters, where)
+        accepts(component, kind, *STEP)
+        values = arguments(kind, parameters, where)
         update = partial(kind, **values) if values else kind
         return Method(lambda x, s, d: update, **registered.options)
     if not issubclass(kind, Sampler):
         raise ColdbenchError(f"{component}: {kind.__name__} is no subclass of Sampler")
-    plugins.accepts(component, kind.step, "self", *STEP)
-    plugins.accepts(component, kind.begin, "self", "x", "s", "d")
-    values = plugins.arguments(kind, parameters, where)
+    accepts(component, kind.step, "self", *STEP)
+    accepts(component, kind.begin, "self", "x", "s", "d")
+    values = arguments(kind, parameters, where)
     try:
         kind(**values)  # so that what it refuses itself is known before a job runs
     except (ValueError, TypeError) as error:

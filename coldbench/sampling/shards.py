@@ -25,12 +25,12 @@ import torch
 
 from coldbench import data, degradations, models
 from coldbench.core.checksums import find_hashed, write_hashed
-from coldbench.core.config import Method, Sampling
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import sha256, write_json
 from coldbench.core.images import to_unit_interval
 from coldbench.core.interrupts import Stop, stoppable
 from coldbench.core.logs import Ticker, log
+from coldbench.core.sampling_settings import Method, Sampling
 from coldbench.core.validation import fingerprint
 from coldbench.models import model_file
 from coldbench.models.header import read_header

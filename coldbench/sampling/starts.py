@@ -18,9 +18,9 @@ from torch import Tensor
 
 from coldbench import data
 from coldbench.core import rng
-from coldbench.core.config import Method, SampleSet, Sampling, Start
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Spec
+from coldbench.core.sampling_settings import Method, SampleSet, Sampling, Start
 from coldbench.data import preprocessing
 from coldbench.degradations import Degradation, Drawn, initial_xt
 from coldbench.models import Restorer

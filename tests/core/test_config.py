@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from coldbench.core.config import Config, Sampling
+from coldbench.core.config import Config
 from coldbench.core.errors import ColdbenchError, MissingFile, unknown
 from coldbench.core.experiment import Experiment, Network, Preprocessing, Training
+from coldbench.core.sampling_settings import Sampling
 from coldbench.core.validation import checked, fingerprint, from_json, merged
 
 # Fingerprints

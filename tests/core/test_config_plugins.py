@@ -10,9 +10,11 @@ import pytest
 import yaml
 
 from coldbench.core import plugins
-from coldbench.core.config import Config, Sampling, resolve
+from coldbench.core.config import Config
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Network
+from coldbench.core.run import resolve
+from coldbench.core.sampling_settings import Sampling
 from coldbench.core.validation import checked, merged
 from coldbench.planning import layers
 from coldbench.planning.grid import Grid, build

@@ -18,8 +18,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from coldbench import degradations, models
 from coldbench.core import rng
-from coldbench.core.config import SampleSet
 from coldbench.core.experiment import Experiment, Network, Preprocessing, Training
+from coldbench.core.sampling_settings import SampleSet
 from coldbench.data import preprocessing
 from coldbench.degradations import DEGRADATIONS, Degradation, base
 from coldbench.degradations.mixing import Animorphosis, Mixing

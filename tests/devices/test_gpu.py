@@ -18,9 +18,11 @@ import torch
 from torch import Tensor
 
 from coldbench import data, models
-from coldbench.core.config import RunMetadata, Sampling, TableCell
+from coldbench.core.config import TableCell
 from coldbench.core.experiment import Experiment, Network, Preprocessing
 from coldbench.core.interrupts import Interrupted
+from coldbench.core.run import RunMetadata
+from coldbench.core.sampling_settings import Sampling
 from coldbench.evaluation.evaluator import Evaluator
 from coldbench.evaluation.metrics.extractors import GABOR
 from coldbench.evaluation.scores import write_scores

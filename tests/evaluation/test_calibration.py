@@ -15,8 +15,9 @@ from pytorch_msssim import ssim
 
 from coldbench import data, degradations
 from coldbench.core import rng
-from coldbench.core.config import Config, resolve
+from coldbench.core.config import Config
 from coldbench.core.errors import ColdbenchError
+from coldbench.core.run import resolve
 from coldbench.core.validation import checked
 from coldbench.evaluation import calibration, interpretations
 

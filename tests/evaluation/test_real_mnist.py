@@ -13,7 +13,8 @@ import yaml
 from cases import CONFIG, METADATA, REAL
 
 from coldbench import data
-from coldbench.core.config import Config, resolve
+from coldbench.core.config import Config
+from coldbench.core.run import resolve
 from coldbench.core.validation import checked
 from coldbench.evaluation import calibration, interpretations
 from coldbench.evaluation.evaluator import Evaluator

@@ -21,16 +21,18 @@ from typer.testing import CliRunner
 
 from coldbench import data, degradations, models
 from coldbench.cli import app
-from coldbench.core.config import Run, SampleSet, Sampling
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Experiment, Network
+from coldbench.core.run import Run
+from coldbench.core.sampling_settings import SampleSet, Sampling
 from coldbench.core.validation import checked
 from coldbench.evaluation.evaluator import Evaluator
 from coldbench.evaluation.metrics.extractors import GABOR
 from coldbench.evaluation.metrics.reference import reference
 from coldbench.planning import cost, layers, plan
+from coldbench.planning.checks import refuse_on_cpu
 from coldbench.planning.cost import Device
-from coldbench.planning.grid import Grid, refuse_on_cpu
+from coldbench.planning.grid import Grid
 from coldbench.planning.plan import Job
 from coldbench.planning.products import Product, Products
 from coldbench.sampling import samplers

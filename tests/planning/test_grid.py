@@ -14,11 +14,12 @@ import pytest
 import yaml
 from cases import CONFIG
 
-from coldbench.core.config import resolve
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Network, Training
+from coldbench.core.run import resolve
 from coldbench.core.validation import merged
-from coldbench.planning.grid import Grid, build, refuse_on_cpu
+from coldbench.planning.checks import refuse_on_cpu
+from coldbench.planning.grid import Grid, build
 
 SHIPPED = ("paper", "gpu-hour", "short", "laptop", "smoke")
 EMBEDDED = {"substitute": {"celeba": "photos", "afhq": "photos"}}

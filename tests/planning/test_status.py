@@ -18,8 +18,8 @@ import torch
 from cases import ROOT
 
 from coldbench import planning
-from coldbench.core.config import Run
 from coldbench.core.files import write_json
+from coldbench.core.run import Run
 from coldbench.core.validation import merged
 from coldbench.models import model_file
 from coldbench.planning.plan import resolved

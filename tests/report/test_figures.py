@@ -15,7 +15,8 @@ import pytest
 import yaml
 from cases import FIGURES, GENERATED, MARK, PLAIN, ROOT, run_figures, score
 
-from coldbench.core.config import Sampling, TableCell
+from coldbench.core.config import TableCell
+from coldbench.core.sampling_settings import Sampling
 from coldbench.evaluation.scores import Score
 from coldbench.report import chart_data, figures, plots, run_pages
 from coldbench.report.figure_list import Distance, LogLine, RunFigures

@@ -16,12 +16,12 @@ from cases import change_images, sampled, untrained
 
 from coldbench import data, degradations
 from coldbench.core import rng
-from coldbench.core.config import Sampling
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Experiment, Network
 from coldbench.core.files import sha256
 from coldbench.core.images import from_uint8, to_unit_interval
 from coldbench.core.interrupts import Interrupted
+from coldbench.core.sampling_settings import Sampling
 from coldbench.models import model_file
 from coldbench.sampling import starts
 from coldbench.sampling.manifest import read_images, read_manifest

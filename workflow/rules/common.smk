@@ -14,7 +14,8 @@ from coldbench.core.files import check_place, read_json, write_json
 from coldbench.data import dataset
 from coldbench.planning import layers
 from coldbench.planning import workflow as planning
-from coldbench.planning.grid import build, refuse_on_cpu
+from coldbench.planning.checks import refuse_on_cpu
+from coldbench.planning.grid import build
 from coldbench.planning.products import Products, page, product, was_imported
 from coldbench.report.layout import TABLES
 

@@ -1,0 +1,137 @@
+"""What the text of a module says of its components: their names, their places, and a hash of their code."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import io
+import tokenize
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from coldbench.core.errors import ColdbenchError
+
+KINDS = {
+    "degradation": "degradation",
+    "sampler": "method",
+    "network": "network",
+    "metric": "metric",
+    "dataset": "data set",
+}
+"""The decorators, and what each kind is called in messages."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """What the text of a module says of one of its components.
+
+    `place` is the file of a plug-in, or the name of an installed module. `source` is a hash of the code of the
+    component and of all that it uses in its module, without comments and docstrings; "" for the suite's own. `draws`
+    says of a degradation whether it draws.
+    """
+
+    kind: str
+    name: str
+    place: str
+    line: int
+    source: str
+    draws: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.place}:{self.line}"
+
+
+def components_in(text: bytes, place: str, version: str | None = None) -> list[Component]:
+    """The components in the text of a module. With `version` it is an own (""), or an installed module."""
+    try:
+        tree = ast.parse(text, filename=place)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = getattr(error, "lineno", None) or 1
+        raise ColdbenchError(f"{place}:{line}: {getattr(error, 'msg', None) or error}") from error
+    components = []
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            for call in node.decorator_list:
+                if (kind := _kind(call)) is not None:
+                    name = call.args[0].value if call.args and isinstance(call.args[0], ast.Constant) else None  # type: ignore[attr-defined]
+                    if not isinstance(name, str) or not name.isidentifier() or len(name) > 40:
+                        raise ColdbenchError(
+                            f"{place}:{call.lineno}: the name of a {KINDS[kind]} must be a text of letters, digits "
+                            "and _, at most 40"
+                        )
+                    source = "" if version == "" else _hash(text, tree, node, version or "")
+                    components.append(Component(kind, name, place, node.lineno, source, _draws(tree, node)))
+    return components
+
+
+def _kind(call: ast.expr) -> str | None:
+    """The kind that a decorator such as `@coldbench.sampler("name")` registers; None for any other."""
+    function = call.func if isinstance(call, ast.Call) else None
+    name = getattr(function, "id", None) or getattr(function, "attr", None)
+    return name if name in KINDS else None
+
+
+def _draws(tree: ast.Module, node: ast.stmt) -> bool:
+    """Whether a class, or one of its bases in the same module, defines `draw` or `draw_for`."""
+    if not isinstance(node, ast.ClassDef):
+        return False
+    bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
+    own = any(isinstance(each, ast.FunctionDef) and each.name in ("draw", "draw_for") for each in node.body)
+    return own or any(_draws(tree, each) for each in tree.body if isinstance(each, ast.ClassDef) and each.name in bases)
+
+
+def _hash(text: bytes, tree: ast.Module, node: ast.stmt, version: str) -> str:
+    """A hash of the code of `node` and of all top-level statements that it uses, 16 characters.
+
+    Statements that bind no name may have effects, so all of them count.
+    """
+    binding: dict[str, list[ast.stmt]] = {}
+    needed = [node]
+    for statement in tree.body:
+        bound = list(_bound(statement))
+        for name in bound:
+            binding.setdefault(name, []).append(statement)
+        if not bound and not _is_docstring(statement):
+            needed.append(statement)
+    for statement in needed:  # grows
+        for each in ast.walk(statement):
+            used = binding.get(each.id, []) if isinstance(each, ast.Name) else []
+            needed += [other for other in used if other not in needed]
+    code = _code(text, tree)
+    digest = hashlib.sha256(version.encode())
+    for statement in sorted(needed, key=lambda each: each.lineno):
+        first = min([statement.lineno, *(each.lineno for each in getattr(statement, "decorator_list", []))])
+        lines = [code.get(number, "") for number in range(first, (statement.end_lineno or first) + 1)]
+        digest.update("\n".join(filter(None, lines)).encode() + b"\n\n")
+    return digest.hexdigest()[:16]
+
+
+def _bound(statement: ast.stmt) -> Iterator[str]:
+    """The names that a top-level statement binds."""
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        yield statement.name
+    elif isinstance(statement, ast.Import | ast.ImportFrom):
+        yield from (each.asname or each.name.split(".")[0] for each in statement.names)
+    else:
+        yield from (
+            each.id for each in ast.walk(statement) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
+        )
+
+
+def _is_docstring(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+def _code(text: bytes, tree: ast.Module) -> dict[int, str]:
+    """The lines of code by their number, without comments, docstrings and spaces at their ends."""
+    lines = dict(enumerate(text.decode(errors="replace").splitlines(), 1))
+    for token in tokenize.tokenize(io.BytesIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row] = lines[row][:column]
+    for node in ast.walk(tree):
+        for statement in getattr(node, "body", []) if not isinstance(node, ast.Lambda | ast.IfExp) else []:
+            if _is_docstring(statement) and isinstance(statement.value.value, str):
+                for row in range(statement.lineno, (statement.end_lineno or statement.lineno) + 1):
+                    lines[row] = ""
+    return {number: line.rstrip() for number, line in lines.items()}
