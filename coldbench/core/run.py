@@ -10,7 +10,7 @@ from coldbench.core.config import PARTS, Config, TableCell
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Experiment, Spec
 from coldbench.core.paths import AnyPath
-from coldbench.core.sampling_settings import Sampling
+from coldbench.core.sampling_settings import REDRAWN, Sampling
 from coldbench.core.validation import Name, Strict, checked, fingerprint, merged
 
 
@@ -129,8 +129,8 @@ def _with_other_draw(sampling: Sampling, experiment: Experiment) -> Sampling:
     for label, each in sampling.sets.items():
         methods = [method for method in sampling.methods_of(label) if sampling.sampler(method)["name"] != "direct"]
         other = each.model_copy(update={"known": "redrawn", "methods": methods})
-        if each.restores_as_degraded and methods and f"{label}_redrawn" not in sampling.sets:
-            return sampling.model_copy(update={"sets": {**sampling.sets, f"{label}_redrawn": other}})
+        if each.restores_as_degraded and methods and REDRAWN.format(label) not in sampling.sets:
+            return sampling.model_copy(update={"sets": {**sampling.sets, REDRAWN.format(label): other}})
     return sampling
 
 

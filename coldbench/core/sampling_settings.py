@@ -27,6 +27,8 @@ Method = Annotated[str, Field(pattern=LABEL, max_length=40), AfterValidator(_met
 """The label of a method: the name of a sampler, or a key of `Sampling.samplers`."""
 INFERENCE_BATCH = {"cpu": 16, "cuda": 64}
 """The default number of images in one forward pass when sampling, by type of device."""
+REDRAWN = "{}_redrawn"
+"""The set that is sampled beside a set of restored images, with a sampler that knows another draw."""
 LARGEST_T = 10_000
 """The largest severity of any degradation."""
 Severity = Annotated[int, Field(ge=1, le=LARGEST_T)]

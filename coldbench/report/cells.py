@@ -12,6 +12,7 @@ import pandas as pd
 
 from coldbench.core.errors import unknown
 from coldbench.core.files import read_json
+from coldbench.core.sampling_settings import REDRAWN
 from coldbench.core.validation import Strict, checked
 from coldbench.evaluation.scores import Score, Scores
 from coldbench.report.formats import LABELS, metric_label, metric_name, quantity
@@ -27,7 +28,8 @@ class Cell:
     `in_paper` marks the rows of the paper, and `row` is their label; the other rows are further runs. Without a run,
     `run` is "". Without a value of ours, `metric` is "" and the numbers are NaN or None; `measure` is the paper's
     metric of the line in any case. Without a printed number, `paper` is "". `difference` is ours minus the paper's, and
-    NaN if the two measure different quantities.
+    NaN if the two measure different quantities. `known` is what the sampler knew of the degradation, as in `Score`, and
+    `redrawn` our value where it knows another draw than that of the image, with the bounds of its interval.
     """
 
     table: str
@@ -51,6 +53,10 @@ class Cell:
     value: float
     low: float
     high: float
+    known: str
+    redrawn: float
+    redrawn_low: float
+    redrawn_high: float
     paper_cell: str
     paper_metric: str
     paper: str
@@ -198,16 +204,20 @@ def _row_cells(
     whole = max((score.n for score in run if score.method == "degraded"), default=0)
     for column in table.columns:
         sampled = [score for score in run if (score.set, score.method) == (column.set, column.method)]
+        other_set = REDRAWN.format(column.set)
+        redrawn = [score for score in run if (score.set, score.method) == (other_set, column.method)]
         missing = not_run or _missing(table, column, run[0].run, bool(sampled))
         for measure in table.measures:
             by_metric = {(score.metric, score.reference): score for score in sampled}
             ours = next((by_metric[metric] for metric in measure.metrics if metric in by_metric), None)
+            same = (ours.metric, ours.reference) if ours else None
+            other = next((score for score in redrawn if (score.metric, score.reference) == same), None)
             paper = next((cell for cell in printed if _is_at(cell, label, column, measure)), None)
             verdict = judge(ours, paper, missing, whole)
             place: dict[str, Any] = {"table": table.number, "in_paper": in_paper, "row": label, "column": column.label}
             place |= {"set": column.set, "method": column.method, "measure": measure.paper}
             yield Cell(
-                **place, **_run_fields(run), **_our_fields(ours), **_paper_fields(paper),
+                **place, **_run_fields(run), **_our_fields(ours, other), **_paper_fields(paper),
                 difference=_difference(ours, paper), verdict=verdict.kind, reason=verdict.reason,
             )  # fmt: skip
 
@@ -229,12 +239,15 @@ def _run_fields(run: Sequence[Score]) -> dict[str, Any]:
     return {name: getattr(run[0], name) if run else "" for name in names}
 
 
-def _our_fields(score: Score | None) -> dict[str, Any]:
+def _our_fields(score: Score | None, redrawn: Score | None) -> dict[str, Any]:
+    bounds = ("value", "low", "high")
+    names = ("redrawn", "redrawn_low", "redrawn_high")
+    other = {name: getattr(redrawn, bound, math.nan) for name, bound in zip(names, bounds, strict=True)}
     if score is None:
-        nothing = {"metric": "", "metric_name": "", "reference": "", "n": None, "seed": None, "singular": False}
-        return nothing | dict.fromkeys(("value", "low", "high"), math.nan)
-    names = ("metric", "reference", "n", "seed", "singular", "value", "low", "high")
-    return {name: getattr(score, name) for name in names} | {"metric_name": metric_name(score)}
+        nothing = {"metric": "", "metric_name": "", "reference": "", "known": "", "n": None, "seed": None}
+        return {**nothing, "singular": False, **dict.fromkeys(bounds, math.nan), **other}
+    own = {name: getattr(score, name) for name in ("metric", "reference", "known", "n", "seed", "singular", *bounds)}
+    return {**own, "metric_name": metric_name(score), **other}
 
 
 def _paper_fields(cell: PaperCell | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,6 +13,7 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from coldbench.core.errors import unknown
 from coldbench.core.files import read_yaml
+from coldbench.core.sampling_settings import REDRAWN
 from coldbench.core.validation import Strict, checked
 from coldbench.evaluation.scores import Score, Scores
 from coldbench.report.cells import in_groups
@@ -77,7 +78,9 @@ class Statements(Strict):
 class Evidence:
     """The result of one criterion on one run: the value with its interval, the paper's own number, and the status.
 
-    `paper_disagrees` marks a number of the paper that contradicts its own claim.
+    `knows_draw` marks a value whose sampler knows what was drawn for each image; `redrawn` is then the value where it
+    knows another draw, with its interval, "" if there is none. `paper_disagrees` marks a number of the paper that
+    contradicts its own claim.
     """
 
     run: Score
@@ -88,6 +91,8 @@ class Evidence:
     printed: str
     paper_disagrees: bool
     status: str
+    knows_draw: bool
+    redrawn: str
 
     @property
     def limits(self) -> str:
@@ -190,24 +195,51 @@ def _evidence(
                 continue
             measured = _measured(criterion, metrics[criterion.metrics], run)
             if measured:
-                yield _judged(criterion, run[0], *measured, paper)
+                yield _judged(criterion, run[0], measured, paper)
 
 
-def _measured(
-    criterion: Criterion, metrics: Iterable[tuple[str, str]], run: Iterable[Score]
-) -> tuple[str, Estimate] | None:
-    """The first metric that a run has for both sides of a criterion, and the difference with its interval."""
+@dataclass(frozen=True)
+class _Measured:
+    """The value of a criterion in one metric, and the value where samplers know another draw; None without such."""
+
+    metric: str
+    estimate: Estimate
+    knows_draw: bool
+    redrawn: Estimate | None
+
+
+def _measured(criterion: Criterion, metrics: Iterable[tuple[str, str]], run: Iterable[Score]) -> _Measured | None:
+    """The value of a criterion in the first metric that a run has for both of its sides."""
     scores = {(s.set, s.method, s.metric, s.reference): s for s in run}
     for metric, reference in metrics:
         ours = scores.get((criterion.set, criterion.method, metric, reference))
         if ours is None:
             continue
-        if criterion.minus is None:
-            return metric, (ours.value, ours.low, ours.high)
-        other = scores.get((criterion.minus.set, criterion.minus.method, metric, reference))
-        if other:
-            return metric, difference(ours, other)
+        estimate: Estimate | None = ours.value, ours.low, ours.high
+        if criterion.minus:
+            other = scores.get((criterion.minus.set, criterion.minus.method, metric, reference))
+            estimate = difference(ours, other) if other else None
+        if estimate:
+            own = scores.get((criterion.set, criterion.method.partition("-")[0], metric, reference))
+            knows_draw = own is not None and own.known == "drawn"
+            return _Measured(metric, estimate, knows_draw, _redrawn(criterion, metric, reference, scores))
     return None
+
+
+def _redrawn(
+    criterion: Criterion, metric: str, reference: str, scores: Mapping[tuple[str, str, str, str], Score]
+) -> Estimate | None:
+    """The value of a criterion where samplers know another draw. Its two sides are sampled sets of different draws."""
+    method, _, subtracted = criterion.method.partition("-")
+    ours = scores.get((REDRAWN.format(criterion.set), method, metric, reference))
+    minus = criterion.minus or (Reference(set=criterion.set, method=subtracted) if subtracted else None)
+    if ours is None:
+        return None
+    if minus is None:
+        return ours.value, ours.low, ours.high
+    sets = (REDRAWN.format(minus.set), minus.set)
+    other = next((s for name in sets if (s := scores.get((name, minus.method, metric, reference)))), None)
+    return difference(ours, other) if other else None
 
 
 def difference(one: Score, other: Score) -> Estimate:
@@ -231,8 +263,8 @@ def status_of(estimate: Estimate, expected: str, threshold: float = 0.0) -> str:
     return "supported" if (high < threshold) == (expected == "below") else "contradicted"
 
 
-def _judged(criterion: Criterion, run: Score, metric: str, estimate: Estimate, paper: Sequence[PaperCell]) -> Evidence:
-    value, low, high = estimate
+def _judged(criterion: Criterion, run: Score, measured: _Measured, paper: Sequence[PaperCell]) -> Evidence:
+    metric, (value, low, high) = measured.metric, measured.estimate
     text = shown if criterion.threshold else signed
     bounded = math.isfinite(low) and math.isfinite(high)
     printed = _printed(criterion, run, paper)
@@ -248,8 +280,15 @@ def _judged(criterion: Criterion, run: Score, metric: str, estimate: Estimate, p
         printed="" if printed is None else prefix + _short(printed, not criterion.threshold),
         paper_disagrees=exact is not None
         and status_of(exact, criterion.expected, criterion.threshold) == "contradicted",
-        status=status_of(estimate, criterion.expected, criterion.threshold),
+        status=status_of(measured.estimate, criterion.expected, criterion.threshold),
+        knows_draw=measured.knows_draw,
+        redrawn=_with_interval(*measured.redrawn, text) if measured.redrawn else "",
     )
+
+
+def _with_interval(value: float, low: float, high: float, text: Callable[[float], str]) -> str:
+    bounded = math.isfinite(low) and math.isfinite(high)
+    return text(value) + (f" ({text(low)} to {text(high)})" if bounded else "")
 
 
 def _short(value: float, sign: bool) -> str:

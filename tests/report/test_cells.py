@@ -236,3 +236,13 @@ def test_latex_compiles(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "all.pdf").stat().st_size > 10_000
+
+
+def test_cell_says_what_its_sampler_knows_and_what_another_draw_gives() -> None:
+    known = score(method="tacos", metric="ssim", value=0.9, known="drawn")
+    other = score(method="tacos", metric="ssim", set="test_redrawn", value=0.6, low=0.5, high=0.7, known="redrawn")
+    cell = find("1", (known, other), "MNIST", "tacos", "ssim")
+    assert (cell.known, cell.redrawn, cell.redrawn_low, cell.redrawn_high) == ("drawn", 0.6, 0.5, 0.7)
+    alone = find("1", (known,), "MNIST", "tacos", "ssim")
+    assert alone.known == "drawn"
+    assert math.isnan(alone.redrawn)

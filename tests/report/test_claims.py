@@ -173,3 +173,23 @@ def test_every_criterion_names_columns_that_the_paper_prints() -> None:
                 assert [c for c in PAPER if c.column == column and c.metric == (criterion.paper or "")[2]], (
                     criterion.question
                 )
+
+
+def inpainting(part: str, method: str, value: float, **changes: Any) -> Score:
+    return score(set=part, method=method, metric="ssim", value=value, low=value - 0.01, high=value + 0.01, **changes)
+
+
+def test_evidence_says_what_a_sampler_knows_and_what_another_draw_gives() -> None:
+    """A method that knows the mask's place wins by 0.2 and loses by 0.1 without this knowledge."""
+    known = paired(0.2, 0.01), inpainting("test", "tacos", 0.9, known="drawn"), inpainting("test", "direct", 0.7)
+    other = inpainting("test_redrawn", "tacos", 0.6, known="redrawn")
+    evidence = claim("a", *known, other).evidence[0]
+    assert evidence.knows_draw
+    assert evidence.redrawn == "−0.1000 (−0.1141 to −0.0859)"
+    without = claim("a", *known).evidence[0]
+    assert (without.knows_draw, without.redrawn) == (True, "")
+    blurred = claim("a", paired(0.2, 0.01), inpainting("test", "tacos", 0.9, known="severity")).evidence[0]
+    assert (blurred.knows_draw, blurred.redrawn) == (False, "")
+    scores = (*known, other)
+    html = index_page(cell_frame(scores, PAPER), scores, judged(CLAIMS, scores, PAPER), {}, NOWHERE)
+    assert html.count("knows the draw; with another: −0.1000") == 1
