@@ -123,8 +123,7 @@ def _with_other_draw(sampling: Sampling, experiment: Experiment) -> Sampling:
     The set belongs to the first one whose sampler knows the draw and severity of its images. Direct reconstruction
     knows no draw.
     """
-    name = experiment.degradation.get("name")
-    if not sampling.other_draw or name is None or not plugins.find("degradation", name).draws:
+    if not sampling.other_draw or not _draws(experiment.degradation):
         return sampling
     for label, each in sampling.sets.items():
         methods = [method for method in sampling.methods_of(label) if sampling.sampler(method)["name"] != "direct"]
@@ -132,6 +131,13 @@ def _with_other_draw(sampling: Sampling, experiment: Experiment) -> Sampling:
         if each.restores_as_degraded and methods and REDRAWN.format(label) not in sampling.sets:
             return sampling.model_copy(update={"sets": {**sampling.sets, REDRAWN.format(label): other}})
     return sampling
+
+
+def _draws(degradation: Mapping[str, Any]) -> bool:
+    """Whether a degradation draws something for each image. It is not built for that, because this would load torch."""
+    name, low, high = (degradation.get(key) for key in ("name", "centre_low", "centre_high"))
+    fixed_centre = name == "inpainting" and low is not None and low == high
+    return name is not None and plugins.find("degradation", name).draws and not fixed_centre
 
 
 def _with_samplers(sampling: Sampling, where: str) -> Sampling:

@@ -73,6 +73,11 @@ class Inpainting(Precomputed):
             raise ValueError(f"centre_low {self.centre_low} lies above centre_high {self.centre_high}")
 
     @property
+    def draws(self) -> bool:
+        """Equal limits leave no centre to draw."""
+        return self.centre_low < self.centre_high
+
+    @property
     def linear(self) -> bool:
         """A `fill` other than 0 adds a constant."""
         return self.fill == 0

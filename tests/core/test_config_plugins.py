@@ -16,6 +16,7 @@ from coldbench.core.experiment import Network
 from coldbench.core.run import resolve
 from coldbench.core.sampling_settings import Sampling
 from coldbench.core.validation import checked, merged
+from coldbench.degradations import build as build_degradation
 from coldbench.planning import layers
 from coldbench.planning.grid import Grid, build
 
@@ -209,3 +210,30 @@ def test_resolved_configuration_needs_no_plugin_for_the_suites_own() -> None:
     config = checked(Config, GRID, "config")
     run = resolve(config, "X", "p", "b")
     assert (run.plugins, run.metrics, run.sampling.samplers) == ([], [], {})
+
+
+MASK = {"name": "inpainting", "T": 4, "std": 1.0, "rate": 0.1}
+ANYWHERE, CENTRE = {"centre_low": 0, "centre_high": 15}, {"centre_low": 7, "centre_high": 7}
+BLUR = {"name": "blur", "T": 4, "kernel": 5, "std": 1.0, "schedule": "constant"}
+
+
+@pytest.mark.parametrize(
+    ("degradation", "sampling", "methods"),
+    [
+        ({**MASK, **ANYWHERE}, {}, ["naive", "tacos"]),
+        ({**MASK, **ANYWHERE}, {"sets": {"test": {"methods": ["direct", "tacos"]}}}, ["tacos"]),
+        ({**MASK, **ANYWHERE}, {"sets": {"test": {"methods": ["direct"]}}}, None),
+        ({**MASK, **ANYWHERE}, {"sets": {"test": {"stride": 2}}}, None),
+        ({**MASK, **ANYWHERE}, {"other_draw": False}, None),
+        ({**MASK, **CENTRE}, {}, None),
+        (BLUR, {}, None),
+    ],
+)
+def test_set_with_another_draw_stands_beside_the_first_if_the_degradation_draws(degradation, sampling, methods) -> None:
+    entry = {**GRID["grid"]["X"], "degradation": degradation, "sampling": sampling}
+    run = build({**GRID, "grid": {"X": entry}}, lambda budget, run: False).report_runs["X-p"]
+    other = run.sampling.sets.get("test_redrawn")
+    assert (other and other.methods) == methods
+    assert other is None or other.known == "redrawn"
+    built = build_degradation(degradation, 16)
+    assert built.draws == ("centre_low" in degradation and degradation["centre_low"] < degradation["centre_high"])
