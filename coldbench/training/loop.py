@@ -15,12 +15,11 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -37,6 +36,9 @@ from coldbench.degradations import Degradation, network_input
 from coldbench.models import model_file
 from coldbench.training import checkpoints, distributed, finished, slurm
 from coldbench.training.distributed import DeviceOptions
+
+if TYPE_CHECKING:
+    from coldbench.training.distributed import Processes
 
 LOG_LINES = 200
 """The number of lines in the training log of a whole training."""
@@ -132,7 +134,7 @@ def micro_batches(source: TrainingSet, step: int, local: range, device: torch.de
 
 
 def optimizer_step(
-    state: TrainingState, batches: Iterable[Batch], training: Training, fabric: Fabric | None = None
+    state: TrainingState, batches: Iterable[Batch], training: Training, fabric: Processes | None = None
 ) -> tuple[Tensor, Tensor]:
     """One step of Adam down the gradient of E‖R(D(x, t), t) − x‖₁ (section 3.1), estimated from the micro-batches.
 
@@ -203,7 +205,7 @@ def train(
             state.load_state_dict(saved)
             log.info("resuming at step %d of %d", state.step, training.max_steps)
         network = distributed.prepare(network, device_options)
-        distributed.match_memory_format(state.optimizer)
+        distributed.match_memory_format(network, state.optimizer, state.ema)
         state.network, state.optimizer = fabric.setup(network, state.optimizer)
         monitor = Monitor(state, source.seed, training, heartbeat, fabric)
         last_save = time.monotonic()
@@ -266,7 +268,7 @@ class Monitor:
     """
 
     def __init__(
-        self, state: TrainingState, seed: int, training: Training, heartbeat: slurm.Heartbeat, fabric: Fabric
+        self, state: TrainingState, seed: int, training: Training, heartbeat: slurm.Heartbeat, fabric: Processes
     ) -> None:
         self.state, self.seed, self.training, self.heartbeat, self.fabric = state, seed, training, heartbeat, fabric
         self.start = time.monotonic() - state.seconds
