@@ -8,8 +8,8 @@ are medians. A step of training is a forward and backward pass and Adam; samplin
 
 `plain` normalises and attends in single operations, in the order in which the released network's formulas are written,
 in the default memory format. The others add one thing each; `all` is what `coldbench train` and `coldbench sample` run.
-The last column is the difference of the output or of the gradient, whichever is larger, from the plain build's: the norm
-of the difference over the norm of the plain build's.
+The last column is the difference of the output or of the gradient, whichever is larger, from the plain build's, as the
+norm of the difference over the norm of the plain build's.
 """
 
 from __future__ import annotations
