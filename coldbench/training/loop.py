@@ -34,6 +34,7 @@ from coldbench.core.provenance import provenance
 from coldbench.data import preprocessing
 from coldbench.degradations import Degradation, network_input
 from coldbench.models import model_file
+from coldbench.models.header import snapshot_file
 from coldbench.training import checkpoints, distributed, finished, slurm
 from coldbench.training.distributed import DeviceOptions
 
@@ -215,6 +216,10 @@ def train(
                 batches = micro_batches(source, state.step, local, fabric.device)
                 loss, grad_norm = optimizer_step(state, batches, training, fabric)
                 monitor.observe(loss, grad_norm)
+                if state.step in training.snapshots:
+                    monitor.check()
+                    kept = snapshot_file(paths.model, state.step)
+                    _save(kept, state, experiment.at(state.step), paths, source, fabric, device_options)
 
                 is_last = state.step == training.max_steps
                 save_due = fabric.is_global_zero and time.monotonic() - last_save >= options.checkpoint_every
@@ -231,14 +236,29 @@ def train(
                     monitor.beat("stopped")
                     raise Interrupted((stop.number or signal.SIGTERM) if signalled else None)
 
-        if fabric.is_global_zero:
-            device_name = provenance(fabric.device)["device"]
-            origin = {"world_size": fabric.world_size, "precision": training.precision, "trained_on": device_name}
-            origin |= vars(device_options)
-            model_file.set_aside(paths.model)
-            write_text(model_file.log_of(paths.model), "\n".join(state.log_lines) + "\n")
-            model_file.save_model(paths.model, state.ema, experiment, source.images.shape[1], origin, identity)
+        _save(paths.model, state, experiment, paths, source, fabric, device_options)
         fabric.barrier()
+
+
+def _save(
+    model: Path,
+    state: TrainingState,
+    experiment: Experiment,
+    paths: TrainingPaths,
+    source: TrainingSet,
+    fabric: Processes,
+    options: DeviceOptions,
+) -> None:
+    """Write the averaged weights as the finished model of `experiment`, and the training log beside it."""
+    if not fabric.is_global_zero:
+        return
+    device_name = provenance(fabric.device)["device"]
+    origin = {"world_size": fabric.world_size, "precision": experiment.training.precision, "trained_on": device_name}
+    identity = finished.training_identity(experiment, paths.prepared, paths.partner)
+    model_file.set_aside(model)
+    write_text(model_file.log_of(model), "\n".join(state.log_lines) + "\n")
+    channels = source.images.shape[1]
+    model_file.save_model(model, state.ema, experiment, channels, {**origin, **vars(options)}, identity)
 
 
 def _training_set(experiment: Experiment, paths: TrainingPaths) -> TrainingSet:

@@ -59,7 +59,7 @@ def variants(experiment: Experiment) -> dict[str, Experiment]:
 def test_fingerprint_depends_on_every_value_but_the_names(experiment: Experiment) -> None:
     prints = {path: variant.fingerprint for path, variant in variants(experiment).items()}
     unchanged = {path for path, value in prints.items() if value == experiment.fingerprint}
-    assert unchanged == {"name", "protocol", "budget"}
+    assert unchanged == {"name", "protocol", "budget", "snapshot", "training.snapshots"}
     assert len(set(prints.values())) == len(prints) - len(unchanged) + 1
     assert len(prints) > 25
 
