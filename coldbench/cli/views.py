@@ -60,9 +60,9 @@ def draw_figures(
 
 def render_figures(
     figures: Annotated[Path, typer.Option(help="the figures of the paper and their panels (YAML)")],
-    paper: Paper,
     out: Out,
     inputs: Annotated[list[Path] | None, typer.Argument(help="scores (.parquet) and lists of figures (.json)")] = None,
+    paper: Paper = PAPER,
     log: Log = None,
 ) -> None:
     """Render the page of figures, OUT, and beside it a page for each run, with their images."""
@@ -91,6 +91,7 @@ def render_table(
     """Render table NUMBER from SCORES as a page, and beside it as CSV, LaTeX and JSON."""
     from coldbench.core.files import files_hash, write_text
     from coldbench.evaluation.scores import read_scores, without_snapshots
+    from coldbench.evaluation.trainings import over_trainings
     from coldbench.report import cells, exports, pages
     from coldbench.report.navigation import ReportFolder
     from coldbench.report.paper import load_paper
@@ -98,7 +99,7 @@ def render_table(
 
     logs.log_to(log, f"[render-table {number}]")
     records, folders = without_snapshots(read_scores(scores or [])), folders_of(scores or [])
-    frame = cells.table_frame(number, records, load_paper(paper), cells.load_planned(planned_rows))
+    frame = cells.table_frame(number, over_trainings(records), load_paper(paper), cells.load_planned(planned_rows))
     files = {
         out.with_name(f"{out.stem}.csv"): exports.table_csv(frame),
         out.with_name(f"{out.stem}.tex"): exports.table_tex(number, frame),
@@ -157,6 +158,7 @@ def render_discrepancies(
     """Render what the paper, its README and its code say differently, our choices, and the evidence."""
     from coldbench.core.files import write_text
     from coldbench.evaluation.scores import read_scores, without_snapshots
+    from coldbench.evaluation.trainings import over_trainings
     from coldbench.report import calibration as calibrated
     from coldbench.report import cells
     from coldbench.report import discrepancies as view
@@ -166,7 +168,7 @@ def render_discrepancies(
 
     logs.log_to(log, "[render-discrepancies]")
     records = without_snapshots(read_scores(scores or []))
-    frame = cells.cell_frame(records, load_paper(paper))
+    frame = cells.cell_frame(over_trainings(records), load_paper(paper))
     rows = calibrated.load_calibration(calibration)
     sources = view.Sources(view.load_grid(grid), view.load_interpretations(interpretations), rows)
     entries = view.discrepancies(view.load(questions), sources, records, frame)
@@ -203,6 +205,7 @@ def render_index(
     """Render the front page (scorecard, claims, tables, runs, hours), and link it from the pages beside it."""
     from coldbench.core.files import write_text
     from coldbench.evaluation.scores import read_scores, without_snapshots
+    from coldbench.evaluation.trainings import over_trainings
     from coldbench.report import cells, pages
     from coldbench.report import claims as judging
     from coldbench.report.navigation import ReportFolder
@@ -211,8 +214,8 @@ def render_index(
 
     logs.log_to(log, "[render-index]")
     records, printed = without_snapshots(read_scores(scores or [])), load_paper(paper)
-    frame = cells.cell_frame(records, printed, cells.load_planned(planned_rows))
-    judged = judging.judged(judging.load(claims), records, printed)
+    frame = cells.cell_frame(over_trainings(records), printed, cells.load_planned(planned_rows))
+    judged = judging.judged(judging.load(claims), over_trainings(records), printed)
     files = [*(scores or []), paper, claims, *([planned_rows] if planned_rows else [])]
     folder = ReportFolder(out.parent, page_hash(files))
     write_text(out, pages.index_page(frame, records, judged, folders_of(scores or []), folder))

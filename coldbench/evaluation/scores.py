@@ -48,6 +48,8 @@ class Score:
     the time that the method took for an image, NaN if unknown. `known` is what the method knew of the degradation of a
     restored image: its severity, or also what was drawn for it (drawn), or also another draw in its place (redrawn).
     `steps` are those of the model's training, 0 if unknown; `snapshot` marks a model on the way of a longer training.
+    `trainings` is the number of trainings that the value is a mean over, and `spread` their standard deviation, NaN for
+    one (`trainings.over_trainings`).
     """
 
     run: RunName
@@ -79,6 +81,8 @@ class Score:
     known: Text = ""
     steps: Annotated[int, _null_is(0)] = 0
     snapshot: Annotated[bool, _null_is(False)] = False
+    trainings: Annotated[int, _null_is(1)] = 1
+    spread: Number = math.nan
 
     @property
     def finite(self) -> bool:

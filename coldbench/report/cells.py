@@ -29,7 +29,8 @@ class Cell:
     `run` is "". Without a value of ours, `metric` is "" and the numbers are NaN or None; `measure` is the paper's
     metric of the line in any case. Without a printed number, `paper` is "". `difference` is ours minus the paper's, and
     NaN if the two measure different quantities. `known` is what the sampler knew of the degradation, as in `Score`, and
-    `redrawn` our value where it knows another draw than that of the image, with the bounds of its interval.
+    `redrawn` our value where it knows another draw than that of the image, with the bounds of its interval. A value is
+    the mean over `trainings` with their standard deviation `spread`, NaN for one training.
     """
 
     table: str
@@ -50,6 +51,8 @@ class Cell:
     n: int | None
     seed: int | None
     singular: bool
+    trainings: int
+    spread: float
     value: float
     low: float
     high: float
@@ -244,9 +247,18 @@ def _our_fields(score: Score | None, redrawn: Score | None) -> dict[str, Any]:
     names = ("redrawn", "redrawn_low", "redrawn_high")
     other = {name: getattr(redrawn, bound, math.nan) for name, bound in zip(names, bounds, strict=True)}
     if score is None:
-        nothing = {"metric": "", "metric_name": "", "reference": "", "known": "", "n": None, "seed": None}
-        return {**nothing, "singular": False, **dict.fromkeys(bounds, math.nan), **other}
-    own = {name: getattr(score, name) for name in ("metric", "reference", "known", "n", "seed", "singular", *bounds)}
+        nothing: dict[str, Any] = {
+            "metric": "",
+            "metric_name": "",
+            "reference": "",
+            "known": "",
+            "n": None,
+            "seed": None,
+        }
+        nothing |= {"singular": False, "trainings": 1, "spread": math.nan, **dict.fromkeys(bounds, math.nan)}
+        return nothing | other
+    facts = ("metric", "reference", "known", "n", "seed", "singular", "trainings", "spread")
+    own = {name: getattr(score, name) for name in (*facts, *bounds)}
     return {**own, "metric_name": metric_name(score), **other}
 
 

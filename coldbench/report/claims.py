@@ -93,11 +93,13 @@ class Evidence:
     status: str
     knows_draw: bool
     redrawn: str
+    trainings: int
 
     @property
     def limits(self) -> str:
-        """What limits the evidence: "" for a run at the paper's budget on the paper's data."""
+        """What limits the evidence: "" for several trainings at the paper's budget on the paper's data."""
         parts = [f"at the {self.run.budget} budget"] if self.run.budget != "paper" else []
+        parts += ["from one training"] * (self.trainings == 1)
         return ", ".join(parts + ["on embedded images"] * self.run.embedded)
 
     @property
@@ -206,6 +208,7 @@ class _Measured:
     estimate: Estimate
     knows_draw: bool
     redrawn: Estimate | None
+    trainings: int
 
 
 def _measured(criterion: Criterion, metrics: Iterable[tuple[str, str]], run: Iterable[Score]) -> _Measured | None:
@@ -222,7 +225,9 @@ def _measured(criterion: Criterion, metrics: Iterable[tuple[str, str]], run: Ite
         if estimate:
             own = scores.get((criterion.set, criterion.method.partition("-")[0], metric, reference))
             knows_draw = own is not None and own.known == "drawn"
-            return _Measured(metric, estimate, knows_draw, _redrawn(criterion, metric, reference, scores))
+            return _Measured(
+                metric, estimate, knows_draw, _redrawn(criterion, metric, reference, scores), ours.trainings
+            )
     return None
 
 
@@ -282,6 +287,7 @@ def _judged(criterion: Criterion, run: Score, measured: _Measured, paper: Sequen
         and status_of(exact, criterion.expected, criterion.threshold) == "contradicted",
         status=status_of(measured.estimate, criterion.expected, criterion.threshold),
         knows_draw=measured.knows_draw,
+        trainings=measured.trainings,
         redrawn=_with_interval(*measured.redrawn, text) if measured.redrawn else "",
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from coldbench.evaluation.scores import Scores
+from coldbench.evaluation.trainings import over_trainings
 from coldbench.report.ablations import ablations
 from coldbench.report.cells import Cell, cells_of, in_groups, printed_cells, table_rows
 from coldbench.report.claims import Claim
@@ -109,6 +110,12 @@ def images_text(row: Iterable[Cell]) -> str:
     return f"{texts}; {label} from {' or '.join(f'{n:,}' for n in distances)}"
 
 
+def trainings_count(row: Iterable[Cell]) -> str:
+    """The number of trainings behind a row: "one training", or "3 trainings"."""
+    count = max(cell.trainings for cell in row)
+    return f"{count} trainings" if count > 1 else "one training"
+
+
 def table_page(number: str, frame: pd.DataFrame, scores: Scores, runs: Folders, folder: ReportFolder) -> str:
     """The page of one table, from its part of the frame: every value has a card with its provenance.
 
@@ -132,7 +139,7 @@ def index_page(
     It comes last and states the size of the report's `folder`, so all other pages get their links to it before.
     """
     values = _shared(frame, scores, runs)
-    values |= {"claims": claims, "ablations": ablations(scores), "FIGURES": FIGURES, "METHODS": METHODS}
+    values |= {"claims": claims, "ablations": ablations(over_trainings(scores)), "FIGURES": FIGURES, "METHODS": METHODS}
     folder.refresh([INDEX])
     files, size = folder.size(without=INDEX)
     html = folder.render("index.html", INDEX, **values, files=0, size=0)
@@ -154,6 +161,7 @@ def _shared(frame: pd.DataFrame, scores: Scores, folders: Folders) -> dict[str, 
         "spent": spent,
         "shared_verdict": shared_verdict,
         "images_text": images_text,
+        "trainings_count": trainings_count,
         "commands": COMMANDS,
     }
 

@@ -37,6 +37,15 @@ def judge(ours: Score | None, cell: PaperCell | None, missing: str, whole: int =
     return _compare(ours, cell)
 
 
+def trainings_text(ours: Score) -> str:
+    """How many trainings a value rests on, as a part of a sentence; "" if no training decides it."""
+    if ours.method == "degraded":
+        return ""
+    if ours.trainings == 1:
+        return " (one training)"
+    return f" (mean of {ours.trainings} trainings with a standard deviation of {shown(ours.spread)})"
+
+
 def _not_comparable(ours: Score, cell: PaperCell | None, whole: int) -> str:
     """Why the two numbers must not be compared; "" if they may be."""
     if ours.embedded:
@@ -64,7 +73,7 @@ def _compare(ours: Score, cell: PaperCell) -> Verdict:
     agree with the other one as well.
     """
     difference = ours.value - cell.value
-    numbers = f"{shown(ours.value)} against {cell.printed} in the paper"
+    numbers = f"{shown(ours.value)}{trainings_text(ours)} against {cell.printed} in the paper"
     limit = f"the tolerance of {cell.tolerance:g} (n = {ours.n:,})"
     if abs(difference) <= cell.tolerance + ROUNDING:
         return Verdict("reproduced", f"{numbers}: {signed(difference)}, within {limit}")

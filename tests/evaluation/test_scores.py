@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import cases
+import numpy as np
 import pandas as pd
 import pytest
 from cases import ROOT, synthetic
+from hypothesis import given
+from hypothesis import strategies as st
 
 from coldbench.core.errors import ColdbenchError
-from coldbench.evaluation.scores import merge_scores, read_scores, validate_scores, write_scores
+from coldbench.evaluation.scores import Scores, merge_scores, read_scores, validate_scores, write_scores
+from coldbench.evaluation.trainings import over_trainings
 
 PUBLISHED = ROOT / "results/published/laptop-cpu/scores.parquet"
 
@@ -77,3 +84,45 @@ def test_unreadable_scores_are_refused(tmp_path: Path, content: bytes | None, na
         (tmp_path / "scores.parquet").write_bytes(content)
     with pytest.raises(ColdbenchError, match=names):
         read_scores([tmp_path / "scores.parquet"])
+
+
+def seeds(*values: float, half: float = 0.01, **changes: Any) -> Scores:
+    common = {"method": "tacos", "metric": "ssim", **changes}
+    return tuple(
+        cases.score(seed=seed, run=f"E01-s{seed}", value=value, low=value - half, high=value + half, **common)
+        for seed, value in enumerate(values)
+    )
+
+
+def test_trainings_of_several_seeds_count_as_one_value_with_their_spread() -> None:
+    """With 95 %: t = 4.303 for three trainings; the part over images stays as wide as that of one training."""
+    (one,) = over_trainings(seeds(0.860, 0.872, 0.885))
+    deviation = np.std([0.860, 0.872, 0.885], ddof=1)
+    width = math.hypot(4.302653 * deviation / math.sqrt(3), 0.01)
+    assert one.value == pytest.approx(np.mean([0.860, 0.872, 0.885]))
+    assert (one.trainings, one.run, one.spread) == (3, "E01-s0", pytest.approx(deviation))
+    assert (one.low, one.high) == (pytest.approx(one.value - width), pytest.approx(one.value + width))
+
+
+def test_one_training_keeps_its_value_and_interval() -> None:
+    (one,) = own = seeds(0.86)
+    assert over_trainings(own) == own
+    assert (one.trainings, math.isnan(one.spread)) == (1, True)
+
+
+def test_only_scores_that_differ_in_their_seed_alone_are_trainings_of_one_configuration() -> None:
+    """Not those of other images, protocols or budgets, nor two of equal seeds; the degraded images need no training."""
+    first, second = seeds(0.8, 0.9)
+    for changes in ({"n": 99}, {"protocol": "paper"}, {"budget": "laptop"}, {"set": "half"}, {"steps": 9}, {"seed": 0}):
+        assert len(over_trainings((first, dataclasses.replace(second, **changes)))) == 2, changes
+    degraded = over_trainings(
+        (dataclasses.replace(first, method="degraded"), dataclasses.replace(second, method="degraded"))
+    )
+    assert degraded == (dataclasses.replace(first, method="degraded"),)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=9), st.floats(0, 1))
+def test_interval_over_trainings_contains_that_over_images_and_is_wider(values: list[float], half: float) -> None:
+    (one,) = over_trainings(seeds(*values, half=half))
+    assert one.low <= one.value - half + 1e-9
+    assert one.high >= one.value + half - 1e-9

@@ -74,7 +74,7 @@ def test_paired_differences_decide_restoration() -> None:
         "lower SSIM": ("supported", "−0.039"),
         "higher RMSE": ("supported", "+0.012"),
     }
-    assert (claim_a.status, claim_a.counts) == ("undecided", "2 supported, 1 contradicted")
+    assert (claim_a.status, claim_a.counts) == ("undecided", "2 supported, 1 contradicted from one training")
     assert claim("a", lower, higher).status == "supported"
     assert [claim_a.on(question).status for question in ("lower SSIM", "nearer as a set")] == [
         "supported",
@@ -134,13 +134,14 @@ def test_estimated_noise() -> None:
 def test_limits_of_the_evidence_are_named_beside_the_status() -> None:
     laptop = paired(-0.2, 0.01, budget="laptop")
     claim_a = claim("a", laptop)
-    assert (claim_a.status, claim_a.evidence[0].limits) == ("supported", "at the laptop budget")
-    assert claim_a.counts == "1 supported at the laptop budget"
+    assert (claim_a.status, claim_a.evidence[0].limits) == ("supported", "at the laptop budget, from one training")
+    assert claim_a.counts == "1 supported at the laptop budget, from one training"
     html = index_page(cell_frame((laptop,), PAPER), (laptop,), [claim_a], {}, NOWHERE)
     assert html.count("at the laptop budget") >= 2
-    assert claim("a", paired(-0.2, 0.01)).evidence[0].limits == ""
+    assert claim("a", paired(-0.2, 0.01)).evidence[0].limits == "from one training"
+    assert claim("a", paired(-0.2, 0.01, trainings=3)).evidence[0].limits == ""
     embedded = claim("a", paired(-0.2, 0.01, budget="smoke", embedded=True)).evidence[0]
-    assert embedded.limits == "at the smoke budget, on embedded images"
+    assert embedded.limits == "at the smoke budget, from one training, on embedded images"
 
 
 def test_fullest_training_on_real_data_decides() -> None:

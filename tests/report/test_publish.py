@@ -139,7 +139,7 @@ def test_every_page_states_what_it_was_made_from(tmp_path: Path) -> None:
     grid, ways = workflow / "config/paper.yaml", workflow / "config/calibration.yaml"
     figures, calibration = run / "figures.json", PUBLISHED[0] / "calibration.parquet"
     for name, command, files in (
-        ("figures", [scores, figures, "--figures", plan], [scores, figures, plan]),
+        ("figures", [scores, figures, "--figures", plan, "--paper", paper], [scores, figures, plan, paper]),
         ("table1", ["1", scores, "--paper", paper], [scores, paper]),
         (
             "discrepancies",

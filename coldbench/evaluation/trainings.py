@@ -1,0 +1,49 @@
+"""Several trainings of one configuration as one: mean, spread, and an interval that covers trainings and images."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from scipy import stats
+
+from coldbench.evaluation.scores import Score, Scores
+
+
+def over_trainings(scores: Iterable[Score]) -> Scores:
+    """The scores with those of several seeds as one, under the run of the smallest seed.
+
+    Scores that differ in nothing but the seed count together: `value` is their mean, `spread` their standard deviation
+    and `trainings` their number. The bounds combine two independent parts. One is Student's t interval over the
+    trainings, because a bootstrap of a few trainings is too narrow. The other is the interval over the images, which
+    more trainings do not narrow, because all restore the same images. So the bounds of one training are its own.
+    """
+    groups: dict[tuple[object, ...], list[Score]] = {}
+    for score in scores:
+        same = (score.experiment, score.protocol, score.budget, score.dataset, score.set, score.method, score.metric)
+        groups.setdefault((*same, score.reference, score.n, score.steps, score.known), []).append(score)
+    return tuple(score for group in groups.values() for score in _together(group))
+
+
+def _together(group: Sequence[Score]) -> Sequence[Score]:
+    group = sorted(group, key=lambda score: score.seed)
+    if len({score.seed for score in group}) < len(group):
+        return group  # equal seeds are no further trainings
+    if group[0].method == "degraded" or len(group) == 1:
+        return group[:1]  # no training decides the degraded images
+    return [_mean(group)]
+
+
+def _mean(group: Sequence[Score]) -> Score:
+    values, count = np.array([score.value for score in group]), len(group)
+    mean, spread = float(values.mean()), float(values.std(ddof=1))
+    trainings = float(stats.t.ppf(0.975, count - 1)) * spread / math.sqrt(count)
+    below, above = (
+        math.hypot(trainings, float(np.mean([abs(score.value - getattr(score, bound)) for score in group])))
+        for bound in ("low", "high")
+    )
+    return dataclasses.replace(
+        group[0], value=mean, low=mean - below, high=mean + above, spread=spread, trainings=count
+    )
