@@ -164,18 +164,18 @@ def sample(
     log: Log = None,
 ) -> None:
     """Sample MODEL: restore test images or generate new ones by every method; SHARD_DIR keeps the finished shards."""
-    target = setup(log, f"{model.parent.name} sample", device, threads)
+    run = read_run(run_file)
+    target = setup(log, f"{run.metadata.run} sample", device, threads)
     from coldbench.sampling.shards import SamplingPaths, sample_part, sample_run
 
     k, slash, n = part.partition("/")
     if not (slash and k.isdecimal() and n.isdecimal() and 1 <= int(k) <= int(n)):
         raise ColdbenchError(f"part must be k/n with 1 ≤ k ≤ n, not '{part}'")
-    sampling = read_run(run_file).sampling
     paths = SamplingPaths(model, data, shard_dir, partner)
     if out is None:
-        sample_part(paths, sampling, target, int(k), int(n))
+        sample_part(paths, run.sampling, target, int(k), int(n))
     else:
-        sample_run(paths, sampling, target, out)
+        sample_run(paths, run.sampling, target, out)
 
 
 def evaluate(
