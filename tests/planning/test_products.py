@@ -20,7 +20,7 @@ from coldbench.core.validation import merged
 from coldbench.evaluation.evaluator import Evaluator
 from coldbench.evaluation.metrics.extractors import GABOR
 from coldbench.evaluation.scores import merge_scores, read_scores, write_scores
-from coldbench.evaluation.tables import is_up_to_date, write_table
+from coldbench.evaluation.tables import is_up_to_date, read_facts, read_made_from, read_table, write_table
 from coldbench.planning import workflow
 from coldbench.planning.plan import resolved
 from coldbench.planning.products import Product, Products, difference
@@ -88,6 +88,7 @@ class Place:
         evaluator = Evaluator(manifest, prepared, self.results / "features", [GABOR], CPU)
         facts = {**made_from(manifest, run.metadata), "fid": []}
         write_scores(evaluator.evaluate(run.metadata), self.run("scores.parquet"), facts)
+        evaluator.write_values(self.run("images.parquet"), facts)
         inputs = run_figures.Inputs(manifest, model.with_suffix(".jsonl"), prepared)
         run_figures.draw(inputs, run.metadata, self.run("figures.json"))
 
@@ -286,6 +287,30 @@ def test_sprite_that_is_not_the_drawn_one_outdates_the_figures(
     place.make()
     assert place.status() == ALL_CURRENT
     assert path.read_bytes() == before
+
+
+def _of_another_run(values: Path) -> None:
+    write_table(read_table(values), values, {**read_made_from(values), "samples": "0" * 64}, facts=read_facts(values))
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "deleted": Path.unlink,
+    "empty": lambda file: file.write_bytes(b""),
+    "cut": lambda file: file.write_bytes(file.read_bytes()[:-9]),
+    "flipped": lambda file: file.write_bytes(file.read_bytes().replace(b"ssim", b"ssin")),
+    "of another run": _of_another_run,
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_scores_without_their_per_image_values_are_incomplete(place: Place, how: str) -> None:
+    """As long as the samples can give the values. Nothing is sampled again for them."""
+    current = dict.fromkeys(STAGES, "current")
+    assert place.status() == current
+    DAMAGE[how](place.run("images.parquet"))
+    assert place.status() == {**current, "scores": "incomplete"}
+    shutil.rmtree(place.run("shards"))
+    assert place.status() == {**current, "samples": "incomplete"}
 
 
 def test_scores_of_more_fid_protocols_than_asked_for_stay(place: Place) -> None:

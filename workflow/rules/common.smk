@@ -162,7 +162,8 @@ def to_make_first(product_of):
         product = checked(product_of, wildcards)
         if product.status in ("outdated", "incomplete") and workflow.is_main_process:
             if str(product.file) not in workflow.dag.forcefiles:
-                print(f"coldbench: {product.file} is made again: {product.reason}", file=sys.stderr)
+                done = "completed" if product.status == "incomplete" else "made again"
+                print(f"coldbench: {product.file} is {done}: {product.reason}", file=sys.stderr)
             workflow.dag.forcefiles.add(str(product.file))
         return product.to_make_first
 
