@@ -24,9 +24,9 @@ import numpy.typing as npt
 import torch
 
 from coldbench import data, degradations, models
-from coldbench.core.checksums import find_hashed, write_hashed
+from coldbench.core.checksums import find_hashed, write_hashed, write_sealed
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import sha256, write_json
+from coldbench.core.files import sha256
 from coldbench.core.images import to_unit_interval
 from coldbench.core.interrupts import Stop, stoppable
 from coldbench.core.logs import Ticker, log
@@ -87,7 +87,8 @@ class Shard:
         buffer = io.BytesIO()
         np.save(buffer, images)
         path = write_hashed(self.folder, self.stem, ".npy", buffer.getbuffer())
-        write_json(path.with_suffix(COST_SUFFIX), {"nfe": nfe, "seconds": round(seconds, 3), "images": len(images)})
+        cost = {"nfe": nfe, "seconds": round(seconds, 3), "images": len(images), "shard": path.name}
+        write_sealed(path.with_suffix(COST_SUFFIX), cost)
         return path
 
 
