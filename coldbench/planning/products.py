@@ -219,6 +219,14 @@ class Products:
         """Whether a run is finished: its scores and figures are current."""
         return self.scores(run).status == self.figures(run).status == "current"
 
+    def needs_no_training(self, run: Run) -> bool:
+        """Whether the scores of a run are current, or can be made again from its model."""
+        parts = zip((run.experiment.dataset, run.experiment.partner), self.data_of(run), strict=False)
+        return self.scores(run).status in ("current", "incomplete") or (
+            self.model(run).status == "current"
+            and all(part.status == "current" or data.available(str(name), self.sources) for name, part in parts)
+        )
+
     def why_hidden(self, run: Run) -> str:
         """Why a run whose scores and figures exist is not finished, in a line; "" if it is, or if one is missing."""
         made = self.scores(run), self.figures(run)

@@ -24,6 +24,7 @@ from coldbench.evaluation.tables import is_up_to_date, read_facts, read_made_fro
 from coldbench.planning import workflow
 from coldbench.planning.plan import resolved
 from coldbench.planning.products import Product, Products, difference
+from coldbench.planning.reuse import FinishedRuns
 from coldbench.report import run_figures
 from coldbench.sampling.manifest import made_from
 from coldbench.sampling.shards import SamplingPaths, sample_run
@@ -319,6 +320,8 @@ def test_scores_of_more_fid_protocols_than_asked_for_stay(place: Place) -> None:
     file = place.run("scores.parquet")
     stated = {**made_from(place.run("samples.json"), run.metadata), "fid": ["clean", "paper-float"]}
     write_scores(read_scores([file]), file, stated)
+    values = file.with_name("images.parquet")
+    write_table(read_table(values), values, stated)
 
     def status(*fid: str) -> tuple[str, bool]:
         products = Products(place.products()[0].runs, place.results, place.folder / "data", fid)
@@ -327,6 +330,30 @@ def test_scores_of_more_fid_protocols_than_asked_for_stay(place: Place) -> None:
     for fid in ([], ["clean"], ["paper-float", "clean"]):
         assert status(*fid) == ("current", True)
     assert status("clean", "legacy_pytorch") == ("outdated", False)
+
+
+def test_results_of_a_better_budget_are_taken_where_no_training_would_follow(place: Place) -> None:
+    """Scores without a model are taken as long as they are current. What is not taken is named."""
+    file, model = place.run("scores.parquet"), place.run("model.safetensors")
+    less = {"budgets": {"less": CONFIG["budgets"]["tiny"]}, "budget": "less", "reuse_budgets": ["tiny"]}
+    where = {"results": str(place.results), "data": str(place.folder / "data")}
+
+    def taken(**overlay: Any) -> tuple[str, list[Path]]:
+        raw = merged(CONFIG, less, where, overlay)
+        finished = FinishedRuns(raw)
+        finished("tiny", "X1-a")
+        return resolved(raw).all_runs["X1-a"].metadata.budget, list(finished.refused)
+
+    assert taken() == ("tiny", [])
+    assert taken(grid={"X1": {"title": "another"}}) == ("tiny", [])  # scored again
+    assert taken(budgets={"tiny": {"training": {"learning_rate": 1e-4}}}) == ("less", [file])
+    before = file.read_bytes()
+    file.write_bytes(b"")
+    assert taken() == ("tiny", [])
+    model.rename(model.with_name("moved"))
+    assert taken() == ("less", [file])
+    file.write_bytes(before)
+    assert taken() == ("tiny", [])
 
 
 def test_difference_names_the_first_fact_and_ignores_unknown_ones() -> None:

@@ -78,7 +78,8 @@ def test_per_image_values_are_published_where_they_exist(runs: list[Path], tmp_p
     published = {path.parent.name: path.read_bytes() for path in (tmp_path / "out").rglob("images.parquet")}
     assert published == {runs[0].name: values.read_bytes()}
     before = digests(tmp_path / "out")
-    for content in (b"", (runs[1] / "scores.parquet").read_bytes()):
+    write_table(pd.DataFrame({"ssim": [0.5]}), tmp_path / "other.parquet", {"samples": "others"})
+    for content in (b"", (tmp_path / "other.parquet").read_bytes()):
         values.write_bytes(content)
         with pytest.raises(ColdbenchError, match=r"images\.parquet"):
             publish(runs, None, tmp_path / "out")
