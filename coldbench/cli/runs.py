@@ -196,6 +196,7 @@ def evaluate(
     fit.
     """
     target = setup(log, f"{manifest.parent.name} evaluate", device, threads)
+    from coldbench.data import unchanged
     from coldbench.evaluation.evaluator import Evaluator
     from coldbench.evaluation.metrics.extractors import extractors
     from coldbench.evaluation.scores import write_scores
@@ -214,8 +215,9 @@ def evaluate(
         logs.log.warning("the values of each image are made again: %s", why)
         facts = read_made_from(out)
     features = [] if kept else extractors(fid or [], inception, target)
-    evaluator = Evaluator(manifest, data, feature_cache, features, target, partner, run.metrics)
-    scores = evaluator.evaluate(metadata)
+    with unchanged(data, partner):
+        evaluator = Evaluator(manifest, data, feature_cache, features, target, partner, run.metrics)
+        scores = evaluator.evaluate(metadata)
     evaluator.write_values(values, facts)
     if not kept:
         write_scores(scores, out, facts)

@@ -186,7 +186,8 @@ def batches_of(indices: range, batch_size: int, inference_batch: int) -> list[ra
 
 def sample_part(paths: SamplingPaths, sampling: Sampling, device: torch.device, part: int, parts: int) -> None:
     """Make the missing shards of part `part` of `parts` (1 ≤ part ≤ parts): every `parts`-th shard of the run."""
-    sampler = load_sampler(paths, sampling, device)
+    with data.unchanged(paths.prepared, paths.partner):
+        sampler = load_sampler(paths, sampling, device)
     with stoppable() as stop, torch.inference_mode():
         sampler.make_missing(sampler.shards()[part - 1 :: parts], stop)
 
@@ -204,7 +205,8 @@ def sample_run(paths: SamplingPaths, sampling: Sampling, device: torch.device, m
     if _is_finished(paths, sampling, manifest):
         log.info("%s is up to date: it was sampled from this model and these data by these settings", manifest)
         return
-    sampler = load_sampler(paths, sampling, device)
+    with data.unchanged(paths.prepared, paths.partner):
+        sampler = load_sampler(paths, sampling, device)
     shards = sampler.shards()
     with stoppable() as stop, torch.inference_mode():
         sampler.make_missing(shards, stop)
