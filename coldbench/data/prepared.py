@@ -204,7 +204,7 @@ def info(out: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def unchanged(*folders: Path | None) -> Iterator[None]:
-    """Raise ColdbenchError if a prepared data set was replaced inside the block, which reads its images and its hash."""
+    """Raise ColdbenchError if a prepared data set is replaced inside the block, which reads its images and its hash."""
     given = [folder for folder in folders if folder is not None]
     before = [info(folder)["hash"] for folder in given]
     yield
