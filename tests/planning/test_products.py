@@ -338,11 +338,11 @@ def test_results_of_a_better_budget_are_taken_where_no_training_would_follow(pla
     less = {"budgets": {"less": CONFIG["budgets"]["tiny"]}, "budget": "less", "reuse_budgets": ["tiny"]}
     where = {"results": str(place.results), "data": str(place.folder / "data")}
 
-    def taken(**overlay: Any) -> tuple[str, list[Path]]:
+    def taken(name: str = "X1-a", **overlay: Any) -> tuple[str, list[Path]]:
         raw = merged(CONFIG, less, where, overlay)
         finished = FinishedRuns(raw)
-        finished("tiny", "X1-a")
-        return resolved(raw).all_runs["X1-a"].metadata.budget, list(finished.refused)
+        finished("tiny", name)
+        return resolved(raw).all_runs[name].metadata.budget, list(finished.refused)
 
     assert taken() == ("tiny", [])
     assert taken(grid={"X1": {"title": "another"}}) == ("tiny", [])  # scored again
@@ -350,10 +350,12 @@ def test_results_of_a_better_budget_are_taken_where_no_training_would_follow(pla
     before = file.read_bytes()
     file.write_bytes(b"")
     assert taken() == ("tiny", [])
+    assert taken("X2-a") == ("tiny", [])  # samples the model
     model.rename(model.with_name("moved"))
     assert taken() == ("less", [file])
     file.write_bytes(before)
     assert taken() == ("tiny", [])
+    assert taken("X2-a") == ("less", [])
 
 
 def test_difference_names_the_first_fact_and_ignores_unknown_ones() -> None:
