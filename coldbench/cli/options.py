@@ -10,6 +10,7 @@ import typer
 from coldbench.core import logs, plugins
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import check_writable
+from coldbench.core.memory import keep_freed_memory
 from coldbench.core.run import Run
 from coldbench.core.validation import from_json
 
@@ -54,6 +55,7 @@ Inception = Annotated[Path | None, typer.Option(help="folder of the Inception we
 
 def setup(log: Path | None, name: str, device: str, threads: int | None) -> torch.device:
     """Progress lines to `log`, torch's threads, and the device; torch is imported only by the verbs that need it."""
+    keep_freed_memory()
     import torch
 
     logs.log_to(log, f"[{name}]")

@@ -116,6 +116,7 @@ def train(
 
     paths = loop.TrainingPaths(data, out, checkpoint_dir, partner)
     identity = finished.training_identity(experiment, data, partner)
+    finished.take_snapshot(out, experiment, identity)
     if target.type == "cpu" and max_cpu_hours is not None and finished.find(out, identity) is None:
         refuse_on_cpu(experiment, max_cpu_hours, devices)
     options = loop.LoopOptions(checkpoint_every, slurm.usable_runtime(time_limit))

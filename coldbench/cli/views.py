@@ -60,6 +60,7 @@ def draw_figures(
 
 def render_figures(
     figures: Annotated[Path, typer.Option(help="the figures of the paper and their panels (YAML)")],
+    paper: Paper,
     out: Out,
     inputs: Annotated[list[Path] | None, typer.Argument(help="scores (.parquet) and lists of figures (.json)")] = None,
     log: Log = None,
@@ -68,12 +69,14 @@ def render_figures(
     from coldbench.evaluation.scores import read_scores
     from coldbench.report import figure_list, run_pages
     from coldbench.report import figures as paper_figures
+    from coldbench.report.paper import load_paper
 
     logs.log_to(log, "[render-figures]")
     files = inputs or []
     scores = read_scores([path for path in files if path.suffix == ".parquet"])
     runs = figure_list.load([path for path in files if path.suffix == ".json"])
-    pages = run_pages.write(paper_figures.load_plan(figures), scores, runs, out, page_hash([*files, figures]))
+    plan, printed = paper_figures.load_plan(figures), load_paper(paper)
+    pages = run_pages.write(plan, scores, runs, out, page_hash([*files, figures, paper]), printed)
     logs.log.info("%s, and pages of %d runs", out, len(pages) - 1)
 
 
@@ -87,14 +90,14 @@ def render_table(
 ) -> None:
     """Render table NUMBER from SCORES as a page, and beside it as CSV, LaTeX and JSON."""
     from coldbench.core.files import files_hash, write_text
-    from coldbench.evaluation.scores import read_scores
+    from coldbench.evaluation.scores import read_scores, without_snapshots
     from coldbench.report import cells, exports, pages
     from coldbench.report.navigation import ReportFolder
     from coldbench.report.paper import load_paper
     from coldbench.report.provenance import folders_of
 
     logs.log_to(log, f"[render-table {number}]")
-    records, folders = read_scores(scores or []), folders_of(scores or [])
+    records, folders = without_snapshots(read_scores(scores or [])), folders_of(scores or [])
     frame = cells.table_frame(number, records, load_paper(paper), cells.load_planned(planned_rows))
     files = {
         out.with_name(f"{out.stem}.csv"): exports.table_csv(frame),
@@ -119,14 +122,14 @@ def render_methods(
     The per-image values are those in images.parquet beside each file of scores.
     """
     from coldbench.core.files import files_hash, write_text
-    from coldbench.evaluation.scores import read_scores
+    from coldbench.evaluation.scores import read_scores, without_snapshots
     from coldbench.report import entries, exports, methods, methods_exports, methods_page
     from coldbench.report.navigation import ReportFolder
     from coldbench.report.provenance import folders_of
 
     logs.log_to(log, "[render-methods]")
     files = scores or []
-    records, folders = read_scores(files), folders_of(files)
+    records, folders = without_snapshots(read_scores(files)), folders_of(files)
     tasks = methods.tasks(records, entries.load_values(files), baseline)
     written = {
         out.with_name(f"{out.stem}.csv"): exports.table_csv(methods_exports.frame_of(tasks)),
@@ -153,7 +156,7 @@ def render_discrepancies(
 ) -> None:
     """Render what the paper, its README and its code say differently, our choices, and the evidence."""
     from coldbench.core.files import write_text
-    from coldbench.evaluation.scores import read_scores
+    from coldbench.evaluation.scores import read_scores, without_snapshots
     from coldbench.report import calibration as calibrated
     from coldbench.report import cells
     from coldbench.report import discrepancies as view
@@ -162,7 +165,7 @@ def render_discrepancies(
     from coldbench.report.paper import load_paper
 
     logs.log_to(log, "[render-discrepancies]")
-    records = read_scores(scores or [])
+    records = without_snapshots(read_scores(scores or []))
     frame = cells.cell_frame(records, load_paper(paper))
     rows = calibrated.load_calibration(calibration)
     sources = view.Sources(view.load_grid(grid), view.load_interpretations(interpretations), rows)
@@ -199,7 +202,7 @@ def render_index(
 ) -> None:
     """Render the front page (scorecard, claims, tables, runs, hours), and link it from the pages beside it."""
     from coldbench.core.files import write_text
-    from coldbench.evaluation.scores import read_scores
+    from coldbench.evaluation.scores import read_scores, without_snapshots
     from coldbench.report import cells, pages
     from coldbench.report import claims as judging
     from coldbench.report.navigation import ReportFolder
@@ -207,7 +210,7 @@ def render_index(
     from coldbench.report.provenance import folders_of
 
     logs.log_to(log, "[render-index]")
-    records, printed = read_scores(scores or []), load_paper(paper)
+    records, printed = without_snapshots(read_scores(scores or [])), load_paper(paper)
     frame = cells.cell_frame(records, printed, cells.load_planned(planned_rows))
     judged = judging.judged(judging.load(claims), records, printed)
     files = [*(scores or []), paper, claims, *([planned_rows] if planned_rows else [])]

@@ -168,7 +168,7 @@ class Config(Plugins):
     compile: bool = False
     """Whether networks are compiled by torch.compile in training."""
     channels_last: bool = False
-    """Whether training uses the channels-last memory format."""
+    """Whether training on a GPU uses the channels-last memory format; on a CPU the suite's networks always do."""
     checkpoint_every: Annotated[float, Field(ge=0, le=86_400)] = 60.0
     """Seconds between checkpoints of a training, at most a day: a killed training loses the work since the last."""
     imports: dict[str, AnyPath] = {}

@@ -119,9 +119,16 @@ class Training(Strict):
     """Updates between two updates of the average."""
     ema_start: Annotated[int, Field(ge=0, le=MOST_STEPS)] = 2000
     """First update that is averaged; before, the average is a copy of the weights."""
+    snapshots: Annotated[list[Annotated[int, Field(ge=1, le=MOST_STEPS)]], Field(max_length=100)] = []
+    """Steps after which the averaged weights are kept as a model of its own, which is sampled and scored. They change
+    no weight, and the finished model is none of them."""
 
     @model_validator(mode="after")
     def _settings_fit_together(self) -> Training:
+        if self.snapshots != sorted(set(self.snapshots)) or (self.snapshots and self.snapshots[-1] >= self.max_steps):
+            raise ValueError(
+                f"snapshots must increase and lie below max_steps {self.max_steps}, not {self.snapshots}"[:200]
+            )
         if self.batch_size % self.grad_accumulation:
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of grad_accumulation {self.grad_accumulation}"
@@ -162,6 +169,8 @@ class Experiment(Strict):
     """The restoration network R."""
     training: Training
     """The training loop."""
+    snapshot: bool = False
+    """Whether the model is one on the way of a longer training, whose steps so far are `training.max_steps`."""
 
     @model_validator(mode="after")
     def _prepared_images_are_large_enough(self) -> Experiment:
@@ -181,13 +190,27 @@ class Experiment(Strict):
 
     @property
     def run(self) -> str:
-        """The name of this run's folder: experiment and protocol, and the seed if it is not 0."""
-        return f"{self.name}-{self.protocol}" + (f"-s{self.seed}" if self.seed else "")
+        """The name of this run's folder: experiment and protocol, the seed if it is not 0, and a snapshot's steps."""
+        steps = f"-{self.training.max_steps}steps" if self.snapshot else ""
+        return f"{self.name}-{self.protocol}" + (f"-s{self.seed}" if self.seed else "") + steps
+
+    @property
+    def whole_run(self) -> str:
+        """The name of the run whose training passes through this snapshot."""
+        return self.model_copy(update={"snapshot": False}).run
+
+    def at(self, step: int) -> Experiment:
+        """The experiment of the snapshot after `step` steps. A training of so many steps makes the same model."""
+        training = Training(**{**self.training.model_dump(), "max_steps": step, "snapshots": []})
+        return self.model_copy(update={"training": training, "snapshot": True})
 
     @property
     def hash_inputs(self) -> dict[str, Any]:
         """Everything that decides the weights, and nothing else."""
-        return {"version": HASH_VERSION, **self.model_dump(exclude={"name", "protocol", "budget"})}
+        rest = self.model_dump(
+            exclude={"name": True, "protocol": True, "budget": True, "snapshot": True, "training": {"snapshots"}}
+        )
+        return {"version": HASH_VERSION, **rest}
 
     @property
     def fingerprint(self) -> str:

@@ -103,6 +103,30 @@ def resolve(config: Config, name: str, protocol: str, budget: str, seed: int | N
     )
 
 
+def snapshots_of(run: Run) -> list[Run]:
+    """The runs that sample the models on the way of a run's training: its first set, by the same methods.
+
+    ColdbenchError if a snapshot comes before the first average of weights.
+    """
+    first = next(iter(run.sampling.sets))
+    sampling = run.sampling.model_copy(update={"sets": {first: run.sampling.sets[first]}})
+    training = run.experiment.training
+    if run.trains and training.snapshots and training.snapshots[0] < training.ema_update_every:
+        raise ColdbenchError(
+            f"{run.metadata.run}: training.snapshots: step {training.snapshots[0]} comes before the first average of "
+            f"weights, after {training.ema_update_every} steps"
+        )
+    runs = []
+    for step in training.snapshots if run.trains else []:
+        experiment = run.experiment.at(step)
+        title = f"{run.metadata.title}, after {step:,} of {training.max_steps:,} steps"
+        facts = {"run": experiment.run, "title": title, "cell": TableCell(), "default": False}
+        metadata = run.metadata.model_copy(update=facts)
+        new = {"experiment": experiment, "metadata": metadata, "sampling": sampling, "model": experiment.run}
+        runs.append(run.model_copy(update=new))
+    return runs
+
+
 def _with_source(kind: str, spec: Mapping[str, Any], where: str) -> dict[str, Any]:
     """A component's name and parameters, with the hash of its code unless it is the suite's own.
 

@@ -180,14 +180,14 @@ def fingerprint(value: Any) -> str:
 def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """The layers merged, later ones over earlier ones: mappings key by key, any other value as a whole.
 
-    No mapping of the result is one of the layers', so a change of the result changes no layer.
+    The result shares what it can with the layers, because a copy of aliases in YAML may be endless: change neither.
     """
     result: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
             below = result.get(key)
-            below = below if isinstance(below, Mapping) else {}
-            result[key] = merged(below, value) if isinstance(value, Mapping) else value
+            both = isinstance(below, Mapping) and isinstance(value, Mapping)
+            result[key] = merged(below, value) if both else value  # type: ignore[arg-type]
     return result
 
 

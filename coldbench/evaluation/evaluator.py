@@ -242,6 +242,8 @@ class Evaluator:
             "dataset_title": self.info["title"],
             "embedded": self.info["embedded"],
             "seed": self.experiment.seed,
+            "steps": self.experiment.training.max_steps,
+            "snapshot": self.experiment.snapshot,
             "provenance": json.dumps(provenance(self.device, **facts, seconds=round(seconds, 1)), sort_keys=True),
         }
         degradation = degradations.for_experiment(self.experiment, self.partner)

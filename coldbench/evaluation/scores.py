@@ -47,6 +47,7 @@ class Score:
     which values of the metric are better: higher or lower. `nfe` and `seconds` are the evaluations of the network and
     the time that the method took for an image, NaN if unknown. `known` is what the method knew of the degradation of a
     restored image: its severity, or also what was drawn for it (drawn), or also another draw in its place (redrawn).
+    `steps` are those of the model's training, 0 if unknown; `snapshot` marks a model on the way of a longer training.
     """
 
     run: RunName
@@ -76,6 +77,8 @@ class Score:
     nfe: Number = math.nan
     seconds: Number = math.nan
     known: Text = ""
+    steps: Annotated[int, _null_is(0)] = 0
+    snapshot: Annotated[bool, _null_is(False)] = False
 
     @property
     def finite(self) -> bool:
@@ -112,6 +115,11 @@ def read_scores(paths: Iterable[Path]) -> Scores:
     for path in paths:
         rows += read_table(path).to_dict("records")  # type: ignore[arg-type]
     return validate_scores(rows)
+
+
+def without_snapshots(scores: Iterable[Score]) -> Scores:
+    """The scores of finished trainings: those of models on the way of one are for curves alone."""
+    return tuple(score for score in scores if not score.snapshot)
 
 
 def write_scores(scores: Iterable[Score], out: Path, made_from: Mapping[str, Any]) -> None:

@@ -6,10 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from coldbench.models.inference import INFERENCE_BATCH, Restorer, compiled, restorer
+    from coldbench.models.inference import INFERENCE_BATCH, Restorer, compiled, in_fast_format, restorer
     from coldbench.models.registry import NETWORKS, build
 
-__all__ = ["INFERENCE_BATCH", "NETWORKS", "Restorer", "build", "compiled", "restorer"]
+__all__ = ["INFERENCE_BATCH", "NETWORKS", "Restorer", "build", "compiled", "in_fast_format", "restorer"]
 
 
 def __getattr__(name: str) -> Any:

@@ -44,6 +44,11 @@ class _Stated(Strict):
     provenance: dict[str, Any]
 
 
+def snapshot_file(model: Path, step: int) -> Path:
+    """The file in which the training of `model` keeps its averaged weights after `step` steps."""
+    return model.parent / "snapshots" / f"step-{step}{model.suffix}"
+
+
 def read_header(path: Path) -> ModelHeader:
     """The header of the model in `path`. The weights are not read, so the checksum is not verified.
 

@@ -110,6 +110,8 @@ class UnetDDPM(nn.Module):
     Without `time` the network's time input is always 0.
     """
 
+    channels_last = True
+    """Its convolutions are faster on a CPU in this memory format (`models.in_fast_format`)."""
     test_params = ({"dim": 8, "dim_mults": [1, 2], "attention": 8},)
 
     def __init__(

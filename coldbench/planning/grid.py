@@ -12,7 +12,7 @@ from coldbench import data
 from coldbench.core import plugins
 from coldbench.core.config import Config, Entry, Plugins
 from coldbench.core.errors import ColdbenchError, MissingFile, unknown
-from coldbench.core.run import Run, chosen_protocol, resolve
+from coldbench.core.run import Run, chosen_protocol, resolve, snapshots_of
 from coldbench.core.validation import check_plain, checked
 from coldbench.planning import checks
 
@@ -27,8 +27,8 @@ class Finished(Protocol):
 class Grid:
     """The resolved grid; runs are mapped by name.
 
-    `report_runs` are the runs that the report shows. `all_runs` also holds the other protocols, and the owner of every
-    sampled model. `skipped` maps the experiments without data to the reason.
+    `report_runs` are the runs that the report shows, with the snapshots of their trainings. `all_runs` also holds the
+    other protocols, and the owner of every sampled model. `skipped` maps the experiments without data to the reason.
     """
 
     config: Config
@@ -116,7 +116,10 @@ def build(
         for name, run in runs.items()
         if name in owners
     }
-    return Grid(config, {name: shared[name] for name in report_runs}, runs | shared, skipped)
+    shown = {name: shared[name] for name in report_runs}
+    trained = [run for name, run in shown.items() if name not in config.imports]
+    snapshots = {each.metadata.run: each for run in trained for each in snapshots_of(run)}
+    return Grid(config, shown | snapshots, runs | shared | snapshots, skipped)
 
 
 def _model_owners(config: Config, runs: Iterable[Run]) -> dict[str, Run]:

@@ -112,10 +112,12 @@ def _is_done(product: Product) -> bool:
 def _train_job(run: Run, on: Device, config: Config, done: bool) -> Job:
     """The training of a run's model, or its import."""
     name, imported = run.metadata.run, run.metadata.run in config.imports
-    time = Time() if imported else cost.training(on, run.experiment)
+    experiment = run.experiment
+    time = Time() if imported or experiment.snapshot else cost.training(on, experiment)
     disk = cost.model_bytes(run.experiment, imported)
     stage = "import" if imported else "train"
-    return Job(_name(run, "train"), name, run.metadata.cell.table, stage, (), time.hours, time.source, disk, done)
+    needs = (f"{run.metadata.budget}/{experiment.whole_run}/train",) if experiment.snapshot else ()
+    return Job(_name(run, "train"), name, run.metadata.cell.table, stage, needs, time.hours, time.source, disk, done)
 
 
 def _sample_jobs(run: Run, on: Device, products: Products, tests: int) -> list[Job]:

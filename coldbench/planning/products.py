@@ -24,7 +24,7 @@ from coldbench.core.provenance import page_hash
 from coldbench.core.run import Run
 from coldbench.core.validation import fingerprint
 from coldbench.evaluation.tables import VALUES, csv_fits, read_made_from, why_not_beside
-from coldbench.models.header import read_header
+from coldbench.models.header import read_header, snapshot_file
 from coldbench.sampling.manifest import facts, read_manifest
 
 Status = Literal["missing", "outdated", "incomplete", "current"]
@@ -141,8 +141,13 @@ class Products:
             stated = {"experiment": header.experiment.fingerprint, "data": header.data, "partner": header.partner}
             return difference(stated, expected)
 
-        sources = list if was_imported(file) else functools.partial(self.data_of, owner)
+        sources = list if was_imported(file) else functools.partial(self._sources_of_model, owner)
         return self._once(("model", file), [file], reason, sources)
+
+    def _sources_of_model(self, run: Run) -> list[Product]:
+        """What a training reads: its images, and for a snapshot the training that keeps it."""
+        whole = self.runs.get((run.metadata.budget, run.experiment.whole_run)) if run.experiment.snapshot else None
+        return [*self.data_of(run), *([self.model(whole)] if whole else [])]
 
     def samples(self, run: Run) -> Product:
         """The manifest of a run's images."""
@@ -237,7 +242,14 @@ class Products:
     def has_model(self, run: Run) -> bool:
         """Whether a model of a run's experiment exists, also set aside, whatever images it was trained on."""
         file = self._file(self.runs[run.metadata.budget, run.model], "model.safetensors")
-        for each in (file, *file.parent.glob(f"{file.stem}.*{file.suffix}")):
+        kept = []
+        if run.experiment.snapshot:
+            whole = self.runs.get((run.metadata.budget, run.experiment.whole_run))
+            if whole and self.model(whole).status != "current":
+                return True  # its training will keep it
+            name = file.parent.with_name(run.experiment.whole_run) / file.name
+            kept = [snapshot_file(name, run.experiment.training.max_steps)]
+        for each in (file, *kept, *file.parent.glob(f"{file.stem}.*{file.suffix}")):
             with contextlib.suppress(ColdbenchError):
                 if read_header(each).experiment.fingerprint == run.experiment.fingerprint:
                     return True

@@ -11,7 +11,7 @@ from coldbench.core.logs import clock
 from coldbench.evaluation.scores import Score, Scores
 from coldbench.report.cells import in_groups
 from coldbench.report.figure_list import RunFigures
-from coldbench.report.formats import LABELS, quantity, shown
+from coldbench.report.formats import metric_label, quantity, shown
 from coldbench.report.layout import is_method, method_title
 from coldbench.sampling.manifest import SampledSet
 
@@ -80,7 +80,8 @@ class Chart:
 
 
 def charts(scores: Scores, runs: Sequence[RunFigures]) -> list[Chart]:
-    """Every chart, also those without data."""
+    """Every chart of finished models, also those without data."""
+    runs = [run for run in runs if not run.experiment.snapshot]
     return [
         Chart(
             "steps", "Quality against sampling steps",
@@ -141,7 +142,7 @@ def _fewer_steps(scores: Scores, runs: Sequence[RunFigures]) -> Iterator[Axes]:
                     nfe = 1 if score.method == "direct" else math.ceil(run.T / sampled.stride)
                     points.setdefault((score.method, nfe), _point(nfe, score, f"{nfe:,}"))
             first = group[0].metadata
-            yield from _axes(f"steps-{first.run}-{metric}", first.title, metric, points.values())
+            yield from by_method(f"steps-{first.run}-{metric}", first.title, metric, points.values())
 
 
 def _image_counts(scores: Scores, runs: Sequence[RunFigures]) -> Iterator[Axes]:
@@ -156,7 +157,7 @@ def _image_counts(scores: Scores, runs: Sequence[RunFigures]) -> Iterator[Axes]:
                 if score.method in methods and score.reference == reference:
                     points.append(_point(score.n, score, f"n = {score.n:,}"))
             title = run.metadata.title + _suffix(name)
-            yield from _axes(f"number-{run.metadata.run}-{name}", title, DISTANCE, points)
+            yield from by_method(f"number-{run.metadata.run}-{name}", title, DISTANCE, points)
 
 
 def _fid_protocols(scores: Scores) -> Iterator[Axes]:
@@ -166,7 +167,7 @@ def _fid_protocols(scores: Scores) -> Iterator[Axes]:
         group = [(score, (score.metric.partition("_")[2], score.reference)) for score in each]
         places = sorted({place for _, place in group})
         points = [_point(places.index(place), score, ", ".join(place)) for score, place in group]
-        yield from _axes(f"ladder-{run}-{name}-{kind}", group[0][0].title + _suffix(name), kind, points)
+        yield from by_method(f"ladder-{run}-{name}-{kind}", group[0][0].title + _suffix(name), kind, points)
 
 
 def _samples(score: Score) -> tuple[str, str, str]:
@@ -184,16 +185,16 @@ def _wrong_knowledge(scores: Scores, runs: Sequence[RunFigures]) -> Iterator[Axe
                     for k, (r, name) in enumerate(sets)
                     for score in _scores_of(scores, r, name, metric)
                 ]
-                yield from _axes(f"wrong-{run.metadata.run}-{metric}", run.metadata.title, metric, points)
+                yield from by_method(f"wrong-{run.metadata.run}-{metric}", run.metadata.title, metric, points)
 
 
-def _axes(name: str, title: str, metric: str, points: Iterable[Point]) -> Iterator[Axes]:
+def by_method(name: str, title: str, metric: str, points: Iterable[Point]) -> Iterator[Axes]:
     """A plot with a line for every method; none without points."""
     methods = {line[0].method: line for line in in_groups(sorted(points, key=lambda point: point.x), "method")}
     order = [*(method for method in ORDER if method in methods), *sorted(methods.keys() - set(ORDER))]
     lines = [Series(method, method_title(method), tuple(methods[method])) for method in order]
     if lines:
-        yield Axes(name, title, LABELS[metric], tuple(lines))
+        yield Axes(name, title, metric_label(metric), tuple(lines))
 
 
 def _models(runs: Iterable[RunFigures]) -> list[list[RunFigures]]:

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coldbench.core.files import copy, write_text
-from coldbench.evaluation.scores import Score, Scores
+from coldbench.evaluation.scores import Score, Scores, without_snapshots
 from coldbench.report import chart_data, figures, plots
+from coldbench.report.curves import learning_curves
 from coldbench.report.figure_list import RunFigures
 from coldbench.report.figures import FigurePlan, FigureSpec, ImageRow, Panel, PanelSpec
 from coldbench.report.formats import interval, metric_name, settings_text, shown
 from coldbench.report.layout import TABLES, budget_rank, in_order, method_title, run_page
 from coldbench.report.navigation import FIGURES, ReportFolder
 from coldbench.report.pages import banner
+from coldbench.report.paper import PaperCell
 from coldbench.report.provenance import runs_of
 from coldbench.report.sprites import Sprite
 from coldbench.sampling.manifest import SampledSet
@@ -62,15 +64,25 @@ class SampleSet:
         return self.trajectories[0].columns if self.trajectories else ()
 
 
-def write(plan: FigurePlan, scores: Scores, runs: Sequence[RunFigures], out: Path, made_from: str = "") -> list[Path]:
+def write(
+    plan: FigurePlan,
+    scores: Scores,
+    runs: Sequence[RunFigures],
+    out: Path,
+    made_from: str = "",
+    paper: Sequence[PaperCell] = (),
+) -> list[Path]:
     """Write the page of figures to `out`, a page for each run into `runs` beside it, and images into `images`.
+
+    `paper` holds the printed numbers, for the learning curves.
 
     Returns the paths of the pages. Nothing else in the folder changes, so pages of other runs stay.
     """
     folder = ReportFolder(out.parent, made_from)
     placed = [_with_images(run, folder.path) for run in _fullest(runs)]
     watermark = next((run.watermark for run in placed if run.watermark), "")
-    charts = [(chart, _plots(chart, watermark, folder.path)) for chart in chart_data.charts(scores, placed)]
+    every = [learning_curves(scores, paper), *chart_data.charts(without_snapshots(scores), placed)]
+    charts = [(chart, _plots(chart, watermark, folder.path)) for chart in every]
     pages = [run_page(run.metadata.run) for run in placed]
     for run, page in zip(placed, pages, strict=True):
         write_text(folder.path / page, _run_page(run, scores, folder, [FIGURES, *pages]))

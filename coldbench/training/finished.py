@@ -9,10 +9,10 @@ from typing import Any
 from coldbench import data
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Experiment
-from coldbench.core.files import write_text
+from coldbench.core.files import copy, write_text
 from coldbench.core.logs import log
 from coldbench.core.validation import fingerprint
-from coldbench.models.header import read_header
+from coldbench.models.header import read_header, snapshot_file
 from coldbench.models.model_file import log_of, set_aside
 
 
@@ -44,6 +44,19 @@ def keep(model: Path) -> None:
     if not log_of(model).exists():
         log.warning("its training log is missing, so reports show no training curve")
         write_text(log_of(model), "")
+
+
+def take_snapshot(model: Path, experiment: Experiment, identity: dict[str, Any]) -> None:
+    """Copy to `model` the snapshot that the whole training kept, if there is one and it fits."""
+    whole = model.parent.with_name(experiment.whole_run) / model.name
+    kept = snapshot_file(whole, experiment.training.max_steps)
+    if not experiment.snapshot or fits(model, identity) or not fits(kept, identity):
+        return
+    set_aside(model)
+    for file, place in ((log_of(kept), log_of(model)), (kept, model)):
+        if file.exists():
+            copy(file, place)
+    log.info("%s is a copy of %s", model, kept)
 
 
 def take_back(model: Path, identity: dict[str, Any]) -> None:

@@ -15,12 +15,11 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -35,8 +34,12 @@ from coldbench.core.provenance import provenance
 from coldbench.data import preprocessing
 from coldbench.degradations import Degradation, network_input
 from coldbench.models import model_file
+from coldbench.models.header import snapshot_file
 from coldbench.training import checkpoints, distributed, finished, slurm
 from coldbench.training.distributed import DeviceOptions
+
+if TYPE_CHECKING:
+    from coldbench.training.distributed import Processes
 
 LOG_LINES = 200
 """The number of lines in the training log of a whole training."""
@@ -132,7 +135,7 @@ def micro_batches(source: TrainingSet, step: int, local: range, device: torch.de
 
 
 def optimizer_step(
-    state: TrainingState, batches: Iterable[Batch], training: Training, fabric: Fabric | None = None
+    state: TrainingState, batches: Iterable[Batch], training: Training, fabric: Processes | None = None
 ) -> tuple[Tensor, Tensor]:
     """One step of Adam down the gradient of E‖R(D(x, t), t) − x‖₁ (section 3.1), estimated from the micro-batches.
 
@@ -204,7 +207,7 @@ def train(
             state.load_state_dict(saved)
             log.info("resuming at step %d of %d", state.step, training.max_steps)
         network = distributed.prepare(network, device_options)
-        distributed.match_memory_format(state.optimizer)
+        distributed.match_memory_format(network, state.optimizer, state.ema)
         state.network, state.optimizer = fabric.setup(network, state.optimizer)
         monitor = Monitor(state, source.seed, training, heartbeat, fabric)
         last_save = time.monotonic()
@@ -214,6 +217,10 @@ def train(
                 batches = micro_batches(source, state.step, local, fabric.device)
                 loss, grad_norm = optimizer_step(state, batches, training, fabric)
                 monitor.observe(loss, grad_norm)
+                if state.step in training.snapshots:
+                    monitor.check()
+                    kept = snapshot_file(paths.model, state.step)
+                    _save(kept, state, experiment.at(state.step), paths, source, fabric, device_options)
 
                 is_last = state.step == training.max_steps
                 save_due = fabric.is_global_zero and time.monotonic() - last_save >= options.checkpoint_every
@@ -230,14 +237,29 @@ def train(
                     monitor.beat("stopped")
                     raise Interrupted((stop.number or signal.SIGTERM) if signalled else None)
 
-        if fabric.is_global_zero:
-            device_name = provenance(fabric.device)["device"]
-            origin = {"world_size": fabric.world_size, "precision": training.precision, "trained_on": device_name}
-            origin |= vars(device_options)
-            model_file.set_aside(paths.model)
-            write_text(model_file.log_of(paths.model), "\n".join(state.log_lines) + "\n")
-            model_file.save_model(paths.model, state.ema, experiment, source.images.shape[1], origin, identity)
+        _save(paths.model, state, experiment, paths, source, fabric, device_options)
         fabric.barrier()
+
+
+def _save(
+    model: Path,
+    state: TrainingState,
+    experiment: Experiment,
+    paths: TrainingPaths,
+    source: TrainingSet,
+    fabric: Processes,
+    options: DeviceOptions,
+) -> None:
+    """Write the averaged weights as the finished model of `experiment`, and the training log beside it."""
+    if not fabric.is_global_zero:
+        return
+    device_name = provenance(fabric.device)["device"]
+    origin = {"world_size": fabric.world_size, "precision": experiment.training.precision, "trained_on": device_name}
+    identity = finished.training_identity(experiment, paths.prepared, paths.partner)
+    model_file.set_aside(model)
+    write_text(model_file.log_of(model), "\n".join(state.log_lines) + "\n")
+    channels = source.images.shape[1]
+    model_file.save_model(model, state.ema, experiment, channels, {**origin, **vars(options)}, identity)
 
 
 def _training_set(experiment: Experiment, paths: TrainingPaths) -> TrainingSet:
@@ -267,7 +289,7 @@ class Monitor:
     """
 
     def __init__(
-        self, state: TrainingState, seed: int, training: Training, heartbeat: slurm.Heartbeat, fabric: Fabric
+        self, state: TrainingState, seed: int, training: Training, heartbeat: slurm.Heartbeat, fabric: Processes
     ) -> None:
         self.state, self.seed, self.training, self.heartbeat, self.fabric = state, seed, training, heartbeat, fabric
         self.start = time.monotonic() - state.seconds

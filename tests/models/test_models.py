@@ -17,6 +17,7 @@ from coldbench import degradations, models
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Network, Training
 from coldbench.degradations import network_input
+from coldbench.models.unet_convnext import LinearAttention
 from coldbench.training.loop import TrainingState, optimizer_step
 
 FULL = SHARED / "golden"
@@ -347,6 +348,42 @@ def test_residual_adds_the_input() -> None:
     torch.testing.assert_close(residual, plain + x, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(("dim", "side"), [(8, 4), (16, 8), (32, 6), (128, 12), (16, 4), (64, 8), (160, 16)])
+def test_both_orders_of_linear_attention_agree(dim: int, side: int) -> None:
+    """Values and gradients; the faster order is taken at many positions with few channels."""
+    torch.manual_seed(dim)
+    attention = LinearAttention(dim).double()
+    x, weights = torch.randn(2, 2, dim, side, side + 1, dtype=torch.float64)
+    results = []
+    for function in (attention._as_written, attention._other_order, attention):
+        own = x.clone().requires_grad_()
+        out = function(own)
+        (out * weights).sum().backward()
+        results.append((out, own.grad, *(p.grad.clone() for p in attention.parameters())))
+        attention.zero_grad()
+    for written, other, taken in zip(*results, strict=True):
+        torch.testing.assert_close(other, written, rtol=1e-10, atol=1e-12)
+        assert torch.equal(taken, other if side * (side + 1) > dim <= 128 else written)
+
+
+@pytest.mark.parametrize("kind", ["unet_convnext", "unet_ddpm"])
+def test_fast_memory_format_changes_results_by_rounding_alone(kind: str) -> None:
+    x, time = noise(), torch.tensor([0, 5])
+    network = small(kind)
+    with torch.inference_mode():
+        plain = network(x, time)
+        torch.testing.assert_close(models.in_fast_format(network)(x, time), plain, rtol=0, atol=1e-5)
+    kernels = [weight for weight in network.parameters() if weight.ndim == 4 and min(weight.shape[1:]) > 1]
+    assert kernels
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in kernels)
+
+
+def test_network_that_does_not_ask_for_the_fast_format_keeps_its_own() -> None:
+    """Code of a plug-in may depend on the strides of its activations."""
+    network = nn.Sequential(nn.Conv2d(2, 3, 3))
+    assert models.in_fast_format(network)[0].weight.is_contiguous()
+
+
 def test_dropout_acts_only_in_training() -> None:
     """In training it zeroes its share and preserves the mean; a restoration never drops anything."""
     x, time = noise(), torch.tensor([0, 5])
@@ -358,7 +395,7 @@ def test_dropout_acts_only_in_training() -> None:
         without.train()
         assert not torch.equal(network(x, time), network(x, time))
         assert torch.equal(without(x, time), without(x, time))
-        assert torch.equal(models.restorer(network)(x[:1], 1), without(x[:1], time[:1]))
+        torch.testing.assert_close(models.restorer(network)(x[:1], 1), without(x[:1], time[:1]), rtol=0, atol=1e-5)
     blocks = [part for part in network.modules() if isinstance(part, nn.Dropout)]
     assert len(blocks) == 2 * 2 + 2 + 2 * 3
     ones = torch.ones(100_000)

@@ -77,7 +77,11 @@ def by_formula(network: Network, channels: int, side: int) -> int:
         elif isinstance(layer, nn.Linear):
             total += 2 * layer.weight.numel()
         elif type(layer).__name__ == "LinearAttention":
-            total += 2 * 2 * layer.heads * layer.width**2 * inputs[0].shape[-1] ** 2
+            positions, hidden, dim = inputs[0].shape[-1] ** 2, layer.heads * layer.width, layer.dim
+            if positions > dim <= hidden:  # its convolutions do not run
+                total += 2 * (positions * dim * (2 * hidden + dim) + hidden * dim * (2 * layer.width + dim))
+            else:
+                total += 2 * 2 * hidden * layer.width * positions
         elif type(layer).__name__ == "AttnBlock":
             total += 2 * 2 * inputs[0].shape[1] * inputs[0].shape[-1] ** 4
 

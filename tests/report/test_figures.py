@@ -13,12 +13,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import yaml
-from cases import FIGURES, GENERATED, MARK, PLAIN, ROOT, run_figures, score
+from cases import FIGURES, GENERATED, MARK, PAPER, PLAIN, ROOT, run_figures, score
 
 from coldbench.core.config import TableCell
 from coldbench.core.sampling_settings import Sampling
-from coldbench.evaluation.scores import Score
+from coldbench.evaluation.scores import Score, without_snapshots
 from coldbench.report import chart_data, figures, plots, run_pages
+from coldbench.report.curves import learning_curves
 from coldbench.report.figure_list import Distance, LogLine, RunFigures
 from coldbench.report.figures import FigureSpec, PanelSpec, comparison
 from coldbench.report.layout import in_order
@@ -165,6 +166,25 @@ def test_any_training_log_has_a_curve(tmp_path: Path, losses: list[float]) -> No
     assert not chart_data.training([run.model_copy(update={"training": ()})]).panels
 
 
+def test_learning_curves_hold_snapshots_and_finished_models_with_the_papers_numbers() -> None:
+    def at(steps: int, value: float, **changes: Any) -> Score:
+        own = {"run": f"E01-fitted-{steps}steps", "table": "", "row": "", "snapshot": True, "default": False}
+        return score(
+            method="tacos", metric="ssim", value=value, steps=steps, **({} if steps == 2000 else own), **changes
+        )
+
+    scores = (at(500, 0.6), at(1000, 0.7), at(2000, 0.72), at(2000, 0.1, set="half"), score(metric="ssim"))
+    (axes,) = learning_curves((*scores, at(9, 0.5, seed=1)), PAPER).panels  # without a finished model, no curve
+    lines = {line.label: [(point.x, point.y) for point in line.points] for line in axes.lines}
+    printed = next(c.value for c in PAPER if (c.table, c.row, c.column, c.metric) == ("1", "MNIST", "sampled", "ssim"))
+    assert lines == {
+        "TACoS": [(500, 0.6), (1000, 0.7), (2000, 0.72)],
+        "paper, TACoS": [(500, printed), (2000, printed)],
+    }
+    assert not learning_curves((at(2000, 0.72),), PAPER).panels
+    assert without_snapshots(scores) == scores[2:]
+
+
 # --- pages
 
 
@@ -243,7 +263,7 @@ def test_methods_of_plug_ins_are_shown_after_those_of_the_suite(tmp_path: Path) 
     assert [label for label, _ in rows] == ["Degraded", "TACoS", "mine_a1", "TACoS minus direct"]
     assert [s.method for s in chart_data._scores_of(tuple(own), run, "test", "ssim")] == ["mine_a1", "tacos"]
     points = [chart_data._point(4, each, "4") for each in own[:2]]
-    (axes,) = chart_data._axes("x", "x", "ssim", points)
+    (axes,) = chart_data.by_method("x", "x", "ssim", points)
     assert [line.label for line in axes.lines] == ["TACoS", "mine_a1"]
     chart = chart_data.Chart("x", "x", "", "NFE", "line", (axes,))
     assert plots.svg(chart, axes, "")[0].count("<svg ") == 1

@@ -25,7 +25,7 @@ from coldbench.core.images import from_uint8
 from coldbench.core.interrupts import RESUMABLE, Interrupted
 from coldbench.core.provenance import provenance
 from coldbench.models import model_file
-from coldbench.training import checkpoints, loop
+from coldbench.training import checkpoints, finished, loop
 from coldbench.training.distributed import DeviceOptions
 
 # What decides the weights
@@ -71,6 +71,44 @@ def test_model_file_holds_the_average(experiment, digits, tmp_path):
         training = experiment.training.model_copy(update=once)
         results.append(train(experiment.model_copy(update={"training": training}), digits, tmp_path / str(count)))
     assert equal(*results)
+
+
+def test_snapshots_are_the_models_of_shorter_trainings_and_change_no_weight(experiment, digits, tmp_path, undisturbed):
+    """Before and after `ema_start`, and after a stop; a training of so many steps takes them instead of its own."""
+    training = experiment.training.model_copy(update={"snapshots": [3, 10]})
+    kept = experiment.model_copy(update={"training": training})
+    assert kept.fingerprint == experiment.fingerprint
+    whole = tmp_path / kept.run
+    assert equal(train(kept, digits, whole), weights(undisturbed(experiment, digits)))
+    for step in training.snapshots:
+        short = experiment.model_copy(
+            update={"training": training.model_copy(update={"max_steps": step, "snapshots": []})}
+        )
+        own = tmp_path / kept.at(step).run
+        finished.take_snapshot(own / "model.safetensors", kept.at(step), finished.training_identity(short, digits))
+        assert equal(weights(own), weights(undisturbed(short, digits)))
+        before = (own / "model.safetensors").stat().st_mtime_ns
+        train(kept.at(step), digits, own)
+        assert (own / "model.safetensors").stat().st_mtime_ns == before
+    assert kept.at(3).run == "tiny-test-s3-3steps"
+    assert kept.at(3).whole_run == kept.run
+
+
+def test_damaged_snapshot_is_not_taken(experiment, digits, tmp_path):
+    training = experiment.training.model_copy(update={"max_steps": 4, "snapshots": [2]})
+    kept = experiment.model_copy(update={"training": training})
+    train(kept, digits, tmp_path / kept.run)
+    file = tmp_path / kept.run / "snapshots" / "step-2.safetensors"
+    file.write_bytes(file.read_bytes()[:-9])
+    model = tmp_path / kept.at(2).run / "model.safetensors"
+    finished.take_snapshot(model, kept.at(2), finished.training_identity(kept.at(2), digits))
+    assert not model.exists()
+
+
+@pytest.mark.parametrize("steps", [[0], [12], [13], [4, 2], [2, 2]])
+def test_snapshots_that_a_training_cannot_have_are_refused(experiment, steps):
+    with pytest.raises(ValueError, match="snapshots"):
+        Training(**{**experiment.training.model_dump(), "snapshots": steps})
 
 
 def test_two_hundred_steps_restore_better_than_identity(experiment, digits, tmp_path):

@@ -7,6 +7,7 @@ in the middle of its work on any machine and takes nothing of a processor.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -44,7 +45,7 @@ TRACKINGS = [
 NAMES = ("X1", "X2", "X3", "X4")
 TRAINING = {"max_steps": 300, "ema_start": 100}
 DISTURBED: dict[str, Any] = merged(
-    {key: value for key, value in TINY.items() if key != "grid"},
+    copy.deepcopy({key: value for key, value in TINY.items() if key != "grid"}),  # keys are deleted from it below
     {
         "experiments": list(NAMES),
         "checkpoint_every": 0.5,

@@ -310,6 +310,30 @@ def test_new_experiment_plans_only_its_own_jobs(finished: Checkout) -> None:
 
 
 @pytest.mark.slow
+def test_snapshots_are_kept_scored_and_drawn_as_curves(finished: Checkout, tmp_path: Path) -> None:
+    """A finished training is not run again for them: what it did not keep is trained anew, and gives the same bits."""
+    steps = {"budgets": {"tiny": {"training": {"snapshots": [40, 80]}}}}
+    later = finished.tiny("reports/index.html", "-n", **steps)
+    assert later.status == 0, later.end
+    assert trained(later) == {"X1-a-40steps", "X1-a-80steps"}
+    checkout = Checkout(tmp_path)
+    made = checkout.tiny("reports/index.html", "reports/figures.html", **steps)
+    assert made.status == 0, made.end
+    run = tmp_path / "results/tiny/X1-a"
+    assert_same_weights(run, finished.folder / "results/tiny/X1-a")
+    for step in (40, 80):
+        copied = tmp_path / f"results/tiny/X1-a-{step}steps"
+        assert sha256(copied / "model.safetensors") == sha256(run / f"snapshots/step-{step}.safetensors")
+        assert "is a copy of" in (copied / "logs/train.log").read_text()
+    page = (tmp_path / "reports/figures.html").read_text()
+    assert "Quality against training" in page
+    assert "80 steps" in page
+    assert "80 steps" not in (tmp_path / "reports/methods.html").read_text()
+    again = checkout.tiny("reports/index.html", "-n", **steps)
+    assert "Nothing to be done" in again.output
+
+
+@pytest.mark.slow
 def test_every_file_of_a_run_and_every_protocol_is_a_target(finished: Checkout) -> None:
     other = "results/tiny/X1-b/model.safetensors"
     plan = finished.tiny(f"{RUN}/figures.json", "results/data/digits-16/train.npy", other, "-n")

@@ -19,7 +19,7 @@ def planned_rows(wildcards):
 
 
 def figures_page(wildcards):
-    made_from = [*score_files(wildcards), *each(REPORT_RUNS, "figures.json"), FIGURES]
+    made_from = [*score_files(wildcards), *each(REPORT_RUNS, "figures.json"), FIGURES, PAPER]
     sources = scores_of(REPORT_RUNS) + figures_of(REPORT_RUNS)
     return page_of(["figures.html"], made_from, sources)
 

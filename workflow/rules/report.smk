@@ -31,8 +31,9 @@ rule render_figures:
         scores=score_files,
         figures=each(REPORT_RUNS, "figures.json"),
         plan=FIGURES,
+        paper=PAPER,
     shell:
-        "coldbench render-figures {params.scores:q} {params.figures:q} --figures {params.plan:q} --out {output.page:q} --log {log:q}"
+        "coldbench render-figures {params.scores:q} {params.figures:q} --figures {params.plan:q} --paper {params.paper:q} --out {output.page:q} --log {log:q}"
 
 
 rule render_table:

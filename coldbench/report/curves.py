@@ -1,0 +1,72 @@
+"""Learning curves: every metric against the steps of a training, from its snapshots and its finished model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+from coldbench.evaluation.scores import Score, Scores
+from coldbench.report.cells import in_groups
+from coldbench.report.chart_data import DISTANCE, Axes, Chart, Point, Series, by_method
+from coldbench.report.formats import quantity
+from coldbench.report.layout import TABLES, is_method, method_title
+from coldbench.report.paper import PaperCell
+
+METRICS = ("ssim", "rmse", DISTANCE)
+"""The quantities of the curves, before the FIDs that a run has."""
+
+
+def learning_curves(scores: Scores, paper: Sequence[PaperCell]) -> Chart:
+    """The chart of all trainings with snapshots."""
+    return Chart(
+        "curves", "Quality against training",
+        "The averaged weights at several steps of one training restore the same images. Dotted lines are the numbers "
+        "that the paper prints for the row, after its own training.",
+        "training steps", "line", tuple(_curves(scores, paper)), "no training has snapshots",
+        "snakemake --config budgets='{laptop: {training: {snapshots: [250, 500, 1000]}}}'", log=True,
+    )  # fmt: skip
+
+
+def _curves(scores: Scores, paper: Sequence[PaperCell]) -> Iterator[Axes]:
+    usable = [score for score in scores if score.steps and score.finite and is_method(score.method)]
+    for training in in_groups(usable, "experiment", "protocol", "budget", "seed"):
+        on_the_way = [score for score in training if score.snapshot]
+        whole = next((score for score in training if not score.snapshot), None)
+        if not on_the_way or whole is None:
+            continue
+        sets = {(score.set, score.n) for score in on_the_way}
+        own = [score for score in training if (score.set, score.n) in sets]
+        fids = sorted({score.metric for score in own if quantity(score.metric) == "fid"})
+        title = whole.title + (f", seed {whole.seed}" if whole.seed else "")
+        for metric in (*METRICS, *fids):
+            points = [
+                Point(each.method, each.steps, each.value, each.low, each.high, f"{each.steps:,} steps")
+                for each in own
+                if each.metric == metric and each.reference in ("", "test" if whole.set == "test" else "train")
+            ]
+            name = f"curves-{whole.run}-{metric}"
+            yield from _with_paper(by_method(name, title, metric, points), whole, metric, paper)
+
+
+def _with_paper(plots: Iterable[Axes], whole: Score, metric: str, paper: Sequence[PaperCell]) -> Iterator[Axes]:
+    """The plots with the paper's numbers of the row, as lines across the steps."""
+    for axes in plots:
+        steps = sorted({point.x for line in axes.lines for point in line.points})
+        printed = [
+            Series(line.method, f"paper, {method_title(line.method)}", _level(line.method, value, steps), hollow=True)
+            for line in axes.lines
+            if (value := _printed(whole, line.method, metric, paper)) is not None
+        ]
+        yield Axes(axes.name, axes.title, axes.axis, (*axes.lines, *printed))
+
+
+def _level(method: str, value: float, steps: Sequence[float]) -> tuple[Point, ...]:
+    return tuple(Point(method, x, value, math.nan, math.nan, f"{x:,.0f} steps") for x in (steps[0], steps[-1]))
+
+
+def _printed(whole: Score, method: str, metric: str, paper: Sequence[PaperCell]) -> float | None:
+    """The number that the paper prints for a method in the row of a run, in the same quantity."""
+    columns = TABLES[whole.table].columns if whole.table in TABLES else ()
+    names = {name for column in columns if column.method == method for name in column.paper}
+    here = (cell for cell in paper if (cell.table, cell.row) == (whole.table, whole.row) and cell.column in names)
+    return next((cell.value for cell in here if cell.metric == quantity(metric)), None)
