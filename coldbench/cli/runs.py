@@ -191,23 +191,34 @@ def evaluate(
     threads: Threads = None,
     log: Log = None,
 ) -> None:
-    """Score the sampled images of MANIFEST, and the degraded images that they restore. Scores that fit are kept."""
+    """Score the sampled images of MANIFEST, and the degraded images that they restore. Scores that fit are kept.
+
+    The values of each image are written beside OUT as images.parquet. Only they are made again where they alone do not
+    fit.
+    """
     target = setup(log, f"{manifest.parent.name} evaluate", device, threads)
+    from coldbench.data import unchanged
     from coldbench.evaluation.evaluator import Evaluator
     from coldbench.evaluation.metrics.extractors import extractors
     from coldbench.evaluation.scores import write_scores
-    from coldbench.evaluation.tables import is_up_to_date
+    from coldbench.evaluation.tables import VALUES, is_up_to_date, read_made_from, why_not_beside
     from coldbench.sampling.manifest import made_from
 
     run = read_run(run_file)
     metadata = run.metadata
     facts = {**made_from(manifest, metadata), "fid": sorted(fid or [])}
     facts |= {"metrics": run.metrics} if run.metrics else {}
-    if is_up_to_date(out, facts):
+    values, kept = out.with_name(VALUES), is_up_to_date(out, facts)
+    if kept:
         logs.log.info("%s is up to date: it was made from these samples under these names", out)
-        return
-    features = extractors(fid or [], inception, target)
-    evaluator = Evaluator(manifest, data, feature_cache, features, target, partner, run.metrics)
-    scores = evaluator.evaluate(metadata)
-    evaluator.write_values(out.with_name("images.parquet"), facts)
-    write_scores(scores, out, facts)
+        if not (why := why_not_beside(values, out)):
+            return
+        logs.log.warning("the values of each image are made again: %s", why)
+        facts = read_made_from(out)
+    features = [] if kept else extractors(fid or [], inception, target)
+    with unchanged(data, partner):
+        evaluator = Evaluator(manifest, data, feature_cache, features, target, partner, run.metrics)
+        scores = evaluator.evaluate(metadata)
+    evaluator.write_values(values, facts)
+    if not kept:
+        write_scores(scores, out, facts)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from pathlib import Path
 
 from coldbench.core.errors import ColdbenchError
 
 log = logging.getLogger("coldbench")
+
+
+class LogFile(logging.FileHandler):
+    """A log in a file. A full disk loses its lines, but ends no work and prints nothing."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
 
 
 def log_to(path: Path | None, name: str) -> None:
@@ -25,7 +34,7 @@ def add_file(path: Path) -> None:
     """Log to one more file, appending to it; ColdbenchError if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path, mode="a", encoding="utf-8", errors="backslashreplace")
+        handler = LogFile(path, mode="a", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise ColdbenchError(f"cannot write log {path}: {error.strerror or error}") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -35,7 +44,7 @@ def add_file(path: Path) -> None:
 def log_failure(message: str) -> None:
     """Write why the job ended to its log files only, because the command line prints it on the terminal."""
     for handler in log.handlers:
-        if isinstance(handler, logging.FileHandler):
+        if isinstance(handler, LogFile):
             handler.emit(logging.LogRecord(log.name, logging.ERROR, __file__, 0, message, None, None))
 
 

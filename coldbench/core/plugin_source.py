@@ -6,8 +6,9 @@ import ast
 import hashlib
 import io
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from coldbench.core.errors import ColdbenchError
 
@@ -26,8 +27,8 @@ class Component:
     """What the text of a module says of one of its components.
 
     `place` is the file of a plug-in, or the name of an installed module. `source` is a hash of the code of the
-    component and of all that it uses in its module, without comments and docstrings; "" for the suite's own. `draws`
-    says of a degradation whether it draws.
+    component and of all that it uses in its module, and of the modules beside a plug-in that this code imports, without
+    comments and docstrings; "" for the suite's own. `draws` says of a degradation whether it draws.
     """
 
     kind: str
@@ -43,11 +44,7 @@ class Component:
 
 def components_in(text: bytes, place: str, version: str | None = None) -> list[Component]:
     """The components in the text of a module. With `version` it is an own (""), or an installed module."""
-    try:
-        tree = ast.parse(text, filename=place)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        line = getattr(error, "lineno", None) or 1
-        raise ColdbenchError(f"{place}:{line}: {getattr(error, 'msg', None) or error}") from error
+    tree = _parsed(text, place)
     components = []
     for node in tree.body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
@@ -59,9 +56,18 @@ def components_in(text: bytes, place: str, version: str | None = None) -> list[C
                             f"{place}:{call.lineno}: the name of a {KINDS[kind]} must be a text of letters, digits "
                             "and _, at most 40"
                         )
-                    source = "" if version == "" else _hash(text, tree, node, version or "")
+                    folder = Path(place).parent if version is None else None
+                    source = "" if version == "" else _hash(text, tree, node, version or "", folder)
                     components.append(Component(kind, name, place, node.lineno, source, _draws(tree, node)))
     return components
+
+
+def _parsed(text: bytes, place: str) -> ast.Module:
+    try:
+        return ast.parse(text, filename=place)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = getattr(error, "lineno", None) or 1
+        raise ColdbenchError(f"{place}:{line}: {getattr(error, 'msg', None) or error}") from error
 
 
 def _kind(call: ast.expr) -> str | None:
@@ -80,10 +86,11 @@ def _draws(tree: ast.Module, node: ast.stmt) -> bool:
     return own or any(_draws(tree, each) for each in tree.body if isinstance(each, ast.ClassDef) and each.name in bases)
 
 
-def _hash(text: bytes, tree: ast.Module, node: ast.stmt, version: str) -> str:
+def _hash(text: bytes, tree: ast.Module, node: ast.stmt, version: str, folder: Path | None) -> str:
     """A hash of the code of `node` and of all top-level statements that it uses, 16 characters.
 
-    Statements that bind no name may have effects, so all of them count.
+    Statements that bind no name may have effects, so all of them count, and so do the modules in `folder` that any of
+    these statements imports.
     """
     binding: dict[str, list[ast.stmt]] = {}
     needed = [node]
@@ -103,7 +110,37 @@ def _hash(text: bytes, tree: ast.Module, node: ast.stmt, version: str) -> str:
         first = min([statement.lineno, *(each.lineno for each in getattr(statement, "decorator_list", []))])
         lines = [code.get(number, "") for number in range(first, (statement.end_lineno or first) + 1)]
         digest.update("\n".join(filter(None, lines)).encode() + b"\n\n")
+    for name, file in sorted(modules_beside(folder, needed).items()) if folder else ():
+        own = _code(file.read_bytes(), _parsed(file.read_bytes(), str(file)))
+        digest.update("\n".join([name, *filter(None, own.values())]).encode() + b"\n\n")
     return digest.hexdigest()[:16]
+
+
+def modules_beside(folder: Path, statements: Iterable[ast.AST]) -> dict[str, Path]:
+    """The files of the modules in `folder` that `statements` import, by the modules' names, and what these import."""
+    found: dict[str, Path] = {}
+    waiting = list(statements)
+    for statement in waiting:  # grows
+        for name in _imports(statement):
+            for part in range(1, name.count(".") + 2):
+                module = ".".join(name.split(".")[:part])
+                place = folder.joinpath(*module.split("."))
+                file = next(
+                    (each for each in (place / "__init__.py", place.with_suffix(".py")) if each.is_file()), None
+                )
+                if file and module not in found and name.split(".")[0] != "coldbench":
+                    found[module] = file
+                    waiting.append(_parsed(file.read_bytes(), str(file)))
+    return found
+
+
+def _imports(statement: ast.AST) -> Iterator[str]:
+    """The full names of the modules, and of what may be modules, that a statement imports."""
+    for each in ast.walk(statement):
+        if isinstance(each, ast.Import):
+            yield from (alias.name for alias in each.names)
+        elif isinstance(each, ast.ImportFrom) and each.module and not each.level:
+            yield from (f"{each.module}.{alias.name}" for alias in each.names)
 
 
 def _bound(statement: ast.stmt) -> Iterator[str]:

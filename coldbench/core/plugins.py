@@ -7,6 +7,7 @@ load nothing for a component that no run uses, and no module that the configurat
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
 import hashlib
@@ -14,6 +15,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -28,7 +30,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import is_pydantic_dataclass
 
 from coldbench.core.errors import ColdbenchError, unknown
-from coldbench.core.plugin_source import KINDS, Component, components_in
+from coldbench.core.plugin_source import KINDS, Component, components_in, modules_beside
 
 GROUP = "coldbench"
 """The group of entry points: an installed package names its components, and the module that each is in."""
@@ -145,7 +147,7 @@ def use(files: Iterable[str]) -> None:
     one by a name that is taken.
     """
     _plugins.clear()
-    for file in dict.fromkeys(files):
+    for file in {os.path.realpath(file): file for file in files}.values():  # a file may be named by two paths
         for component in declared(file):
             key = component.kind, component.name
             if component.name in OWN[component.kind]:
@@ -157,11 +159,7 @@ def use(files: Iterable[str]) -> None:
 
 def declared(file: str) -> list[Component]:
     """The components that a plug-in file declares, read from its text; ColdbenchError as from `use`."""
-    try:
-        text = Path(file).read_bytes()
-    except OSError as error:
-        raise ColdbenchError(f"cannot read plug-in {file}: {error.strerror or error}") from error
-    components = components_in(text, file)
+    components = components_in(_text(file), file)
     if not components:
         raise ColdbenchError(f'{file} declares no component: put a decorator such as @coldbench.sampler("name") on one')
     names = [(each.kind, each.name) for each in components]
@@ -169,6 +167,13 @@ def declared(file: str) -> list[Component]:
         if names.count((each.kind, each.name)) > 1:
             raise ColdbenchError(f"{each}: the {KINDS[each.kind]} '{each.name}' is declared twice")
     return components
+
+
+def _text(file: str) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise ColdbenchError(f"cannot read plug-in {file}: {error.strerror or error}") from error
 
 
 def names(kind: str) -> list[str]:
@@ -198,15 +203,16 @@ def load(kind: str, name: str, source: str | None = None) -> Registered:
     With `source`, ColdbenchError if the component's code is another by now. ColdbenchError with file and line if the
     import fails.
     """
-    component = find(kind, name)
+    component, text = find(kind, name), b""
+    if (kind, name) in _plugins and name not in OWN[kind]:  # what is executed is what was compared
+        text = _text(component.place)
+        now = components_in(text, component.place)
+        component = next((each for each in now if (each.kind, each.name) == (kind, name)), component)
     if source is not None and component.source != source:
         raise ColdbenchError(
             f"{component}: the code of {KINDS[kind]} '{name}' has changed since this run was planned or trained"
         )
-    if name in OWN[kind] or not component.place.endswith(".py"):
-        module = _imported(component.place)
-    else:
-        module = _executed(component.place, Path(component.place).read_bytes())
+    module = _executed(component.place, text) if text else _imported(component.place)
     if (module.__name__, kind, name) not in _registered:
         raise ColdbenchError(f"{component}: importing it does not register the {KINDS[kind]} '{name}'")
     return _registered[module.__name__, kind, name]
@@ -278,12 +284,27 @@ def _executed(file: str, text: bytes) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up there
     _files.add(file)
+    folder = str(Path(file).resolve().parent)
+    if folder not in sys.path:  # for the modules beside it
+        sys.path.append(folder)
     try:
         exec(compile(text, file, "exec", dont_inherit=True), module.__dict__)
+        _check_modules(file, text)
+    except ColdbenchError:
+        del sys.modules[name]
+        raise
     except Exception as error:
         del sys.modules[name]
         raise located(error) or ColdbenchError(f"{file}:1: {_reason(error)}") from error
     return module
+
+
+def _check_modules(file: str, text: bytes) -> None:
+    """Raise ColdbenchError if a module beside a plug-in has the name of another that was imported in its place."""
+    for name, place in modules_beside(Path(file).parent, [ast.parse(text)]).items():
+        imported = getattr(sys.modules.get(name), "__file__", None)
+        if imported and not place.samefile(imported):
+            raise ColdbenchError(f"{file}: {name} is {imported}, not {place}: rename one of them")
 
 
 def _reason(error: BaseException) -> str:

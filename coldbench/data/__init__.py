@@ -15,6 +15,7 @@ from coldbench.data.prepared import (
     prepare,
     prepared_fits,
     source_digest,
+    unchanged,
     write_info,
 )
 from coldbench.data.registry import DATASETS, SPLITS, Dataset, dataset
@@ -34,5 +35,6 @@ __all__ = [
     "prepare",
     "prepared_fits",
     "source_digest",
+    "unchanged",
     "write_info",
 ]

@@ -7,6 +7,7 @@ when an array is opened, and a checksum of itself. Labels are never used.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -199,6 +200,17 @@ def info(out: Path) -> dict[str, Any]:
             raise ColdbenchError(f"{path} is damaged: {REPAIR}")
         raise ColdbenchError(f"{path} is of an earlier version, damaged, or not of coldbench: {REPLACE}")
     return cast(dict[str, Any], description)
+
+
+@contextlib.contextmanager
+def unchanged(*folders: Path | None) -> Iterator[None]:
+    """Raise ColdbenchError if a prepared data set is replaced inside the block, which reads its images and its hash."""
+    given = [folder for folder in folders if folder is not None]
+    before = [info(folder)["hash"] for folder in given]
+    yield
+    for folder, digest in zip(given, before, strict=True):
+        if info(folder)["hash"] != digest:
+            raise ColdbenchError(f"{folder} was prepared again while it was read: run again")
 
 
 def load(out: Path, split: str) -> NDArray[np.uint8]:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # planning reads what a table was made from, and must not wai
 
 METADATA = b"coldbench"
 """The key of a table's metadata."""
+VALUES = "images.parquet"
+"""The table with the per-image values of a run, beside its scores."""
 
 
 def write_table(
@@ -87,6 +89,19 @@ def _stated(path: Path) -> dict[str, Any]:
         return {**stated, "made_from": dict(stated["made_from"])}
     except (OSError, pyarrow.ArrowException, ValueError, KeyError, TypeError) as error:
         raise ColdbenchError(f"{path} does not say what it was made from; delete it and run again") from error
+
+
+def why_not_beside(values: Path, scores: Path) -> str:
+    """Why `values` are not the per-image values of `scores`, in a line; "" if they are.
+
+    ColdbenchError if the scores are missing or damaged.
+    """
+    made_from = read_made_from(scores)
+    try:
+        same = read_made_from(values) == made_from
+    except ColdbenchError as error:
+        return str(error)
+    return "" if same else f"{values} was not made with {scores}; delete it and run again"
 
 
 def is_up_to_date(path: Path, made_from: Mapping[str, Any]) -> bool:

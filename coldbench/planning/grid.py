@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from coldbench import data
 from coldbench.core import plugins
@@ -15,6 +15,12 @@ from coldbench.core.errors import ColdbenchError, MissingFile, unknown
 from coldbench.core.run import Run, chosen_protocol, resolve, snapshots_of
 from coldbench.core.validation import check_plain, checked
 from coldbench.planning import checks
+
+
+class Finished(Protocol):
+    """Says whether results of a run exist, and also its model if `with_model`."""
+
+    def __call__(self, budget: str, run: str, with_model: bool = False, /) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -47,13 +53,13 @@ class Grid:
 
 def build(
     raw: Mapping[str, Any],
-    finished: Callable[[str, str], bool],
+    finished: Finished,
     check_operators: bool = True,
     check_sources: bool = True,
 ) -> Grid:
     """Validate a configuration and resolve its grid; ColdbenchError, one line, for the first thing that is wrong.
 
-    `finished(budget, run)` says whether results exist, for the budgets in `reuse_budgets`. With `check_operators` the
+    `finished` is asked for the budgets in `reuse_budgets`, and where data are missing. With `check_operators` the
     degradations and networks are built as well, which imports torch. Without `check_sources` all data count as present.
     """
     check_plain(raw, "config")
@@ -138,11 +144,13 @@ def _model_owners(config: Config, runs: Iterable[Run]) -> dict[str, Run]:
     return owners
 
 
-def _at_budget(config: Config, name: str, protocol: str, seed: int, finished: Callable[[str, str], bool]) -> Run:
+def _at_budget(config: Config, name: str, protocol: str, seed: int, finished: Finished) -> Run:
     """The run at the first of `reuse_budgets` with finished results of it or of its model, else at `budget`."""
     run = resolve(config, name, protocol, config.budget, seed)
     done = [
-        budget for budget in config.reuse_budgets if finished(budget, run.metadata.run) or finished(budget, run.model)
+        budget
+        for budget in config.reuse_budgets
+        if finished(budget, run.metadata.run) or (not run.trains and finished(budget, run.model, True))
     ]
     return resolve(config, name, protocol, done[0], seed) if done else run
 
@@ -185,9 +193,7 @@ def _selected(config: Config) -> list[str]:
     return selected
 
 
-def _with_data(
-    config: Config, names: list[str], finished: Callable[[str, str], bool]
-) -> tuple[list[str], dict[str, str]]:
+def _with_data(config: Config, names: list[str], finished: Finished) -> tuple[list[str], dict[str, str]]:
     """The experiments with data that are present or can be downloaded, and the reasons for skipping the others.
 
     Finished scores need no data. With `missing_data: refuse`, ColdbenchError for the first missing data set. Damaged
@@ -211,7 +217,7 @@ def _with_data(
     return complete, skipped
 
 
-def _is_finished(config: Config, name: str, finished: Callable[[str, str], bool]) -> bool:
+def _is_finished(config: Config, name: str, finished: Finished) -> bool:
     """Whether every run of an experiment in the report has scores."""
     runs = [_at_budget(config, name, chosen_protocol(config, name), seed, finished).metadata for seed in config.seeds]
     return all(finished(run.budget, run.run) for run in runs)

@@ -20,6 +20,7 @@ from coldbench.planning import cost
 from coldbench.planning.cost import Device, Time
 from coldbench.planning.grid import Grid, build
 from coldbench.planning.products import Product, Products
+from coldbench.planning.reuse import FinishedRuns
 
 LOCAL = "fetch"
 """The stage that runs on the submitting machine and is no job."""
@@ -63,12 +64,7 @@ class Total:
 
 def resolved(raw: Mapping[str, Any]) -> Grid:
     """The grid of a configuration, with or without its data; ColdbenchError for a wrong one. Imports no torch."""
-    results = Path(str(raw.get("results", "results")))
-
-    def finished(budget: str, run: str) -> bool:
-        return (results / budget / run / "scores.parquet").exists()
-
-    return build(raw, finished, check_operators=False, check_sources=False)
+    return build(raw, FinishedRuns(raw), check_operators=False, check_sources=False)
 
 
 def jobs(grid: Grid, on: Device) -> list[Job]:

@@ -23,7 +23,7 @@ from coldbench.core.files import files_hash, sha256
 from coldbench.core.provenance import page_hash
 from coldbench.core.run import Run
 from coldbench.core.validation import fingerprint
-from coldbench.evaluation.tables import csv_fits, read_made_from
+from coldbench.evaluation.tables import VALUES, csv_fits, read_made_from, why_not_beside
 from coldbench.models.header import read_header, snapshot_file
 from coldbench.sampling.manifest import facts, read_manifest
 
@@ -55,12 +55,13 @@ def product(
     reason: Callable[[], str],
     sources: Iterable[Product] = (),
     needs_sources: bool = False,
-    parts: Callable[[], Iterable[Path]] = tuple,
+    lack: Callable[[], str] = str,
 ) -> Product:
-    """The product in `files`, of which the first is the main one; it names further files, its `parts`.
+    """The product in `files`, of which the first is the main one.
 
     `reason` says why it does not agree with what it should be made from, "" if it agrees. An outdated source makes it
-    outdated, and so does a missing one if it `needs_sources`.
+    outdated, and so does a missing one if it `needs_sources`. `lack` says which of the files that belong to it is gone
+    or is another one, "" if none is.
     """
     sources = tuple(sources)
     if not all(file.exists() for file in files):
@@ -70,11 +71,11 @@ def product(
         undone = next((source for source in sources if source.status != "current"), None)
     try:
         why = f"{undone.file} is {undone.status}" if undone else reason()
-        gone = next((part for part in parts() if not part.exists()), None) if not why else None
+        lacking = "" if why else lack()
     except ColdbenchError as error:
-        why, gone = str(error), None
-    if gone:
-        return Product(files[0], "incomplete", f"{gone} is missing", sources)
+        why, lacking = str(error), ""
+    if lacking:
+        return Product(files[0], "incomplete", lacking, sources)
     return Product(files[0], "outdated" if why else "current", why, sources)
 
 
@@ -156,11 +157,11 @@ class Products:
             return difference(facts(read_manifest(file)), self._sampling(run))
 
         return self._once(
-            ("samples", file), [file], reason, lambda: [self.model(run), *self.data_of(run)], lambda: _named_by(file)
+            ("samples", file), [file], reason, lambda: [self.model(run), *self.data_of(run)], lambda: _missing_of(file)
         )
 
     def scores(self, run: Run) -> Product:
-        """The scores of a run."""
+        """The scores of a run, complete with the values of its images as long as its samples can give them."""
         file = self._file(run, "scores.parquet")
 
         def reason() -> str:
@@ -169,8 +170,13 @@ class Products:
             expected = {**self._images(run), "metrics": run.metrics}
             return difference(stated, expected) or (f"it has no FID by {min(lacking)}" if lacking else "")
 
+        def lack() -> str:
+            return why_not_beside(file.with_name(VALUES), file) if self.samples(run).status == "current" else ""
+
         weights = [product([self.weights], str)] if self.weights else []
-        return self._once(("scores", file), [file], reason, lambda: [self.samples(run), *self.data_of(run), *weights])
+        return self._once(
+            ("scores", file), [file], reason, lambda: [self.samples(run), *self.data_of(run), *weights], lack
+        )
 
     def figures(self, run: Run) -> Product:
         """The drawn images of a run, and their list."""
@@ -218,6 +224,14 @@ class Products:
         """Whether a run is finished: its scores and figures are current."""
         return self.scores(run).status == self.figures(run).status == "current"
 
+    def needs_no_training(self, run: Run) -> bool:
+        """Whether the scores of a run are current, or can be made again from its model."""
+        parts = zip((run.experiment.dataset, run.experiment.partner), self.data_of(run), strict=False)
+        return self.scores(run).status in ("current", "incomplete") or (
+            self.model(run).status == "current"
+            and all(part.status == "current" or data.available(str(name), self.sources) for name, part in parts)
+        )
+
     def why_hidden(self, run: Run) -> str:
         """Why a run whose scores and figures exist is not finished, in a line; "" if it is, or if one is missing."""
         made = self.scores(run), self.figures(run)
@@ -247,10 +261,10 @@ class Products:
         files: Sequence[Path],
         reason: Callable[[], str],
         sources: Callable[[], Iterable[Product]],
-        parts: Callable[[], Iterable[Path]] = tuple,
+        lack: Callable[[], str] = str,
     ) -> Product:
         if key not in self._known:
-            self._known[key] = product(files, reason, sources(), parts=parts)
+            self._known[key] = product(files, reason, sources(), lack=lack)
         return self._known[key]
 
     def _file(self, run: Run, name: str) -> Path:
@@ -320,6 +334,7 @@ def _changed_sprite(figures: Path, stated: Facts) -> str:
     return ""
 
 
-def _named_by(manifest: Path) -> list[Path]:
-    """The files of images that a manifest names."""
-    return [manifest.parent / name for name in read_manifest(manifest).files]
+def _missing_of(manifest: Path) -> str:
+    """Which file of images that a manifest names is missing, as a reason; "" if none is."""
+    files = (manifest.parent / name for name in read_manifest(manifest).files)
+    return next((f"{file} is missing" for file in files if not file.exists()), "")

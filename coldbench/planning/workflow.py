@@ -6,7 +6,7 @@ import csv
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from coldbench.core.errors import ColdbenchError, unknown
 from coldbench.core.files import check_writable, read_yaml, write_text
 from coldbench.core.run import Run
-from coldbench.planning.grid import Grid, build
+from coldbench.planning.grid import Finished, Grid, build
 
 RUN_FILES = "runs"
 """The folder of the run files inside the results."""
@@ -58,7 +58,7 @@ def keep_outputs(backups: Any) -> None:
     backups.restore_output = lambda self, path: path.exists()
 
 
-def unfiltered(raw: Mapping[str, Any], finished: Callable[[str, str], bool]) -> Grid:
+def unfiltered(raw: Mapping[str, Any], finished: Finished) -> Grid:
     """The grid that the configuration would have without its filters, with or without data."""
     everything = {**raw, "experiments": [], "datasets": []}
     return build(everything, finished, check_operators=False, check_sources=False)

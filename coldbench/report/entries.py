@@ -11,16 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from coldbench.core.errors import ColdbenchError
 from coldbench.evaluation.metrics.intervals import Values
 from coldbench.evaluation.metrics.psnr import psnr_of
 from coldbench.evaluation.scores import Score, Scores
-from coldbench.evaluation.tables import read_facts, read_table
+from coldbench.evaluation.tables import VALUES, read_facts, read_table, why_not_beside
 from coldbench.report.formats import metric_label
 from coldbench.report.layout import budget_rank, is_method, method_title, run_page
 from coldbench.report.provenance import folders_of, provenance
 
-IMAGES = "images.parquet"
-"""The file with the per-image values of a run, beside its scores."""
 FIRST = ("ssim", "rmse", "psnr")
 """The metrics of every task, before those of plug-ins. The first one ranks."""
 LEFT_OUT = ("rmse_per_image", "ssim_signed", "rmse_signed")
@@ -44,13 +43,19 @@ AllValues = Mapping[tuple[str, str], RunValues]
 
 def images_of(scores: Iterable[Path]) -> list[Path]:
     """The files with per-image values that exist beside files of scores."""
-    return [path for path in (each.with_name(IMAGES) for each in scores) if path.exists()]
+    return [path for path in (each.with_name(VALUES) for each in scores) if path.exists()]
 
 
 def load_values(scores: Iterable[Path]) -> dict[tuple[str, str], RunValues]:
-    """The per-image values beside files of scores, as far as they exist. ColdbenchError if a file is damaged."""
-    files = {key: folder / IMAGES for key, folder in folders_of(scores).items()}
-    return {key: _load(file) for key, file in files.items() if file.exists()}
+    """The per-image values beside files of scores, as far as they exist.
+
+    ColdbenchError if a file is damaged, or was not made with the scores.
+    """
+    scores = [each for each in scores if each.with_name(VALUES).exists()]
+    for each in scores:
+        if why := why_not_beside(each.with_name(VALUES), each):
+            raise ColdbenchError(why)
+    return {key: _load(folder / VALUES) for key, folder in folders_of(scores).items()}
 
 
 def _load(path: Path) -> RunValues:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def runs_of(scores: Scores, folders: Folders) -> list[RunRecord]:
     records = []
     for group in sorted(in_groups(scores, "run", "budget"), key=lambda group: (group[0].run, group[0].budget)):
         folder = folders.get((group[0].run, group[0].budget))
-        records.append(RunRecord(group[0], _merged(group), work_of(group[0], folder), logs_of(folder)))
+        records.append(RunRecord(group[0], _merged(group), work_of(group, folder), logs_of(folder)))
     return records
 
 
@@ -127,9 +127,13 @@ def logs_of(folder: Path | None) -> str:
     return f"{folder}/logs/" if folder else ""
 
 
-def work_of(score: Score, folder: Path | None) -> Work:
-    """The time of a run, from its training log, the workflow's record of its sampling, and its provenance."""
-    scoring = _seconds(provenance(score).get("seconds"))
+def work_of(scores: Sequence[Score], folder: Path | None) -> Work:
+    """The time of a run, from its training log, its sampling, and its provenance.
+
+    The workflow records the time of the last sampling job. A job that went on from finished shards took less than
+    sampling did, so the time of all shards counts if it is longer.
+    """
+    scoring = _seconds(provenance(scores[0]).get("seconds"))
     if folder is None:
         return Work(None, None, scoring)
     try:
@@ -139,10 +143,12 @@ def work_of(score: Score, folder: Path | None) -> Work:
         training = None  # the model was imported or belongs to another run, or the run's folder is not here
     try:
         with (folder / "logs" / "sample.tsv").open(encoding="utf-8", newline="") as stream:
-            sampling = _seconds(next(csv.DictReader(stream, delimiter="\t"))["s"])
+            recorded = _seconds(next(csv.DictReader(stream, delimiter="\t"))["s"])
     except (OSError, ValueError, LookupError, StopIteration, csv.Error):
-        sampling = None
-    return Work(training, sampling, scoring)
+        recorded = None
+    shards = {(score.set, score.method): score.seconds * score.n for score in scores if math.isfinite(score.seconds)}
+    known = [seconds for seconds in (recorded, sum(shards.values())) if seconds]
+    return Work(training, max(known, default=None), scoring)
 
 
 def _seconds(value: Any) -> float | None:

@@ -12,6 +12,7 @@ from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import copy, read_json, sha256, write_json, write_text
 from coldbench.core.validation import Strict, checked
 from coldbench.evaluation.scores import merge_scores
+from coldbench.evaluation.tables import VALUES, why_not_beside
 from coldbench.report import figure_list
 
 RECORD = "published.json"
@@ -79,12 +80,15 @@ def _check(runs: Sequence[Path], calibration: Path | None, out: Path) -> None:
             if not (run / name).is_file():
                 shown = os.path.relpath(run)
                 raise ColdbenchError(f"{shown} is not finished: it has no {name}; `snakemake {shown}/{name}` makes it")
+        values = run / VALUES
+        if values.exists() and (why := why_not_beside(values, run / "scores.parquet")):
+            raise ColdbenchError(why)
     if calibration is not None and not calibration.is_file():
         raise ColdbenchError(f"{calibration} does not exist; `coldbench calibrate` writes it")
 
 
 def _copy_run(run: Path, out: Path) -> None:
-    for name in ("scores.parquet", "images.parquet", "figures.json", "logs/sample.tsv"):
+    for name in ("scores.parquet", VALUES, "figures.json", "logs/sample.tsv"):
         if (run / name).exists():
             copy(run / name, out / name)
     for figures in figure_list.load([run / "figures.json"]):

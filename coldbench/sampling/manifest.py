@@ -159,14 +159,25 @@ class Cost:
 
 
 def read_cost(path: Path, set_name: str, method: str) -> Cost:
-    """What the images of a set by one method cost; unknown if the file beside a shard is missing or damaged."""
+    """What the images of a set by one method cost; unknown if a shard's file is missing, damaged or another's."""
     shards = [shard for shard in read_manifest(path).shards if (shard.set, shard.method) == (set_name, method)]
     try:
-        parts = [read_json(below(path.parent, Path(shard.file).with_suffix(COST_SUFFIX))) for shard in shards]
+        parts = [_read_cost(path.parent, Path(shard.file)) for shard in shards]
         images = sum(int(part["images"]) for part in parts)
         return Cost(max(int(part["nfe"]) for part in parts), sum(float(part["seconds"]) for part in parts) / images)
     except (ColdbenchError, OSError, KeyError, TypeError, ValueError, ZeroDivisionError):
         return Cost()
+
+
+def _read_cost(folder: Path, shard: Path) -> dict[str, Any]:
+    file = below(folder, shard.with_suffix(COST_SUFFIX))
+    cost: dict[str, Any] = read_json(file)
+    if "file_sha256" not in cost:  # of an earlier version, which stated neither checksum nor shard
+        return cost
+    cost = read_sealed(file)
+    if cost["shard"] != shard.name:
+        raise ColdbenchError(f"{file} is that of {cost['shard']}")
+    return cost
 
 
 def read_trajectory(path: Path, set_name: str) -> dict[str, npt.NDArray[Any]]:

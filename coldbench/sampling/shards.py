@@ -24,9 +24,9 @@ import numpy.typing as npt
 import torch
 
 from coldbench import data, degradations, models
-from coldbench.core.checksums import find_hashed, write_hashed
+from coldbench.core.checksums import find_hashed, write_hashed, write_sealed
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import sha256, write_json
+from coldbench.core.files import sha256
 from coldbench.core.images import to_unit_interval
 from coldbench.core.interrupts import Stop, stoppable
 from coldbench.core.logs import Ticker, log
@@ -87,7 +87,8 @@ class Shard:
         buffer = io.BytesIO()
         np.save(buffer, images)
         path = write_hashed(self.folder, self.stem, ".npy", buffer.getbuffer())
-        write_json(path.with_suffix(COST_SUFFIX), {"nfe": nfe, "seconds": round(seconds, 3), "images": len(images)})
+        cost = {"nfe": nfe, "seconds": round(seconds, 3), "images": len(images), "shard": path.name}
+        write_sealed(path.with_suffix(COST_SUFFIX), cost)
         return path
 
 
@@ -185,7 +186,8 @@ def batches_of(indices: range, batch_size: int, inference_batch: int) -> list[ra
 
 def sample_part(paths: SamplingPaths, sampling: Sampling, device: torch.device, part: int, parts: int) -> None:
     """Make the missing shards of part `part` of `parts` (1 ≤ part ≤ parts): every `parts`-th shard of the run."""
-    sampler = load_sampler(paths, sampling, device)
+    with data.unchanged(paths.prepared, paths.partner):
+        sampler = load_sampler(paths, sampling, device)
     with stoppable() as stop, torch.inference_mode():
         sampler.make_missing(sampler.shards()[part - 1 :: parts], stop)
 
@@ -203,7 +205,8 @@ def sample_run(paths: SamplingPaths, sampling: Sampling, device: torch.device, m
     if _is_finished(paths, sampling, manifest):
         log.info("%s is up to date: it was sampled from this model and these data by these settings", manifest)
         return
-    sampler = load_sampler(paths, sampling, device)
+    with data.unchanged(paths.prepared, paths.partner):
+        sampler = load_sampler(paths, sampling, device)
     shards = sampler.shards()
     with stoppable() as stop, torch.inference_mode():
         sampler.make_missing(shards, stop)

@@ -187,8 +187,9 @@ def train(
     training.
     """
     training = experiment.training
-    source = _training_set(experiment, paths)
-    identity = finished.training_identity(experiment, paths.prepared, paths.partner)
+    with data.unchanged(paths.prepared, paths.partner):
+        source = _training_set(experiment, paths)
+        identity = finished.training_identity(experiment, paths.prepared, paths.partner)
     if finished.fits(paths.model, identity):
         finished.keep(paths.model)
         return

@@ -114,3 +114,15 @@ def test_logs_lose_no_line_in_any_locale(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, check=True)
     assert b"Traceback" not in done.stderr
     assert "0:05 left · loss − \\udcff" in (tmp_path / "train.log").read_text("utf-8")
+
+
+def test_log_on_a_full_disk_loses_its_lines_and_says_nothing_else() -> None:
+    code = """
+from pathlib import Path
+from coldbench.core import logs
+logs.log_to(Path("/dev/full"), "[name]")
+logs.log.info("a line")
+logs.log_failure("the end")
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "[name] a line\n")

@@ -100,6 +100,55 @@ def test_source_is_another_after_a_change_of(change: str, tmp_path: Path) -> Non
     assert source(written(tmp_path, TEXT.replace(old, new), "other.py")) != source(written(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "text", ["import {0}\n{1}", "from {0} import scaled\n{1}", "from {0}.below import scaled\n{1}"]
+)
+def test_source_covers_modules_beside_the_file(text: str, tmp_path: Path) -> None:
+    """As a whole, and what they import from there; where the file is, nothing else needs to know."""
+    name = f"beside_{len(text)}"  # Python imports a name once
+    used = name if text.startswith("import") else "scaled"
+    file = written(tmp_path, text.format(name, TEXT.replace("SCALE * x", f"({used}, x)[1]")))
+    package = tmp_path / name
+    alone = source(file)
+    package.mkdir()
+    (package / "__init__.py").write_text(f"from {name}.below import scaled\n")
+    (package / "below.py").write_text("def scaled(x):\n    return 2 * x\n")
+    (package / "other.py").write_text("")
+    first = source(file)
+    assert first != alone
+    plugins.use([file])
+    assert plugins.load("sampler", "mine", first)
+    (package / "other.py").write_text("never imported = nothing")
+    (package / "below.py").write_text("# a comment\ndef scaled(x):\n    return 2 * x\n")
+    assert source(file) == first
+    (package / "below.py").write_text("def scaled(x):\n    return 3 * x\n")
+    assert source(file) != first
+    with pytest.raises(ColdbenchError, match="has changed since this run was planned"):
+        plugins.load("sampler", "mine", first)
+
+
+def test_module_beside_the_file_is_the_one_that_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("")
+    message = refusal(written(tmp_path, f"import typer\n{TEXT}"))
+    assert "typer is " in message
+    assert f"not {tmp_path / 'typer.py'}: rename one of them" in message
+
+
+def test_file_that_was_edited_while_it_is_in_use_is_not_executed(tmp_path: Path) -> None:
+    file = written(tmp_path)
+    plugins.use([file])
+    planned = source(file)
+    written(tmp_path, TEXT.replace("SCALE * x", "-SCALE * x"))
+    with pytest.raises(ColdbenchError, match="has changed since this run was planned"):
+        plugins.load("sampler", "mine", planned)
+
+
+def test_file_may_be_named_by_two_paths(tmp_path: Path) -> None:
+    file = written(tmp_path)
+    plugins.use([file, str(tmp_path / ".." / tmp_path.name / "mine.py")])
+    assert plugins.names("sampler").count("mine") == 1
+
+
 def test_names_of_a_file_are_known_while_it_is_in_use(tmp_path: Path) -> None:
     file = written(tmp_path)
     plugins.use([file, file])

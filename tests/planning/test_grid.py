@@ -43,7 +43,7 @@ def whole(overlay: str | Mapping[str, Any] = "") -> Grid:
 
 
 def grid(overlay: str | Mapping[str, Any] = "", base: str = "laptop", done: tuple[str, ...] = ()) -> Grid:
-    return build(config(overlay, base), lambda budget, run: f"{budget}/{run}" in done)
+    return build(config(overlay, base), lambda budget, run, *_: f"{budget}/{run}" in done)
 
 
 @pytest.fixture(autouse=True)

@@ -20,10 +20,11 @@ from coldbench.core.validation import merged
 from coldbench.evaluation.evaluator import Evaluator
 from coldbench.evaluation.metrics.extractors import GABOR
 from coldbench.evaluation.scores import merge_scores, read_scores, write_scores
-from coldbench.evaluation.tables import is_up_to_date, write_table
+from coldbench.evaluation.tables import is_up_to_date, read_facts, read_made_from, read_table, write_table
 from coldbench.planning import workflow
 from coldbench.planning.plan import resolved
 from coldbench.planning.products import Product, Products, difference
+from coldbench.planning.reuse import FinishedRuns
 from coldbench.report import run_figures
 from coldbench.sampling.manifest import made_from
 from coldbench.sampling.shards import SamplingPaths, sample_run
@@ -88,6 +89,7 @@ class Place:
         evaluator = Evaluator(manifest, prepared, self.results / "features", [GABOR], CPU)
         facts = {**made_from(manifest, run.metadata), "fid": []}
         write_scores(evaluator.evaluate(run.metadata), self.run("scores.parquet"), facts)
+        evaluator.write_values(self.run("images.parquet"), facts)
         inputs = run_figures.Inputs(manifest, model.with_suffix(".jsonl"), prepared)
         run_figures.draw(inputs, run.metadata, self.run("figures.json"))
 
@@ -288,12 +290,38 @@ def test_sprite_that_is_not_the_drawn_one_outdates_the_figures(
     assert path.read_bytes() == before
 
 
+def _of_another_run(values: Path) -> None:
+    write_table(read_table(values), values, {**read_made_from(values), "samples": "0" * 64}, facts=read_facts(values))
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "deleted": Path.unlink,
+    "empty": lambda file: file.write_bytes(b""),
+    "cut": lambda file: file.write_bytes(file.read_bytes()[:-9]),
+    "flipped": lambda file: file.write_bytes(file.read_bytes().replace(b"ssim", b"ssin")),
+    "of another run": _of_another_run,
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_scores_without_their_per_image_values_are_incomplete(place: Place, how: str) -> None:
+    """As long as the samples can give the values. Nothing is sampled again for them."""
+    current = dict.fromkeys(STAGES, "current")
+    assert place.status() == current
+    DAMAGE[how](place.run("images.parquet"))
+    assert place.status() == {**current, "scores": "incomplete"}
+    shutil.rmtree(place.run("shards"))
+    assert place.status() == {**current, "samples": "incomplete"}
+
+
 def test_scores_of_more_fid_protocols_than_asked_for_stay(place: Place) -> None:
     """A laptop that computes no FID shows the scores of a cluster, and loses none of their values."""
     _, run = place.products()
     file = place.run("scores.parquet")
     stated = {**made_from(place.run("samples.json"), run.metadata), "fid": ["clean", "paper-float"]}
     write_scores(read_scores([file]), file, stated)
+    values = file.with_name("images.parquet")
+    write_table(read_table(values), values, stated)
 
     def status(*fid: str) -> tuple[str, bool]:
         products = Products(place.products()[0].runs, place.results, place.folder / "data", fid)
@@ -302,6 +330,32 @@ def test_scores_of_more_fid_protocols_than_asked_for_stay(place: Place) -> None:
     for fid in ([], ["clean"], ["paper-float", "clean"]):
         assert status(*fid) == ("current", True)
     assert status("clean", "legacy_pytorch") == ("outdated", False)
+
+
+def test_results_of_a_better_budget_are_taken_where_no_training_would_follow(place: Place) -> None:
+    """Scores without a model are taken as long as they are current. What is not taken is named."""
+    file, model = place.run("scores.parquet"), place.run("model.safetensors")
+    less = {"budgets": {"less": CONFIG["budgets"]["tiny"]}, "budget": "less", "reuse_budgets": ["tiny"]}
+    where = {"results": str(place.results), "data": str(place.folder / "data")}
+
+    def taken(name: str = "X1-a", **overlay: Any) -> tuple[str, list[Path]]:
+        raw = merged(CONFIG, less, where, overlay)
+        finished = FinishedRuns(raw)
+        finished("tiny", name)
+        return resolved(raw).all_runs[name].metadata.budget, list(finished.refused)
+
+    assert taken() == ("tiny", [])
+    assert taken(grid={"X1": {"title": "another"}}) == ("tiny", [])  # scored again
+    assert taken(budgets={"tiny": {"training": {"learning_rate": 1e-4}}}) == ("less", [file])
+    before = file.read_bytes()
+    file.write_bytes(b"")
+    assert taken() == ("tiny", [])
+    assert taken("X2-a") == ("tiny", [])  # samples the model
+    model.rename(model.with_name("moved"))
+    assert taken() == ("less", [file])
+    file.write_bytes(before)
+    assert taken() == ("tiny", [])
+    assert taken("X2-a") == ("less", [])
 
 
 def test_difference_names_the_first_fact_and_ignores_unknown_ones() -> None:

@@ -14,8 +14,9 @@ from cases import EVIL, NOWHERE, generated, hostile, score, synthetic
 from typer.testing import CliRunner
 
 from coldbench.cli import app
+from coldbench.core.errors import ColdbenchError
 from coldbench.evaluation.scores import read_scores, write_scores
-from coldbench.evaluation.tables import write_table
+from coldbench.evaluation.tables import read_facts, read_table, write_table
 from coldbench.report.entries import load_values
 from coldbench.report.exports import table_csv
 from coldbench.report.methods import Task, tasks
@@ -196,6 +197,15 @@ def test_scores_alone_are_shown_and_said(tmp_path: Path) -> None:
     write([task], "tacos", read_scores([file]), ReportFolder(tmp_path / "report"))
     assert "E01-fitted. Their folders hold no" in (tmp_path / "report/methods.html").read_text()
     assert quality_against_nfe(task).panels == ()
+
+
+def test_values_that_were_not_made_with_the_scores_are_refused(tmp_path: Path) -> None:
+    file, other = make_run(tmp_path, METHODS), tmp_path / "other.parquet"
+    values = file.with_name("images.parquet")
+    write_table(read_table(values), other, {"samples": "others"}, facts=read_facts(values))
+    other.replace(values)
+    with pytest.raises(ColdbenchError, match=r"images.parquet was not made with .*scores.parquet; delete it"):
+        found(file)
 
 
 def test_quality_is_drawn_against_evaluations(tmp_path: Path) -> None:

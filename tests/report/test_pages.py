@@ -139,12 +139,24 @@ def test_card_of_a_value_has_its_provenance(tmp_path: Path) -> None:
     assert (entry.device, entry.training, entry.sampling, entry.scoring) == ("H100; cpu", "2.0 h", "90 s", "61 s")
 
 
+def test_sampling_took_no_less_than_its_shards(tmp_path: Path) -> None:
+    """The record is that of the last job, which may have found all shards or most of them finished."""
+    (tmp_path / "logs").mkdir()
+    record = tmp_path / "logs" / "sample.tsv"
+    own = [score(method=method, metric=metric, n=100, seconds=0.2) for method in ("direct", "tacos") for metric in "ab"]
+    for recorded, seconds in (("2.5", 40), ("90.5", 90.5), ("", 40)):
+        record.write_text(f"s\th:m:s\n{recorded}\t0:00:00\n")
+        assert provenance.work_of([score(method="degraded"), *own], tmp_path).sampling == seconds
+    record.unlink()
+    assert provenance.work_of(own, tmp_path).sampling == 40
+
+
 def test_fact_without_a_record_is_left_out(tmp_path: Path) -> None:
     bare = score(provenance="")
     (run,) = provenance.runs_of((bare,), {})
     assert not {"commit", "wall time", "logs", "trained on"} & dict(provenance.facts_of(bare, run)).keys()
     (tmp_path / "model.jsonl").write_text("torn {")
-    assert provenance.work_of(bare, tmp_path) == provenance.Work(None, None, None)
+    assert provenance.work_of([bare], tmp_path) == provenance.Work(None, None, None)
     (entry,) = hours([run])
     assert (entry.device, entry.training, entry.scoring) == ("–", "–", "–")
 

@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from checkout import ROOT, Checkout
 from typer.testing import CliRunner
@@ -15,6 +16,7 @@ from coldbench.cli import app
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import sha256
 from coldbench.evaluation.scores import read_scores
+from coldbench.evaluation.tables import read_made_from, write_table
 from coldbench.planning.products import page
 from coldbench.report.publish import RECORD, publish
 
@@ -70,10 +72,18 @@ def test_publish_copies_what_a_report_needs_and_nothing_else(runs: list[Path], t
 
 
 def test_per_image_values_are_published_where_they_exist(runs: list[Path], tmp_path: Path) -> None:
-    (runs[0] / "images.parquet").write_bytes(b"values")
+    values = runs[0] / "images.parquet"
+    write_table(pd.DataFrame({"ssim": [0.5]}), values, read_made_from(runs[0] / "scores.parquet"))
     publish(runs, None, tmp_path / "out")
     published = {path.parent.name: path.read_bytes() for path in (tmp_path / "out").rglob("images.parquet")}
-    assert published == {runs[0].name: b"values"}
+    assert published == {runs[0].name: values.read_bytes()}
+    before = digests(tmp_path / "out")
+    write_table(pd.DataFrame({"ssim": [0.5]}), tmp_path / "other.parquet", {"samples": "others"})
+    for content in (b"", (tmp_path / "other.parquet").read_bytes()):
+        values.write_bytes(content)
+        with pytest.raises(ColdbenchError, match=r"images\.parquet"):
+            publish(runs, None, tmp_path / "out")
+    assert digests(tmp_path / "out") == before
 
 
 def test_refused_publication_changes_nothing(runs: list[Path], tmp_path: Path) -> None:

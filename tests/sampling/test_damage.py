@@ -251,3 +251,19 @@ def test_nobody_is_advised_to_delete_what_coldbench_did_not_write(
         refusal = str(error)
     assert not re.search("delete|remove", refusal or "")
     assert path.read_bytes() == content
+
+
+def test_damaged_cost_of_a_shard_is_unknown(results: Results) -> None:
+    """Also the intact one of another shard. One without a checksum, of an earlier version, is still read."""
+    file = results.shard.with_suffix(manifests.COST_SUFFIX)
+    other = next(file.parent.glob("direct-*" + manifests.COST_SUFFIX))
+    whole, cost = file.read_bytes(), manifests.read_cost(results.manifest, "test", "tacos")
+    assert cost.nfe == 2
+    for content in (*damaged(whole), other.read_bytes()):
+        file.write_bytes(content)
+        read = manifests.read_cost(results.manifest, "test", "tacos")
+        assert read == cost or (math.isnan(read.nfe) and math.isnan(read.seconds)), content
+    assert math.isnan(read.nfe)
+    file.write_text(json.dumps({key: json.loads(whole)[key] for key in ("nfe", "seconds", "images")}))
+    assert manifests.read_cost(results.manifest, "test", "tacos") == cost
+    file.write_bytes(whole)

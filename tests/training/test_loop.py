@@ -9,6 +9,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -320,6 +321,23 @@ def test_data_of_another_name_or_size_are_refused(experiment, digits, larger, tm
     for tried, prepared, partner in [(experiment, larger, None), (photos, digits, None), (mixed, digits, larger)]:
         with pytest.raises(ColdbenchError, match=r"holds digits at (16|19) pixels, but the experiment uses \w+ at 16"):
             train(tried, prepared, tmp_path, partner)
+    assert not (tmp_path / "work").exists()
+
+
+def test_data_that_are_prepared_again_while_they_are_read_are_refused(experiment, digits, tmp_path, monkeypatch):
+    """A model must not name images that it has not seen."""
+    prepared = shutil.copytree(digits, tmp_path / "digits")
+    read = loop._training_set
+
+    def read_too_late(*arguments: Any) -> loop.TrainingSet:
+        images = read(*arguments)
+        other = {**data.info(prepared), "hash": "another"}
+        data.write_info(prepared, other)
+        return images
+
+    monkeypatch.setattr(loop, "_training_set", read_too_late)
+    with pytest.raises(ColdbenchError, match="was prepared again while it was read: run again"):
+        train(experiment, prepared, tmp_path)
     assert not (tmp_path / "work").exists()
 
 

@@ -681,6 +681,36 @@ def test_damaged_shard_is_sampled_again(finished: Checkout, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+def test_values_that_are_not_those_of_the_scores_are_made_again_alone(finished: Checkout, tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path)
+    shutil.copytree(finished.folder / "results", tmp_path / "results")
+    values, scores = (tmp_path / RUN / name for name in ("images.parquet", "scores.parquet"))
+    before = values.read_bytes(), scores.read_bytes()
+    values.write_bytes(before[0][:-9])
+    made = checkout.tiny("reports/methods.html")
+    assert made.status == 0, made.end
+    assert made.plan == {"evaluate": 1, "render_methods": 1}
+    assert f"{RUN}/scores.parquet is completed: {RUN}/images.parquet is damaged" in made.output
+    assert (values.read_bytes(), scores.read_bytes()) == before
+
+
+@pytest.mark.slow
+def test_page_of_methods_outlives_a_failed_job(finished: Checkout, tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path)
+    shutil.copytree(finished.folder / "results", tmp_path / "results")
+    (tmp_path / "reports").mkdir()
+    pages = [tmp_path / "reports" / f"methods.{end}" for end in ("html", "csv", "tex", "json")]
+    for page in pages:
+        page.write_text("older")
+    (tmp_path / RUN / "shards").rename(tmp_path / RUN / "moved")  # so that the values cannot be made again
+    (tmp_path / RUN / "images.parquet").write_bytes(b"")
+    failed = checkout.tiny("reports/methods.html")
+    assert len(failed.errors) == 1, failed.end
+    assert f"{RUN}/images.parquet" in failed.errors[0]
+    assert [page.read_text() for page in pages] == ["older"] * 4
+
+
+@pytest.mark.slow
 def test_imported_model_is_sampled_and_never_trained(finished: Checkout, tmp_path: Path) -> None:
     """A checkpoint of the released code takes the place of a training, for good: without its file, and unnamed."""
     source = tmp_path / "released.pt"

@@ -17,6 +17,7 @@ from coldbench.planning import workflow as planning
 from coldbench.planning.checks import refuse_on_cpu
 from coldbench.planning.grid import build
 from coldbench.planning.products import Products, page, product, was_imported
+from coldbench.planning.reuse import FinishedRuns
 from coldbench.report.layout import TABLES
 
 PAPER = "workflow/paper/tables.csv"
@@ -32,15 +33,12 @@ def checked(function, *arguments, **options):
         sys.exit(f"coldbench: error: {error}")
 
 
-def finished(budget, run):
-    return Path(config.get("results", "results"), budget, run, "scores.parquet").exists()
-
-
 planning.keep_outputs(FileBackupMixin)
 checked(planning.check_checkout, Path(workflow.basedir))
 LAYERS = checked(layers.of_snakemake, workflow.configfiles) if workflow.is_main_process else []
 config["plugins"] = checked(layers.plugin_files, workflow.configfiles)
-GRID = checked(build, config, finished, check_operators=workflow.is_main_process)
+FINISHED = FinishedRuns(config)
+GRID = checked(build, config, FINISHED, check_operators=workflow.is_main_process)
 checked(planning.check_paper_rows, GRID, Path(PAPER))
 
 
@@ -80,7 +78,7 @@ PUBLISHED = Path(RESULTS, "published.json").exists()  # results of `coldbench pu
 # The runs of this configuration, and the finished ones of other experiments and data sets: a selection adds to the
 # report and to the tables of scores, and takes nothing out of them.
 RUNS = GRID.by_budget
-UNFILTERED = checked(planning.unfiltered, config, finished) if workflow.is_main_process else GRID
+UNFILTERED = checked(planning.unfiltered, config, FINISHED) if workflow.is_main_process else GRID
 EVERY = UNFILTERED.by_budget | RUNS
 PRODUCTS = Products(EVERY, Path(RESULTS), Path(DATA), FID, Path(WEIGHTS) if WEIGHTS else None)
 REPORT_RUNS = [(run.metadata.budget, name) for name, run in GRID.report_runs.items()]
@@ -95,6 +93,8 @@ if PUBLISHED:
 if workflow.is_main_process and not PUBLISHED:
     for name, why in GRID.skipped.items():
         print(f"coldbench: {name} is left out: {why}", file=sys.stderr)
+    for file, why in FINISHED.refused.items():
+        print(f"coldbench: {file} does not count as finished: {why}", file=sys.stderr)
     for name, run in UNFILTERED.report_runs.items():
         if name not in GRID.report_runs and (why := PRODUCTS.why_hidden(run)):
             print(f"coldbench: {name} is not shown: {why}", file=sys.stderr)
@@ -162,7 +162,8 @@ def to_make_first(product_of):
         product = checked(product_of, wildcards)
         if product.status in ("outdated", "incomplete") and workflow.is_main_process:
             if str(product.file) not in workflow.dag.forcefiles:
-                print(f"coldbench: {product.file} is made again: {product.reason}", file=sys.stderr)
+                done = "completed" if product.status == "incomplete" else "made again"
+                print(f"coldbench: {product.file} is {done}: {product.reason}", file=sys.stderr)
             workflow.dag.forcefiles.add(str(product.file))
         return product.to_make_first
 

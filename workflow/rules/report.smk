@@ -60,8 +60,8 @@ rule render_methods:
     input:
         to_make_first(methods_page),
     output:
-        page=f"{REPORTS}/methods.html",
-        exports=multiext(f"{REPORTS}/methods", ".csv", ".tex", ".json"),
+        page=update(f"{REPORTS}/methods.html"),
+        exports=update(multiext(f"{REPORTS}/methods", ".csv", ".tex", ".json")),
     log:
         f"{REPORTS}/logs/methods.log",
     localrule: True
