@@ -110,8 +110,8 @@ def degradation(name: str) -> Callable[[Object], Object]:
 def sampler(name: str, **options: Any) -> Callable[[Object], Object]:
     """Register an update rule or a subclass of `sampling.samplers.Sampler` as the method `name`.
 
-    Parameters are the keyword-only arguments of the rule, or the annotated attributes of the class. The options are the
-    fields of `sampling.samplers.Method`.
+    Parameters are the keyword-only arguments of the rule, or the annotated attributes of the class. The options are
+    `exact`, `one_step` and `estimates_z`: fields of `sampling.samplers.Method`.
     """
     return _register("sampler", name, options, frozen=False)
 
@@ -127,7 +127,8 @@ def network(name: str) -> Callable[[Object], Object]:
 def metric(name: str, **options: Any) -> Callable[[Object], Object]:
     """Register a function of originals and images as the metric `name`.
 
-    Its parameters are its keyword-only arguments. The options are the fields of `evaluation.measurements.PerImage`.
+    Its parameters are its keyword-only arguments. The options are `higher_is_better`, `best`, `symmetric`, `average`:
+    the fields of `evaluation.measurements.PerImage`.
     """
     return _register("metric", name, options)
 
@@ -135,7 +136,8 @@ def metric(name: str, **options: Any) -> Callable[[Object], Object]:
 def dataset(name: str, **options: Any) -> Callable[[Object], Object]:
     """Register a function of folder, size and split that yields images as the data set `name`.
 
-    The options are the fields of `data.Dataset`.
+    The options are `channels` and the numbers of images, `train` and `test`; the texts `title` and `preprocessing`; and
+    the functions `files` and `check` of a data set in files: the fields of `data.Dataset`.
     """
     return _register("dataset", name, options)
 

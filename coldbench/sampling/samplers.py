@@ -88,6 +88,7 @@ class Sampler(abc.ABC):
 
     Annotated attributes are the parameters; what the method remembers is set in `begin`. `d` gives D by `d(x0, s)`,
     what was drawn for the images by `d.drawn`, and further evaluations of the network by `d.restored(x, s)`.
+    Severities are numbers, and the last step has r = 0. The network knows none below 1: leave out `d.restored(x, 0)`.
     """
 
     def begin(self, x: Tensor, s: int, d: Operator) -> None:  # noqa: B027 - a method may have nothing to prepare
