@@ -46,6 +46,10 @@ def components_in(text: bytes, place: str, version: str | None = None) -> list[C
     """The components in the text of a module. With `version` it is an own (""), or an installed module."""
     tree = _parsed(text, place)
     components = []
+    for node in ast.walk(tree) if version is None else ():
+        for call in getattr(node, "decorator_list", []):
+            if node not in tree.body and _kind(call) is not None:
+                raise ColdbenchError(f"{place}:{call.lineno}: a component must stand at the top level of its file")
     for node in tree.body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             for call in node.decorator_list:
@@ -53,8 +57,8 @@ def components_in(text: bytes, place: str, version: str | None = None) -> list[C
                     name = call.args[0].value if call.args and isinstance(call.args[0], ast.Constant) else None  # type: ignore[attr-defined]
                     if not isinstance(name, str) or not name.isidentifier() or len(name) > 40:
                         raise ColdbenchError(
-                            f"{place}:{call.lineno}: the name of a {KINDS[kind]} must be a text of letters, digits "
-                            "and _, at most 40"
+                            f"{place}:{call.lineno}: write the name of a {KINDS[kind]} itself into its decorator: "
+                            "letters, digits and _, at most 40"
                         )
                     folder = Path(place).parent if version is None else None
                     source = "" if version == "" else _hash(text, tree, node, version or "", folder)

@@ -61,8 +61,8 @@ OWN: dict[str, dict[str, str]] = {
 """The suite's own components, as an installed package names its own by entry points: kind, name, module."""
 
 Object = TypeVar("Object", bound=Callable[..., Any])
-PARAMETERS = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
-"""Of parameters: `True` and 2.5 are no whole numbers, "1" is no number, and an unknown parameter is an error."""
+PARAMETERS = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True, validate_default=True)
+"""Of parameters and defaults: `True` and 2.5 are no whole numbers, "1" is no number, and an unknown one is an error."""
 
 
 @dataclass(frozen=True)
@@ -87,16 +87,33 @@ def _register(kind: str, name: str, options: dict[str, Any], frozen: bool | None
         if own_fields and kind == "degradation" and not is_pydantic_dataclass(target):  # type: ignore[arg-type]
             raise TypeError(f"leave out @dataclass above {target.__name__}: @degradation makes it one")
         if frozen is not None and inspect.isclass(target) and not own_fields:
-            annotations = inspect.get_annotations(target)
+            if "__init__" in vars(target):
+                raise TypeError(f"leave out __init__ of {target.__name__}: annotated attributes are its parameters")
+            annotations = _annotations(target)
             if kind == "degradation" and not is_dataclass(target):  # so that a class need not repeat them
                 target.__annotations__ = annotations = {"size": int, "T": int, **annotations}
-            if any(isinstance(getattr(target, each, None), list | dict | set) for each in annotations):
-                raise TypeError(f"a parameter of {name} has a mutable default; use a tuple")
+            for each in annotations:
+                if isinstance(getattr(target, each, None), list | dict | set):
+                    raise TypeError(f"the default of {each} can be changed, in {target.__name__}; use a tuple")
             target = pydantic.dataclasses.dataclass(frozen=frozen, kw_only=True, config=PARAMETERS)(target)  # type: ignore[assignment]
         _registered[target.__module__, kind, name] = Registered(target, options)
         return target
 
     return decorate
+
+
+def _annotations(target: type) -> dict[str, Any]:
+    """The annotated attributes of a class and of its bases, as far as these are no dataclasses of their own.
+
+    A class gets those of its bases as its own, because dataclasses look at no other.
+    """
+    found: dict[str, Any] = {}
+    for base in reversed(target.__mro__[:-1]):
+        if not base.__module__.startswith(("coldbench.", "abc")) and not is_dataclass(base):
+            found |= inspect.get_annotations(base)
+    if found:
+        target.__annotations__ = found
+    return found
 
 
 def degradation(name: str) -> Callable[[Object], Object]:

@@ -144,6 +144,7 @@ def prepare(name: str, folder: Path | None, size: int, out: Path) -> None:
         for split, path in (("train", train), ("test", test)):
             images = entry.build(folder or Path(), size, split)
             _write(path, arrays[split], images, (counts[split], entry.channels, size, size))
+        _report_repeated(name, np.load(train, mmap_mode="r"), np.load(test, mmap_mode="r"))
         sums = {"train": sha256(train), "test": sha256(test)}
         if source_digest(name, folder) != digest:
             raise ColdbenchError(f"files of data set '{shown(name)}' changed while they were read: prepare it again")
@@ -162,6 +163,17 @@ def prepare(name: str, folder: Path | None, size: int, out: Path) -> None:
         "source_digest": digest,
     }
     write_info(out, description)
+
+
+def _report_repeated(name: str, train: NDArray[np.uint8], test: NDArray[np.uint8]) -> None:
+    """Say how many test images are training images as well: scores on them are too good."""
+    seen = {hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in train}
+    repeated = [k for k, image in enumerate(test) if hashlib.blake2b(image.tobytes(), digest_size=16).digest() in seen]
+    if repeated:
+        log.warning(
+            "%d of %d test images of %s are training images, the first is test image %d",
+            len(repeated), len(test), name, repeated[0],
+        )  # fmt: skip
 
 
 def _kept(out: Path, name: str, size: int, folder: Path | None) -> bool:

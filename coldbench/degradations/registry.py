@@ -56,6 +56,7 @@ def build(spec: Mapping[str, Any], size: int, partners: npt.NDArray[np.uint8] | 
     choices = kind.__pydantic_fields__.keys() - {"size", "images"}
     if strange := parameters.keys() - choices:
         raise unknown(f"parameter of degradation {name}", min(strange, key=str), choices)
+    parameters = {key: _as_tuple(value, kind.__pydantic_fields__[key]) for key, value in parameters.items()}
     if "partner" in choices:
         parameters["images"] = partners
     try:
@@ -65,6 +66,11 @@ def build(spec: Mapping[str, Any], size: int, partners: npt.NDArray[np.uint8] | 
     except TypeError as error:
         raise plugins.located(error) or ColdbenchError(f"degradation {name}: {error}") from error
     return built
+
+
+def _as_tuple(value: Any, field: FieldInfo) -> Any:
+    """YAML has lists alone, but parameters are tuples, which nothing can change."""
+    return tuple(value) if isinstance(value, list) and get_origin(field.annotation) is tuple else value
 
 
 def for_experiment(experiment: Experiment, partner: Path | None) -> Degradation:
@@ -91,6 +97,9 @@ def _valid(field: FieldInfo, choices: tuple[object, ...]) -> str:
     """The values that a parameter may have, in words."""
     if choices:
         return f"one of {', '.join(map(str, choices))}"
-    limits = {key: getattr(each, key) for each in field.metadata for key in ("ge", "le") if hasattr(each, key)}
-    interval = f" in {limits['ge']:g}…{limits['le']:g}" if len(limits) == 2 else ""
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    limits = {key: getattr(each, key) for each in field.metadata for key in signs if hasattr(each, key)}
+    interval = f" in {limits['ge']:g}…{limits['le']:g}" if limits.keys() == {"ge", "le"} else ""
+    if limits and not interval:
+        interval = " " + " and ".join(f"{signs[key]} {limit:g}" for key, limit in limits.items())
     return TYPES.get(field.annotation, "of another type") + interval  # type: ignore[arg-type]

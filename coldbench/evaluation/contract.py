@@ -66,10 +66,13 @@ def _away(a: Values, b: Values | float) -> float:
 
 
 def one_value_for_each(case: Case) -> str | None:
-    """(N,) finite values, also for equal images and for images outside [0, 1]."""
-    for images in (case.noisy(0.2), case.images()):
-        if not np.isfinite(case.metric(case.images(), images)).all():
-            raise Broken("a value is NaN or infinite" + (" for equal images" if images.max() <= 1 else ""))
+    """(N,) finite values, also for equal images, for images of one grey level, and for images outside [0, 1]."""
+    originals, grey = case.images(), torch.full_like(case.images(), 0.25)
+    for what, images in (("", case.noisy(0.2)), (" for equal images", originals), (" for images of one level", grey)):
+        if not np.isfinite(case.metric(originals, images)).all():
+            raise Broken(f"a value is NaN or infinite{what}")
+    if not np.isfinite(case.metric(grey, originals)).all():
+        raise Broken("a value is NaN or infinite for originals of one level")
     return None
 
 

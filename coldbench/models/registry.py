@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import nn
 
 from coldbench.core import plugins
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Network
 from coldbench.core.parameters import accepts, arguments, parameters_of, signature
+from coldbench.core.validation import checked
 
 GIVEN = ("channels", "size")
 """What every network is built for; all its other arguments are parameters."""
@@ -15,12 +19,13 @@ NETWORKS = tuple(plugins.OWN["network"])
 """The suite's own."""
 
 
-def build(network: Network, channels: int, size: int) -> nn.Module:
+def build(network: Network | Mapping[str, Any], channels: int, size: int) -> nn.Module:
     """The network that an experiment describes, for (N, channels, size, size) images, with newly initialised weights.
 
     Raises ColdbenchError for an unknown name, a side that its stages cannot halve, an option that it does not have, and
     a parameter of a plug-in's network that is wrong.
     """
+    network = network if isinstance(network, Network) else checked(Network, network, "network")
     name, where = network.name, f"network {network.name}"
     kind = plugins.load("network", name, network.source).object
     component = plugins.find("network", name)

@@ -196,7 +196,7 @@ def training(on: Device, experiment: Experiment) -> Time:
 def sampling(on: Device, run: Run, tests: int) -> Time:
     """Every set by each of its methods; the data set has `tests` test images."""
     settings, experiment = run.sampling, run.experiment
-    T, channels = int(experiment.degradation["T"]), data.dataset(experiment.dataset).channels
+    T, channels = _severities(experiment), data.dataset(experiment.dataset).channels
     rate = speed(on, experiment.network, channels, experiment.size, "sample", settings.precision)
     batch = settings.inference_batch or INFERENCE_BATCH[on.kind]
     images = padded_images(images_per_set(settings, tests), settings, batch)
@@ -204,6 +204,15 @@ def sampling(on: Device, run: Run, tests: int) -> Time:
         images * nfe(part, method, T) for name, part in settings.sets.items() for method in settings.methods_of(name)
     )
     return Time(evaluations / rate.images_per_second / 3600, rate.source)
+
+
+def _severities(experiment: Experiment) -> int:
+    """T, which the class of a plug-in may state as a default: then it is built, which imports torch."""
+    if "T" in experiment.degradation:
+        return int(experiment.degradation["T"])
+    from coldbench import degradations
+
+    return degradations.build(experiment.degradation, experiment.size).T
 
 
 def images_per_set(settings: Sampling, tests: int) -> int:

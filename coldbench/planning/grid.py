@@ -71,7 +71,7 @@ def build(
         if entry.protocol not in entry.protocols:
             raise unknown(f"protocol of {name}", entry.protocol, entry.protocols)
         for protocol in entry.protocols:
-            for budget in config.budgets:
+            for budget in dict.fromkeys((config.budget, *config.budgets)):
                 run = resolve(config, name, protocol, budget)
                 checks.sizes(run)
                 methods.update(method for part in run.sampling.sets for method in run.sampling.methods_of(part))

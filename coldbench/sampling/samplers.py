@@ -67,9 +67,11 @@ class Operator:
         return self.redraw(s)
 
     def restored(self, x: Tensor, s: int) -> Tensor:
-        """R(x, s), one more evaluation of the network for the whole batch."""
+        """R(x, s), one more evaluation of the network for the whole batch; ColdbenchError unless 1 ≤ s ≤ T."""
         if self.restore is None:
             raise ColdbenchError("restore is missing: this method evaluates the network again")
+        if not 1 <= s <= self.degradation.T:
+            raise ColdbenchError(f"d.restored: severity {s} is out of range: the network knows 1…{self.degradation.T}")
         return self.restore(x, s)
 
     @property

@@ -162,12 +162,16 @@ def update_ema(state: TrainingState, training: Training) -> None:
     """The paper's rule (appendix A): every `ema_update_every` steps, and a plain copy before `ema_start`.
 
     torch's AveragedModel gives the same bits (checked), but it cannot run on the fake tensors of the device tests.
+    Whole numbers, such as the count of batches in BatchNorm, are copied.
     """
     if state.step % training.ema_update_every == 0:
         decay = 0.0 if state.step < training.ema_start else training.ema_decay
         weights = state.network.state_dict()
+        names = [name for name, weight in weights.items() if weight.is_floating_point()]
         ema_update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        ema_update(list(state.ema.values()), list(weights.values()), state.step)
+        ema_update([state.ema[name] for name in names], [weights[name] for name in names], state.step)
+        for name in weights.keys() - set(names):
+            state.ema[name].copy_(weights[name])
 
 
 def train(

@@ -103,6 +103,9 @@ WRONG: dict[str, tuple[str, str, str]] = {  # what is wrong: text, the law that 
         SAMPLER.format("", "return d(x0_hat, r) + torch.rand_like(x) * r"), "deterministic", "redrawn"
     ),
     "sampler raises": (SAMPLER.format("", "return d.nothing"), "shape, dtype, finite", "it.py:8: AttributeError"),
+    "sampler asks for severity 0": (
+        SAMPLER.format("", "return d(d.restored(x, r), r)"), "shape, dtype, finite", "severity 0"
+    ),
     "sampler has an option": (SAMPLER.format(", exactly=1", "return x"), "can be built", "'exact'"),
     "sampler has an option of a type": (SAMPLER.format(", exact=1", "return x"), "can be built", "exact must be"),
     "rule of three": (SAMPLER.format("", "return x").replace(", r, d", ""), "can be built", "it.py:6"),
@@ -140,6 +143,9 @@ WRONG: dict[str, tuple[str, str, str]] = {  # what is wrong: text, the law that 
     "metric that is NaN": (METRIC.format("", f"{MEAN} / {MEAN}"), "one finite value for each image", "equal images"),
     "metric that changes images": (
         METRIC.format("", "images.sub_(originals).abs().mean((1, 2, 3))"), "leaves its inputs", "changes"
+    ),
+    "metric without contrast": (
+        METRIC.format("", f"{MEAN} / images.std((1, 2, 3))"), "one finite value for each image", "one level"
     ),
     "metric with an option": (METRIC.format(", bets=0.0", MEAN), "can be built", "'best'"),
     "metric that is a class": ('@metric("it")\nclass It:\n    pass\n', "can be built", "function"),

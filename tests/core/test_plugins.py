@@ -217,14 +217,21 @@ BROKEN: dict[str, tuple[str, str]] = {  # what is wrong: text of the file, culpr
     "syntax error": (f"{HEAD}def broken(:\n    pass\n", ":3: "),
     "no component": ("x = 1\n", " declares no component"),
     "decorator without a name": (f"{HEAD}@sampler\n{RULE}", " declares no component"),
-    "name that is none": (f'{HEAD}@sampler("a b")\n{RULE}', ":3: the name"),
-    "name from a variable": (f'{HEAD}N = "a"\n@sampler(N)\n{RULE}', ":4: the name"),
+    "name that is none": (f'{HEAD}@sampler("a b")\n{RULE}', ":3: write the name"),
+    "name from a variable": (f'{HEAD}N = "a"\n@sampler(N)\n{RULE}', ":4: write the name"),
     "name of the suite": (f'{HEAD}@sampler("tacos")\n{RULE}', ":4: the name 'tacos' is taken"),
     "name twice": (f'{HEAD}@sampler("a")\n{RULE}\n@sampler("a")\n{RULE}', ":4: the method 'a' is declared twice"),
     "absent package": (f'import no_such_package\n{HEAD}@sampler("a")\n{RULE}', ":1: ModuleNotFoundError"),
     "unknown keyword": (f'{HEAD}@degradation("a", T=3)\nclass A(Degradation):\n    pass\n', ":3: TypeError"),
     "mutable parameter": (
-        f'{HEAD}@sampler("a")\nclass A(Sampler):\n    weights: list = []\n', ":3: TypeError: a parameter of a has a mut"
+        f'{HEAD}@sampler("a")\nclass A(Sampler):\n    weights: list = []\n', ":3: TypeError: the default of weights can"
+    ),
+    "own __init__": (
+        f'{HEAD}@sampler("a")\nclass A(Sampler):\n    def __init__(self):\n        pass\n',
+        ":3: TypeError: leave out __init__",
+    ),
+    "component in a loop": (
+        f'{HEAD}for k in "ab":\n    @sampler(k)\n    {RULE.replace("    ", "        ")}', ":4: a component"
     ),
     "own dataclass": (
         f'from dataclasses import dataclass\n{HEAD}@degradation("a")\n@dataclass\nclass A(Degradation):\n    k: int\n',
@@ -259,6 +266,27 @@ def test_subclass_of_an_own_degradation_adds_parameters(tmp_path: Path) -> None:
     assert degradations.build({**spec, "k": 5}, 16).k == 5  # type: ignore[attr-defined]
     with pytest.raises(ColdbenchError, match="size must be"):
         degradations.build(spec, 1)
+
+
+def test_annotated_attributes_of_bases_are_parameters(tmp_path: Path) -> None:
+    """Those of an undecorated base as well; a default of the wrong type or out of its limits is refused."""
+    from coldbench import degradations
+
+    text = (
+        "from typing import Annotated\nfrom pydantic import Field\n{head}"
+        "class Base(Degradation):\n    k: float = 0.5\n\n\n"
+        '@degradation("own")\nclass Own(Base):\n    T: Annotated[int, Field(ge=2)] = {T}\n'
+        "    w: tuple[float, ...] = (1.0,)\n\n"
+        "    def degrade(self, x0, t, drawn):\n        return x0 * self.k\n"
+    )
+    plugins.use([written(tmp_path, text.format(head=HEAD, T=3))])
+    built = degradations.build({"name": "own", "k": 0.25, "w": [2.0, 3.0]}, 16)
+    assert (built.k, built.w, built.T) == (0.25, (2.0, 3.0), 3)  # type: ignore[attr-defined]
+    with pytest.raises(ColdbenchError, match="T must be a whole number ≥ 2, not 1"):
+        degradations.build({"name": "own", "T": 1}, 16)
+    plugins.use([written(tmp_path, text.format(head=HEAD, T=1))])
+    with pytest.raises(ColdbenchError, match="T must be a whole number ≥ 2, not 1"):
+        degradations.build({"name": "own"}, 16)
 
 
 def test_what_a_plugin_raises_is_located_and_other_errors_are_not(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from coldbench import data
-from coldbench.core import files
+from coldbench.core import files, plugins
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import sha256
 from coldbench.data import embedded, folders, image_io, prepared
@@ -279,3 +279,18 @@ def test_wrong_request_is_refused_with_the_nearest_choice(case: str, tmp_path: P
     assert culprit in message
     assert choice in message
     assert "\n" not in message
+
+
+def test_test_images_that_are_training_images_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = (
+        "import numpy as np\nimport coldbench\n\n\n@coldbench.dataset('twice', channels=1, train=4, test=3)\n"
+        "def twice(folder, size, split):\n    for k in range(4 if split == 'train' else 3):\n"
+        "        yield np.full((1, size, size), k + 2 * (split == 'test'), np.uint8)\n"
+    )
+    (tmp_path / "twice.py").write_text(text)
+    plugins.use([str(tmp_path / "twice.py")])
+    try:
+        data.prepare("twice", None, 16, tmp_path / "out")
+    finally:
+        plugins.use([])
+    assert "2 of 3 test images of twice are training images, the first is test image 0" in caplog.text

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from coldbench import data, degradations, models
 from coldbench.cli import app
+from coldbench.core import plugins
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Experiment, Network
 from coldbench.core.run import Run
@@ -495,3 +496,17 @@ def test_the_paper_is_refused_on_a_cpu_with_the_hours_of_the_plan(paper: Grid) -
         refuse_on_cpu(longer, hours * 0.999, DEVICES)
     assert f"about {hours / 24:,.0f} days on two CPU cores (measured; limit: " in str(caught.value)
     refuse_on_cpu(longer, hours * 1.001, DEVICES)
+
+
+def test_severities_of_a_plug_in_may_be_its_default(tmp_path: Path, experiment: Experiment) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import coldbench\n\n\n@coldbench.degradation('mine')\nclass Mine(coldbench.Degradation):\n    T: int = 7\n\n"
+        "    def degrade(self, x0, t, drawn):\n        return x0 * 0.5\n"
+    )
+    plugins.use([str(file)])
+    try:
+        own = experiment.model_copy(update={"degradation": {"name": "mine"}})
+        assert cost._severities(own) == 7
+    finally:
+        plugins.use([])

@@ -111,6 +111,17 @@ def test_snapshots_that_a_training_cannot_have_are_refused(experiment, steps):
         Training(**{**experiment.training.model_dump(), "snapshots": steps})
 
 
+def test_whole_numbers_in_a_network_are_copied_into_the_average(experiment):
+    """Such as the count of batches in BatchNorm."""
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))
+    state = loop.TrainingState.initial(network, 1e-3, {})
+    network(torch.randn(4, 1, 8, 8))
+    state.step = 10
+    loop.update_ema(state, experiment.training)
+    assert state.ema["1.num_batches_tracked"] == 1
+    assert (state.ema["1.running_mean"] - network[1].running_mean).abs().max() > 0
+
+
 def test_two_hundred_steps_restore_better_than_identity(experiment, digits, tmp_path):
     ema = {"ema_update_every": 1, "ema_decay": 0.9, "ema_start": 150}
     longer = Training(max_steps=200, batch_size=16, grad_accumulation=1, learning_rate=3e-3, **ema)
