@@ -9,7 +9,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from coldbench.evaluation.scores import read_scores
+from coldbench.evaluation.scores import Scores, read_scores, without_snapshots
+from coldbench.evaluation.trainings import over_trainings
 from coldbench.planning import cost, layers, plan
 from coldbench.report import cells, provenance
 from coldbench.report.cells import Cell
@@ -36,9 +37,14 @@ def paper() -> list[PaperCell]:
     return load_paper(ROOT / "workflow/paper/tables.csv")
 
 
+def finished_scores() -> Scores:
+    """The published scores, those of several trainings as one."""
+    return over_trainings(without_snapshots(read_scores(PUBLISHED)))
+
+
 def table_cells() -> dict[str, list[Cell]]:
     """The cells of every table from the published scores."""
-    frame = cells.cell_frame(read_scores(PUBLISHED), paper())
+    frame = cells.cell_frame(finished_scores(), paper())
     return {str(number): cells.cells_of(part) for number, part in frame.groupby("table", sort=False)}
 
 
@@ -82,7 +88,7 @@ def _so_far(printed: Iterable[Cell]) -> str:
 
 def results() -> str:
     """The published runs with their times, and the rows of every table that have a run."""
-    scores, folders = read_scores(PUBLISHED), provenance.folders_of(PUBLISHED)
+    scores, folders = finished_scores(), provenance.folders_of(PUBLISHED)
     lines = ["| run | on | what it took |", "|---|---|---|"]
     for run in provenance.runs_of(scores, folders):
         lines.append(f"| {run.score.run}, {run.score.budget} budget | {run.devices} | {provenance.spent(run.work)} |")
