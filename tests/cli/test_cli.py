@@ -97,7 +97,7 @@ def test_data_set_of_any_name_is_prepared_and_its_progress_is_readable(tmp_path,
     for number in range(12):
         path = tmp_path / name.removeprefix("folder-") / f"{number}.png"
         path.parent.mkdir(exist_ok=True)
-        Image.new("RGB", (16, 16)).save(path)
+        Image.new("RGB", (16, 16), (number, 0, 0)).save(path)
     (path.parent / "notes.txt").touch()
     words = ("prepare", name, "--folder", str(tmp_path), "--size", "16", "--out", str(tmp_path / "out"))
     for expected in ("passed over", "kept"):

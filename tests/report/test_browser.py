@@ -154,7 +154,7 @@ def test_page_is_self_contained_and_accessible(
     assert all(url.startswith(("data:", folder.as_uri())) for url in requests)
     assert page["language"] == "en"
     assert all(page["images"])
-    plots = kind == "smoke" and name == "methods.html"  # quality against NFE, which published results do not know
+    plots = kind != "synthetic" and name == "methods.html"  # quality against NFE, which synthetic scores do not know
     assert bool(page["images"]) == (plots or name == "figures.html" or name.startswith("runs/"))
     assert page["named"]
     assert all(Path(unquote(urlsplit(link).path)).is_file() for link in page["links"]), page["links"]

@@ -72,6 +72,8 @@ def test_publish_copies_what_a_report_needs_and_nothing_else(runs: list[Path], t
 
 
 def test_per_image_values_are_published_where_they_exist(runs: list[Path], tmp_path: Path) -> None:
+    for run in runs[1:]:
+        (run / "images.parquet").unlink()
     values = runs[0] / "images.parquet"
     write_table(pd.DataFrame({"ssim": [0.5]}), values, read_made_from(runs[0] / "scores.parquet"))
     publish(runs, None, tmp_path / "out")
