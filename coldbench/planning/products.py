@@ -28,7 +28,8 @@ from coldbench.models.header import read_header, snapshot_file
 from coldbench.sampling.manifest import facts, read_manifest
 
 Status = Literal["missing", "outdated", "incomplete", "current"]
-"""An incomplete product is current, but files that it names are gone; what was made from it stays valid."""
+"""An incomplete product is current, but files that belong to it are gone or are others. What was made from it stays
+valid."""
 Facts = Mapping[str, Any]
 """What something was made from, by name. None: not known."""
 
