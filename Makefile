@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 INSTALL := VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --compile-bytecode
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help env smoke report test test-all test-slurm bench lint schema format lock readme image sif clean
+.PHONY: help env smoke report test test-all test-slurm bench lint schema format lock texts docs image sif clean
 help:          ## what can be typed
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
 
@@ -63,8 +63,12 @@ lock: $(READY) ## resolve the newest versions into requirements.lock (hashes, no
 		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" -o requirements.lock
 	$(BIN)/python .ci/environment_yml.py requirements.lock environment.yml
 
-readme: $(READY) ## write the parts of README.md that are data
-	$(BIN)/python .ci/readme.py README.md
+texts: $(READY) ## write the parts of README.md and docs/ that are data
+	$(BIN)/python .ci/pictures.py docs/restored.png
+	$(BIN)/python .ci/texts.py
+
+docs: $(READY) ## the documentation as pages: build/docs/index.html
+	sphinx-build --quiet --fail-on-warning --keep-going -b html docs build/docs
 
 image:         ## a container image, coldbench, from requirements.lock (ENGINE=podman where that is what you have)
 	$(ENGINE) build -t coldbench -f Dockerfile .

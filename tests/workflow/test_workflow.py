@@ -125,29 +125,6 @@ def test_slurm_profile_asks_for_gpus_at_the_papers_budget(checkout: Checkout) ->
     assert "--fid paper-float --fid legacy_pytorch --fid clean" in plan.output
 
 
-def test_examples_of_the_readme_are_planned(checkout: Checkout) -> None:
-    """Both entries of one's own, by the commands beside them, and the degradation of the second."""
-    readme = (ROOT / "README.md").read_text()
-    ablation, fading = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
-    command = ("-n", "--configfile", "workflow/config/laptop.yaml", "mine.yaml", "--config")
-    for name in ("A5", "F1"):
-        assert f"`snakemake {' '.join(command[1:])} experiments={name}`" in readme
-    (checkout.folder / "mine.yaml").write_text(ablation)
-    plan = checkout.snakemake(*command, "experiments=A5")
-    assert plan.status == 0, plan.end
-    assert (trained(plan), plan.plan["sample"]) == ({"E01-fitted"}, 1)
-    assert "fetch_weights" not in plan.plan
-    (checkout.folder / "mine.yaml").write_text(fading)
-    (message,) = checkout.snakemake(*command, "experiments=F1").errors
-    assert "mine.py" in message
-    (code,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    (checkout.folder / "mine.py").write_text(code)
-    plan = checkout.snakemake(*command, "experiments=F1")
-    assert plan.status == 0, plan.end
-    assert trained(plan) == {"F1-mine"}
-    assert_nothing_made(checkout)
-
-
 def test_config_option_takes_lists_mappings_and_flags(checkout: Checkout) -> None:
     """Lists, mappings and flags, whose numbers Snakemake leaves as text; folders with spaces; a row that is none."""
     words = ("seeds=[0, 1]", "threads={train: 3}", "compile=true", "results=my results/", "fid=paper-float")

@@ -1,36 +1,22 @@
-"""Write the parts of README.md that are data: `python .ci/readme.py README.md`.
+"""The parts of README.md and docs/ that are results: of the published runs, the calibration and the plan."""
 
-A part stands between `<!-- NAME: … -->` and `<!-- end -->`: what each table takes and what has come out of it so far
-(`contract`), the numbers that came out beside the paper's (`results`), and the printed numbers in doubt (`errata`).
-"""
-
-import re
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from coldbench.evaluation.scores import Scores, read_scores, without_snapshots
 from coldbench.evaluation.trainings import over_trainings
 from coldbench.planning import cost, layers, plan
+from coldbench.report import calibration as calibrated
 from coldbench.report import cells, provenance
 from coldbench.report.cells import Cell
-from coldbench.report.formats import LABELS, metric_label, shown, signed
+from coldbench.report.formats import LABELS, duration, metric_label, quantity, shown, signed
 from coldbench.report.layout import TABLES
 from coldbench.report.paper import PaperCell, load_paper
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = sorted((ROOT / "results" / "published").glob("*/*/*/scores.parquet"))
+CALIBRATION = ROOT / "results/published/laptop-cpu/calibration.parquet"
 GPUS = 8
-
-
-def main(readme: Path) -> None:
-    """Rewrite the parts of `readme`."""
-    text = readme.read_text("utf-8")
-    for name, part in (("contract", contract()), ("results", results()), ("errata", errata())):
-        text, found = re.subn(rf"(<!-- {name}: .*? -->\n).*?(<!-- end -->)", rf"\g<1>{part}\2", text, flags=re.DOTALL)
-        if found != 1:
-            sys.exit(f"{readme} has {found} parts called {name}")
-    readme.write_text(text, "utf-8")
 
 
 def paper() -> list[PaperCell]:
@@ -78,6 +64,87 @@ def _asked(table: str, jobs: list[plan.Job]) -> list[plan.Job]:
 
 def _price(row: plan.Total) -> str:
     return f"{row.jobs} | {row.hours:,.0f} | {row.wall:,.0f} | {row.disk / 1e9:,.0f} GB"
+
+
+def status() -> str:
+    """Three lines: how many printed numbers are judged, what the calibration says, what has been trained."""
+    printed = [cell for entries in table_cells().values() for cell in entries if cell.in_paper and cell.paper]
+    judged = [cell for cell in printed if cell.verdict in ("reproduced", "differs", "misprint suspected")]
+    rows = [row for row in calibration_rows() if row.interpretations]
+    agree = [row for row in rows if row.fits]
+    every = calibration_rows()
+    scores = finished_scores()
+    owners = {score.run for score in scores if score.table and score.method == "tacos"}
+    budgets = ", ".join(f"`{name}`" for name in dict.fromkeys(score.budget for score in scores))
+    devices = {run.devices.split(",")[0] for run in provenance.runs_of(scores, provenance.folders_of(PUBLISHED))}
+    open_points = [
+        "No row has been trained at the paper's budget yet" * all(score.budget != "paper" for score in scores),
+        "no FID has been computed with the true weights" * all(quantity(score.metric) != "fid" for score in scores),
+        "no GPU has run any of it" * (devices == {"CPU"}),
+    ]
+    return (
+        f"- Of the paper's {len(printed)} printed numbers, {len(judged)} are judged so far ({_so_far(judged)}). "
+        f"The others wait for data or for the paper's budget.\n"
+        f"- Of {len(every)} rows of degraded images, which need no training, {len(rows)} could be computed; "
+        f"an interpretation of the paper agrees in {len(agree)} of them ([calibration](docs/calibration.md)).\n"
+        f"- Trained so far: {', '.join(sorted(owners))}, at the budget {budgets}. "
+        f"**{'; '.join(filter(None, open_points))}.**\n"
+    )
+
+
+def calibration_rows() -> list[calibrated.CalibratedRow]:
+    """The rows of the published calibration."""
+    return calibrated.rows(calibrated.load_calibration(CALIBRATION), paper())
+
+
+def calibration() -> str:
+    """Every row of degraded images: printed pair, ours by the best interpretation, and the interpretations that agree."""
+    lines = ["| row | paper | ours | agreement | interpretations that agree |", "|---|---|---|---|---|"]
+    missing = []
+    for row in calibration_rows():
+        name = f"{TABLES[str(row.facts.table)].heading}, {row.facts.row}"
+        if not row.interpretations:
+            missing.append(name)
+            continue
+        best = (row.fits or row.interpretations)[0]
+        printed = " / ".join(cell.printed if cell else "–" for cell in row.printed)
+        ours = " / ".join(_calibrated(value) for value in best.values)
+        doubt = "; a printed value is a suspected misprint" if any(value.doubted for value in best.values) else ""
+        fits = ", ".join(f"`{each.facts.interpretation}`" for each in row.fits) or "none"
+        lines.append(f"| {name} | {printed} | {ours} | {best.label}{doubt} | {fits} |")
+    facts = next(row.facts.provenance for row in calibration_rows() if row.interpretations)
+    lines += ["", f"Without data: {'; '.join(missing)}."] if missing else []
+    lines += ["", f"It took {duration(facts['seconds'])} on {facts['device']}."] if "seconds" in facts else []
+    return "\n".join(lines) + "\n"
+
+
+def _calibrated(value: calibrated.CalibratedValue) -> str:
+    spread = value.record.spread
+    return f"{value.record.value:.3f} ± {spread:.3f}" if spread >= 5e-4 else f"{value.record.value:.4f}"
+
+
+def summary() -> str:
+    """A line for SSIM and RMSE of each row with a model: direct and TACoS beside the paper's, and their difference."""
+    lines = ["| | metric | direct: ours (paper) | TACoS: ours (paper) | TACoS − direct, 95 % interval | rests on |"]
+    lines += ["|---|---|---|---|---|---|"]
+    pairs = {(score.run, score.metric): score for score in finished_scores() if score.method == "tacos-direct"}
+    rows = [row for entries in table_cells().values() for row in cells.table_rows(entries) if row[0].run]
+    for line in (line for row in rows for line in cells.in_groups(row, "measure")):
+        metric = next((cell.metric for cell in line if cell.metric in ("ssim", "rmse")), "")
+        pair = pairs.get((line[0].run, metric))
+        if pair is None:
+            continue
+        values = {cell.column: _value(cell) for cell in line}
+        difference = f"{signed(pair.value)} ({signed(pair.low)} to {signed(pair.high)})"
+        rests = f"{_trainings(pair.trainings)}, {pair.n:,} images"
+        name = f"{TABLES[pair.table].task}, {pair.row}"
+        numbers = f"{values['Direct']} | {values['Sampled']} | {difference}"
+        lines.append(f"| {name} | {LABELS[metric]} | {numbers} | {rests} |")
+    return "\n".join(lines) + "\n"
+
+
+def _trainings(count: int) -> str:
+    return "one training" if count == 1 else f"{count} trainings"
 
 
 def _so_far(printed: Iterable[Cell]) -> str:
@@ -140,7 +207,3 @@ def _value(cell: Cell) -> str:
 
 def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
