@@ -98,7 +98,7 @@ def calibration_rows() -> list[calibrated.CalibratedRow]:
 
 
 def calibration() -> str:
-    """Every row of degraded images: printed pair, ours by the best interpretation, and the interpretations that agree."""
+    """Every row of degraded images: the printed pair, ours by the best interpretation, and which ones agree."""
     lines = ["| row | paper | ours | agreement | interpretations that agree |", "|---|---|---|---|---|"]
     missing = []
     for row in calibration_rows():

@@ -1,13 +1,13 @@
 """Searches the budget for a laptop: which network and training restore MNIST best after a given time; prints a table.
 
     python benchmarks/bench_budget.py --data data --minutes 3 --experiments E01 --out build/budget
-    python benchmarks/bench_budget.py --data data --minutes 8 --experiments E01 E04 E07 --only "dim 16" --out build/budget
+    python benchmarks/bench_budget.py --data data --minutes 8 --experiments E04 E07 --only "dim 16" --out build/budget
 
 Every candidate trains for the same CPU time of one thread, on the first 55,000 training images. It restores images of
 the last 5,000, the validation split; the test images are not looked at. The training is the suite's own
-(`training.loop.optimizer_step`); the schedules other than a constant learning rate exist here only. A finished candidate
-is not trained again, so a stopped search goes on where it was. `--jobs` candidates train side by side, each a process of
-one thread; because the clock is the CPU's, other work on the machine changes little.
+(`training.loop.optimizer_step`); schedules other than a constant learning rate exist here only. A finished candidate
+is not trained again, so a stopped search goes on where it was. `--jobs` candidates train side by side, each a process
+of one thread; because the clock is the CPU's, other work on the machine changes little.
 
 Columns: steps in the time, images per second of training, milliseconds of one network evaluation per image in sampling,
 SSIM and RMSE of direct reconstruction and TACoS, and the training loss of the last tenth.
@@ -111,7 +111,8 @@ def prepared(folder: Path, out: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
         images = np.stack(list(data.dataset("mnist").build(folder, 32, "train")))
         np.save(file.with_suffix(".new.npy"), images)
         file.with_suffix(".new.npy").replace(file)
-    return np.load(file, mmap_mode="r")
+    images: np.ndarray[Any, np.dtype[np.uint8]] = np.load(file, mmap_mode="r")
+    return images
 
 
 def restored(experiment: Experiment, weights: dict[str, Tensor], images: Tensor) -> dict[str, float]:

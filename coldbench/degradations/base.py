@@ -72,7 +72,7 @@ class Degradation(abc.ABC):
 
     @property
     def bound(self) -> float:
-        """The largest |D(x0, t)| for images in [-1, 1]."""
+        """The largest absolute value of D(x0, t) for images in [-1, 1]."""
         return 1.0
 
     @property

@@ -80,7 +80,8 @@ class Evidence:
 
     `knows_draw` marks a value whose sampler knows what was drawn for each image; `redrawn` is then the value where it
     knows another draw, with its interval, "" if there is none. `paper_disagrees` marks a number of the paper that
-    contradicts its own claim.
+    contradicts its own claim. `would_be` is the status by a metric that stands in for that of the claim, and then
+    `status` is undecided: FD-Gabor decides no claim that was made of FID, because other features can rank otherwise.
     """
 
     run: Score
@@ -94,6 +95,7 @@ class Evidence:
     knows_draw: bool
     redrawn: str
     trainings: int
+    would_be: str = ""
 
     @property
     def limits(self) -> str:
@@ -276,6 +278,8 @@ def _judged(criterion: Criterion, run: Score, measured: _Measured, paper: Sequen
     other = criterion.paper is not None and quantity(metric) != criterion.paper[2]
     prefix = f"{LABELS[criterion.paper[2]]} " if criterion.paper and other else ""
     exact = None if printed is None else (printed, printed, printed)
+    status = status_of(measured.estimate, criterion.expected, criterion.threshold)
+    stands_in = other and status != "no data"
     return Evidence(
         run=run,
         question=criterion.question,
@@ -285,7 +289,8 @@ def _judged(criterion: Criterion, run: Score, measured: _Measured, paper: Sequen
         printed="" if printed is None else prefix + _short(printed, not criterion.threshold),
         paper_disagrees=exact is not None
         and status_of(exact, criterion.expected, criterion.threshold) == "contradicted",
-        status=status_of(measured.estimate, criterion.expected, criterion.threshold),
+        status="undecided" if stands_in else status,
+        would_be=status if stands_in else "",
         knows_draw=measured.knows_draw,
         trainings=measured.trainings,
         redrawn=_with_interval(*measured.redrawn, text) if measured.redrawn else "",
