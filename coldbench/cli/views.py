@@ -28,6 +28,7 @@ ScoreFiles = Annotated[
     list[Path] | None, typer.Argument(help="scores (.parquet); none shows the paper's numbers alone")
 ]
 PlannedRows = Annotated[Path | None, typer.Option(help="the experiment of each row, and why it is skipped (JSON)")]
+CalibrationTable = Annotated[Path | None, typer.Option(help="the calibration's table (.parquet)")]
 
 
 def merge_scores(
@@ -152,7 +153,7 @@ def render_discrepancies(
     grid: Annotated[Path, typer.Option(help="the experiments with their protocols (YAML)")],
     interpretations: Annotated[Path, typer.Option(help="the interpretations of the calibration (YAML)")],
     scores: ScoreFiles = None,
-    calibration: Annotated[Path | None, typer.Option(help="the calibration's table (.parquet)")] = None,
+    calibration: CalibrationTable = None,
     log: Log = None,
 ) -> None:
     """Render what the paper, its README and its code say differently, our choices, and the evidence."""
@@ -200,12 +201,14 @@ def render_index(
     out: Out,
     scores: ScoreFiles = None,
     planned_rows: PlannedRows = None,
+    calibration: CalibrationTable = None,
     log: Log = None,
 ) -> None:
     """Render the front page (scorecard, claims, tables, runs, hours), and link it from the pages beside it."""
     from coldbench.core.files import write_text
     from coldbench.evaluation.scores import read_scores, without_snapshots
     from coldbench.evaluation.trainings import over_trainings
+    from coldbench.report import calibration as calibrated
     from coldbench.report import cells, pages
     from coldbench.report import claims as judging
     from coldbench.report.navigation import ReportFolder
@@ -213,19 +216,22 @@ def render_index(
     from coldbench.report.provenance import folders_of
 
     logs.log_to(log, "[render-index]")
-    records, printed = without_snapshots(read_scores(scores or [])), load_paper(paper)
-    frame = cells.cell_frame(over_trainings(records), printed, cells.load_planned(planned_rows))
+    every, printed = read_scores(scores or []), load_paper(paper)
+    records = without_snapshots(every)
+    planned = cells.load_planned(planned_rows)
+    known = calibrated.cells(calibrated.load_calibration(calibration), printed, planned)
+    frame = cells.cell_frame(over_trainings(records), printed, planned, known)
     judged = judging.judged(judging.load(claims), over_trainings(records), printed)
-    files = [*(scores or []), paper, claims, *([planned_rows] if planned_rows else [])]
+    files = [*(scores or []), paper, claims, *filter(None, (planned_rows, calibration))]
     folder = ReportFolder(out.parent, page_hash(files))
-    write_text(out, pages.index_page(frame, records, judged, folders_of(scores or []), folder))
+    write_text(out, pages.index_page(frame, every, judged, folders_of(scores or []), folder, planned))
     logs.log.info("%s", out)
 
 
 def publish(
     runs: Annotated[list[Path], typer.Argument(help="finished runs: results/BUDGET/RUN")],
     out: Annotated[Path, typer.Option(help="folder to write: results/published/BUDGET-DEVICE", callback=check_folder)],
-    calibration: Annotated[Path | None, typer.Option(help="the calibration's table (.parquet)")] = None,
+    calibration: CalibrationTable = None,
 ) -> None:
     """Copy what the report needs of RUNS to OUT; `snakemake --config results=OUT` renders it alone."""
     from coldbench.report import publish as publishing

@@ -13,7 +13,7 @@ from typing import Any
 
 from coldbench.core.errors import ColdbenchError, unknown
 from coldbench.core.files import check_writable, read_yaml, write_text
-from coldbench.core.run import Run
+from coldbench.core.run import Run, chosen_protocol
 from coldbench.planning.grid import Finished, Grid, build
 
 RUN_FILES = "runs"
@@ -104,6 +104,7 @@ def planned_rows(grid: Grid) -> list[dict[str, str]]:
     return [
         {
             "experiment": name,
+            "protocol": chosen_protocol(grid.config, name),
             "table": entry.cell.table,
             "row": entry.cell.row,
             "skipped": "" if name in in_report else grid.skipped.get(name, unselected),

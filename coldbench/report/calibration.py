@@ -16,17 +16,17 @@ from coldbench.core.errors import ColdbenchError
 from coldbench.core.logs import log
 from coldbench.core.validation import Strict, checked
 from coldbench.evaluation.tables import csv_fits, read_made_from, read_table, write_table
-from coldbench.report.cells import in_groups
+from coldbench.report.cells import Calibrated, CalibratedCells, PlannedRow, in_groups
 from coldbench.report.navigation import CALIBRATION, ReportFolder
 from coldbench.report.paper import PaperCell
 
-AGREEMENTS = ("exact", "within sampling error", "close", "not reproduced", "not judged")
+AGREEMENTS = ("exact", "within sampling error", "close", "differs", "not comparable")
 MEANINGS = {
     "exact": "both values round to every printed digit",
     "within sampling error": "the operator is random; both values lie within 3 standard deviations of one evaluation",
     "close": "both values lie within 0.002, a difference that chance or a subset of the images can cause",
-    "not reproduced": "a value lies further away",
-    "not judged": "the images are perturbed copies, without true images to correct the values",
+    "differs": "a value lies further away",
+    "not comparable": "the images are perturbed copies, without true images to correct the values",
 }
 CLOSE = 0.002
 SIGMAS = 3
@@ -93,7 +93,7 @@ class CalibratedValue:
     def agreement(self) -> str:
         """The agreement of our value with the printed one, one of AGREEMENTS."""
         if self.paper is None:
-            return "not judged"
+            return "not comparable"
         value, spread = self.record.value, self.record.spread
         decimals = len(self.paper.printed.partition(".")[2])
         if spread == 0 and f"{value:.{decimals}f}" == self.paper.printed:
@@ -101,7 +101,7 @@ class CalibratedValue:
         allowed = SIGMAS * spread * (1 + 1 / max(1, self.record.draws)) ** 0.5 + 0.5 * 10**-decimals
         if spread and abs(self.gap) <= allowed:
             return "within sampling error"
-        return "close" if abs(self.gap) <= CLOSE + 0.5 * 10**-decimals else "not reproduced"
+        return "close" if abs(self.gap) <= CLOSE + 0.5 * 10**-decimals else "differs"
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,9 @@ class Interpretation:
     def agreement(self) -> str:
         """The worse agreement of the two values; a suspected misprint counts only if the interpretation explains it."""
         if self.facts.source.endswith(("_jpeg", "_part")):
-            return "not judged"
+            return "not comparable"
         judged = [v.agreement for v in self.values if not v.doubted or self.facts.measured != "paper"]
-        return max(judged, key=AGREEMENTS.index, default="not judged")
+        return max(judged, key=AGREEMENTS.index, default="not comparable")
 
     @property
     def label(self) -> str:
@@ -161,6 +161,24 @@ def rows(records: Iterable[Record], paper: Iterable[PaperCell]) -> list[Calibrat
         scored = in_groups((record for record in group if not record.missing), "interpretation")
         judged.append(CalibratedRow(facts, printed, tuple(_interpretation(each, printed) for each in scored)))
     return judged
+
+
+def cells(records: Sequence[Record], paper: Sequence[PaperCell], planned: Iterable[PlannedRow]) -> CalibratedCells:
+    """The values of degraded images by the selected protocol of each planned row; none of a quick look."""
+    protocols = {(row.table, row.row): row.protocol for row in planned}
+    found: dict[tuple[str, str, str], Calibrated] = {}
+    for row in rows(records, paper):
+        place = str(row.facts.table), row.facts.row
+        for interpretation in row.interpretations:
+            facts = interpretation.facts
+            quick = "first_images" in facts.provenance
+            if facts.interpretation != protocols.get(place) or quick or interpretation.label == "not comparable":
+                continue
+            source = f"{facts.source}, fitted after the fact" if facts.fitted_after else facts.source
+            for record in (value.record for value in interpretation.values):
+                known = Calibrated(facts.interpretation, source, record.value, record.n)
+                found[*place, record.metric] = known
+    return found
 
 
 def _interpretation(records: list[Record], printed: tuple[PaperCell | None, ...]) -> Interpretation:

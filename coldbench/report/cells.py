@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -18,7 +19,7 @@ from coldbench.evaluation.scores import Score, Scores
 from coldbench.report.formats import LABELS, metric_label, metric_name, quantity
 from coldbench.report.layout import TABLES, Column, Measure, Table, budget_rank
 from coldbench.report.paper import PaperCell
-from coldbench.report.verdict import judge
+from coldbench.report.verdict import judge, judge_calibrated
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Cell:
     metric of the line in any case. Without a printed number, `paper` is "". `difference` is ours minus the paper's, and
     NaN if the two measure different quantities. `known` is what the sampler knew of the degradation, as in `Score`, and
     `redrawn` our value where it knows another draw than that of the image, with the bounds of its interval. A value is
-    the mean over `trainings` with their standard deviation `spread`, NaN for one training.
+    the mean over `trainings` with their standard deviation `spread`, NaN for one training. `calibrated` names the
+    interpretation of the calibration that gave a value of degraded images without a run, "" for any other value.
     """
 
     table: str
@@ -70,6 +72,7 @@ class Cell:
     difference: float
     verdict: str
     reason: str
+    calibrated: str
 
     @property
     def title(self) -> str:
@@ -88,10 +91,28 @@ class Cell:
         return self.paper if same or not self.paper else f"{LABELS[self.paper_metric]} {self.paper}"
 
 
+@dataclass(frozen=True)
+class Calibrated:
+    """A value of degraded images from the calibration: by one interpretation of the paper, of `n` images."""
+
+    interpretation: str
+    source: str
+    value: float
+    n: int
+
+
+CalibratedCells = Mapping[tuple[str, str, str], Calibrated]
+"""By table, row and metric."""
+
+
 class PlannedRow(Strict):
-    """A row of the paper that the configuration knows: its experiment, and why that is skipped ("" if it is not)."""
+    """A row of the paper that the configuration knows: its experiment, and why that is skipped ("" if it is not).
+
+    `protocol` is the selected one.
+    """
 
     experiment: str
+    protocol: str = ""
     table: str
     row: str
     skipped: str
@@ -108,17 +129,23 @@ def load_planned(path: Path | None) -> list[PlannedRow]:
     return checked(PlannedRows, {"rows": read_json(path)}, str(path)).rows if path else []
 
 
-def cell_frame(scores: Scores, paper: Sequence[PaperCell], planned: Sequence[PlannedRow] = ()) -> pd.DataFrame:
+def cell_frame(
+    scores: Scores,
+    paper: Sequence[PaperCell],
+    planned: Sequence[PlannedRow] = (),
+    calibrated: CalibratedCells = MappingProxyType({}),
+) -> pd.DataFrame:
     """The cells of every table that the paper prints, in reading order: a row per Cell.
 
-    `planned` names the experiment of each row of the paper, which the reason of a missing cell states.
+    `planned` names the experiment of each row of the paper, which the reason of a missing cell states. Cells of
+    degraded images without a run are filled from `calibrated`.
     """
     printed = {cell.table for cell in paper}
     cells = [
         cell
         for table in TABLES.values()
         if table.number in printed
-        for cell in _table_cells(table, scores, [c for c in paper if c.table == table.number], planned)
+        for cell in _table_cells(table, scores, [c for c in paper if c.table == table.number], planned, calibrated)
     ]
     frame = pd.DataFrame(map(vars, cells), columns=[field.name for field in fields(Cell)])
     return frame.astype({"n": "Int64", "seed": "Int64"})
@@ -168,7 +195,11 @@ def printed_cells(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _table_cells(
-    table: Table, scores: Scores, printed: Sequence[PaperCell], planned: Sequence[PlannedRow]
+    table: Table,
+    scores: Scores,
+    printed: Sequence[PaperCell],
+    planned: Sequence[PlannedRow],
+    calibrated: CalibratedCells,
 ) -> Iterator[Cell]:
     runs = in_groups((score for score in scores if score.table in table.sources), "run", "budget")
     runs.sort(key=_rank)
@@ -176,7 +207,9 @@ def _table_cells(
     # A row of the paper shows the selected protocol at the fullest budget. All other runs stand below the table.
     selected = {label: next((run for run in runs if run[0].row == label), []) for label in labels}
     for label, run in selected.items():
-        yield from _row_cells(table, label, True, run, printed, "" if run else _not_run(table, label, planned))
+        not_run = "" if run else _not_run(table, label, planned)
+        for cell in _row_cells(table, label, True, run, printed, not_run):
+            yield _with_calibration(cell, printed, calibrated)
     for run in runs:
         further = all(run is not other for other in selected.values())
         if further and (not run[0].row or any(score.method != "degraded" for score in run)):
@@ -189,9 +222,14 @@ def _rank(run: Sequence[Score]) -> tuple[bool, int, str]:
     return not run[0].default, budget_rank(run[0].budget), run[0].run
 
 
+def planned_row(table: Table, label: str, planned: Iterable[PlannedRow]) -> PlannedRow | None:
+    """The planned row of a table's row, or None."""
+    return next((row for row in planned if row.table in table.sources and row.row == label), None)
+
+
 def _not_run(table: Table, label: str, planned: Iterable[PlannedRow]) -> str:
     """Why a row has no run, and the command that makes one."""
-    entry = next((p for p in planned if p.table in table.sources and p.row == label), None)
+    entry = planned_row(table, label, planned)
     if entry is None:
         return f"this configuration has no experiment for {label}"
     command = f"`snakemake --config experiments={entry.experiment}`"
@@ -221,8 +259,22 @@ def _row_cells(
             place |= {"set": column.set, "method": column.method, "measure": measure.paper}
             yield Cell(
                 **place, **_run_fields(run), **_our_fields(ours, other), **_paper_fields(paper),
-                difference=_difference(ours, paper), verdict=verdict.kind, reason=verdict.reason,
+                difference=_difference(ours, paper), verdict=verdict.kind, reason=verdict.reason, calibrated="",
             )  # fmt: skip
+
+
+def _with_calibration(cell: Cell, printed: Sequence[PaperCell], calibrated: CalibratedCells) -> Cell:
+    """The cell, with the calibration's value if it is of degraded images and without a run."""
+    known = calibrated.get((cell.table, cell.row, cell.measure)) if cell.method == "degraded" else None
+    paper = next((each for each in printed if each.cell == cell.paper_cell), None)
+    if cell.metric or known is None or paper is None:
+        return cell
+    verdict = judge_calibrated(known.value, known.n, f"{known.interpretation}, {known.source}", paper)
+    name = LABELS[cell.measure]
+    return replace(
+        cell, metric=cell.measure, metric_name=name, n=known.n, value=known.value, difference=known.value - paper.value,
+        verdict=verdict.kind, reason=verdict.reason, calibrated=known.interpretation,
+    )  # fmt: skip
 
 
 def _is_at(cell: PaperCell, label: str, column: Column, measure: Measure) -> bool:

@@ -135,8 +135,8 @@ class Claim:
 
     @property
     def limits(self) -> str:
-        """What limits the deciding evidence."""
-        return self.deciding[0].limits if self.deciding else ""
+        """What limits the deciding evidence: of the fewest trainings, if their numbers differ."""
+        return min(self.deciding, key=lambda evidence: evidence.trainings).limits if self.deciding else ""
 
     @property
     def counts(self) -> str:

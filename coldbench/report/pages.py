@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
-from coldbench.evaluation.scores import Scores
+from coldbench.evaluation.scores import Score, Scores, without_snapshots
 from coldbench.evaluation.trainings import over_trainings
 from coldbench.report.ablations import ablations
-from coldbench.report.cells import Cell, cells_of, in_groups, printed_cells, table_rows
+from coldbench.report.cells import Cell, PlannedRow, cells_of, in_groups, planned_row, printed_cells, table_rows
 from coldbench.report.claims import Claim
 from coldbench.report.formats import duration, first_up
 from coldbench.report.layout import TABLES, Table, budget_of, budget_rank
-from coldbench.report.navigation import FIGURES, INDEX, METHODS, ReportFolder
+from coldbench.report.navigation import CALIBRATION, FIGURES, INDEX, METHODS, ReportFolder
 from coldbench.report.provenance import Folders, RunRecord, facts_of, runs_of, spent
 from coldbench.report.verdict import KINDS
 
@@ -52,6 +52,14 @@ class Hours:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """A metric of one method after growing numbers of steps of a training; `whole` is the finished model's."""
+
+    whole: Score
+    points: tuple[Score, ...]
+
+
+@dataclass(frozen=True)
 class Gap:
     """The number of printed cells that one reason leaves empty, and the labels of their rows."""
 
@@ -62,16 +70,21 @@ class Gap:
 
 @dataclass(frozen=True)
 class TableView:
-    """A table as its template shows it: the layout, the cells, and what the page says below them."""
+    """A table as its template shows it: the layout, the cells, and what the page says below them.
+
+    `folded` leaves out why cells are missing, which the page then says once for all tables.
+    """
 
     table: Table
     cells: tuple[Cell, ...]
+    folded: bool = False
 
     @property
     def notes(self) -> tuple[str, ...]:
         """The footnotes: the reasons of the verdicts, each once, except those that a whole row shares."""
-        apart = (cell for row in table_rows(self.cells) if not shared_verdict(row) for cell in row)
-        return tuple(dict.fromkeys(cell.reason for cell in apart if cell.metric or cell.paper))
+        apart = [cell for row in table_rows(self.cells) if not shared_verdict(row) for cell in row]
+        noted = (cell for cell in apart if not (self.folded and cell.verdict == "missing"))
+        return tuple(dict.fromkeys(cell.reason for cell in noted if cell.metric or cell.paper))
 
     @property
     def gaps(self) -> tuple[Gap, ...]:
@@ -132,14 +145,26 @@ def table_page(number: str, frame: pd.DataFrame, scores: Scores, runs: Folders, 
 
 
 def index_page(
-    frame: pd.DataFrame, scores: Scores, claims: Sequence[Claim], runs: Folders, folder: ReportFolder
+    frame: pd.DataFrame,
+    scores: Scores,
+    claims: Sequence[Claim],
+    runs: Folders,
+    folder: ReportFolder,
+    planned: Sequence[PlannedRow] = (),
 ) -> str:
-    """The front page: scorecard, claims, tables, runs, hours, errata and commands.
+    """The front page: scorecard, what is missing, claims, tables, learning curves, runs, hours, errata and commands.
 
-    It comes last and states the size of the report's `folder`, so all other pages get their links to it before.
+    It comes last and states the size of the report's `folder`, so all other pages get their links to it before. Of
+    models on the way of a training only the learning curves show something.
     """
-    values = _shared(frame, scores, runs)
-    values |= {"claims": claims, "ablations": ablations(over_trainings(scores)), "FIGURES": FIGURES, "METHODS": METHODS}
+    finished = without_snapshots(scores)
+    values = _shared(frame, finished, runs)
+    views = [replace(view, folded=True) for view in values["views"]]
+    values |= {"views": views, "missing": folded_gaps(frame, planned), "trained": trainings_text(finished)}
+    values |= {"knowing": [view.table.heading for view in views if any(cell.known == "drawn" for cell in view.cells)]}
+    values |= {"progress": progress(over_trainings(scores)), "CALIBRATION": CALIBRATION}
+    values |= {"claims": claims, "ablations": ablations(over_trainings(finished))}
+    values |= {"FIGURES": FIGURES, "METHODS": METHODS}
     folder.refresh([INDEX])
     files, size = folder.size(without=INDEX)
     html = folder.render("index.html", INDEX, **values, files=0, size=0)
@@ -157,6 +182,7 @@ def _shared(frame: pd.DataFrame, scores: Scores, folders: Folders) -> dict[str, 
         "runs": runs,
         "hours": hours(runs),
         "scorecard": card,
+        "calibrated": {str(number): int((part.calibrated != "").sum()) for number, part in parts},
         "totals": {kind: sum(counts[kind] for counts in card.values()) for kind in KINDS},
         "spent": spent,
         "shared_verdict": shared_verdict,
@@ -171,6 +197,46 @@ def scorecard(frame: pd.DataFrame) -> dict[str, dict[str, int]]:
     printed = printed_cells(frame)
     counts = pd.crosstab(printed.table, printed.verdict).reindex(printed.table.unique(), columns=KINDS, fill_value=0)
     return {str(number): dict(zip(KINDS, map(int, row), strict=True)) for number, *row in counts.itertuples()}
+
+
+def folded_gaps(frame: pd.DataFrame, planned: Sequence[PlannedRow]) -> list[Gap]:
+    """The missing printed cells of all tables, one line for each reason."""
+    missing = printed_cells(frame)
+    places: dict[str, dict[str, int]] = {}
+    experiments: dict[str, dict[str, None]] = {}
+    for cell in cells_of(missing[missing.verdict == "missing"]):
+        entry = planned_row(TABLES[cell.table], cell.row, planned) if not cell.run else None
+        reason = (entry.skipped or "not run yet") if entry else cell.reason
+        place = f"{TABLES[cell.table].heading}, {cell.row}"
+        counts = places.setdefault(reason, {})
+        counts[place] = counts.get(place, 0) + 1
+        if entry:
+            experiments.setdefault(reason, {})[entry.experiment] = None
+    gaps = []
+    for reason, counts in places.items():
+        names = ",".join(experiments.get(reason, ()))
+        run = f". To run it: `snakemake --config experiments='[{names}]'`" if names else ""
+        gaps.append(Gap("; ".join(counts), sum(counts.values()), reason + run))
+    return sorted(gaps, key=lambda gap: -gap.cells)
+
+
+def trainings_text(scores: Scores) -> str:
+    """The trained models of the paper's rows, and how often each was trained: "E01-fitted once, E07-fitted 3 times"."""
+    trained = [score for score in scores if score.row and score.method != "degraded"]
+    groups = in_groups(trained, "experiment", "protocol", "budget")
+    counts = {group[0].run: len({score.seed for score in group}) for group in groups}
+    return ", ".join(f"{run} {'once' if count == 1 else f'{count} times'}" for run, count in counts.items())
+
+
+def progress(scores: Scores) -> list[Progress]:
+    """SSIM and RMSE of direct and TACoS after each number of steps, of the trainings with snapshots."""
+    lines = []
+    usable = [s for s in scores if s.steps and s.metric in ("ssim", "rmse") and s.method in ("direct", "tacos")]
+    for line in in_groups(usable, "experiment", "protocol", "budget", "set", "metric", "method"):
+        points = sorted({score.steps: score for score in line}.values(), key=lambda score: score.steps)
+        if any(score.snapshot for score in points) and not points[-1].snapshot:
+            lines.append(Progress(points[-1], tuple(points)))
+    return lines
 
 
 def hours(runs: Iterable[RunRecord]) -> list[Hours]:

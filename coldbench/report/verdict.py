@@ -34,7 +34,15 @@ def judge(ours: Score | None, cell: PaperCell | None, missing: str, whole: int =
     reason = _not_comparable(ours, cell, whole)
     if cell is None or reason:
         return Verdict("not comparable", reason or "the paper prints no such number")
-    return _compare(ours, cell)
+    return _compare(ours.value, f"{shown(ours.value)}{trainings_text(ours)}", ours.n, cell)
+
+
+def judge_calibrated(value: float, n: int, source: str, cell: PaperCell) -> Verdict:
+    """The verdict on a value of the calibration, which needs no network, beside the paper's `cell`.
+
+    `source` says which interpretation of which of the `n` images gave it.
+    """
+    return _compare(value, f"{shown(value)} (calibration: {source}, no network)", n, cell)
 
 
 def trainings_text(ours: Score) -> str:
@@ -66,18 +74,18 @@ def _not_comparable(ours: Score, cell: PaperCell | None, whole: int) -> str:
     return ""
 
 
-def _compare(ours: Score, cell: PaperCell) -> Verdict:
-    """Compare two numbers of one quantity.
+def _compare(value: float, text: str, n: int, cell: PaperCell) -> Verdict:
+    """Compare two numbers of one quantity; `text` is our `value` of `n` images in words.
 
     A flagged misprint is suspected only if our value disagrees with it. If two numbers look exchanged, our value must
     agree with the other one as well.
     """
-    difference = ours.value - cell.value
-    numbers = f"{shown(ours.value)}{trainings_text(ours)} against {cell.printed} in the paper"
-    limit = f"the tolerance of {cell.tolerance:g} (n = {ours.n:,})"
+    difference = value - cell.value
+    numbers = f"{text} against {cell.printed} in the paper"
+    limit = f"the tolerance of {cell.tolerance:g} (n = {n:,})"
     if abs(difference) <= cell.tolerance + ROUNDING:
         return Verdict("reproduced", f"{numbers}: {signed(difference)}, within {limit}")
-    if cell.meant is not None and abs(ours.value - cell.meant) > cell.tolerance + ROUNDING:
+    if cell.meant is not None and abs(value - cell.meant) > cell.tolerance + ROUNDING:
         return Verdict("differs", f"{numbers}, beyond {limit}, and beyond it from {cell.meant:g} as well; {cell.note}")
     if cell.erratum in ("misprint", "swapped"):
         return Verdict("misprint suspected", f"{numbers}, beyond {limit}; {cell.note}")

@@ -37,9 +37,9 @@ def record(**facts: Any) -> Record:
         (0.230502, 0.0, "0.231", "exact"),
         (0.2314, 0.0, "0.231", "exact"),
         (0.2332, 0.0, "0.231", "close"),
-        (0.2336, 0.0, "0.231", "not reproduced"),
+        (0.2336, 0.0, "0.231", "differs"),
         (0.240, 0.003, "0.231", "within sampling error"),
-        (0.245, 0.003, "0.231", "not reproduced"),
+        (0.245, 0.003, "0.231", "differs"),
         (0.2325, 1e-6, "0.231", "close"),
     ],
 )
@@ -58,11 +58,11 @@ def test_label_is_that_of_the_worse_cell() -> None:
 
     assert label(0.3, 0.2) == "exact"
     assert label(0.3, 0.2015) == "close"
-    assert label(0.4, 0.2) == "not reproduced"
+    assert label(0.4, 0.2) == "differs"
     assert label(0.4, 0.2, "misprint") == "exact"
     assert label(0.3, 0.2, fitted=True) == "fitted after the fact"
-    assert label(0.4, 0.2, fitted=True) == "not reproduced"
-    assert label(0.3, 0.2, source="cifar10_jpeg") == "not judged"
+    assert label(0.4, 0.2, fitted=True) == "differs"
+    assert label(0.3, 0.2, source="cifar10_jpeg") == "not comparable"
 
 
 def test_published_calibration_recommends_what_fits_best() -> None:

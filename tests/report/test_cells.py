@@ -18,10 +18,12 @@ from cases import EVIL, PAPER, generated, hostile, score, synthetic
 
 from coldbench.core.errors import ColdbenchError
 from coldbench.evaluation.scores import Scores
+from coldbench.report import calibration
+from coldbench.report.calibration import Record
 from coldbench.report.cells import Cell, PlannedRow, cell_frame, cells_of, load_planned, printed_cells, table_frame
 from coldbench.report.exports import escaped, table_csv, table_json, table_tex
 from coldbench.report.layout import TABLES
-from coldbench.report.pages import TableView, scorecard
+from coldbench.report.pages import TableView, folded_gaps, scorecard
 from coldbench.report.provenance import Folders, provenance
 from coldbench.report.verdict import KINDS
 
@@ -55,6 +57,41 @@ def test_every_printed_number_is_one_cell(scores: Scores) -> None:
 
 def test_hostile_table_has_every_verdict() -> None:
     assert set(table_frame("1", hostile(), PAPER).verdict) == set(KINDS)
+
+
+def test_calibration_fills_degraded_cells_without_a_run_and_no_others() -> None:
+    """By the selected protocol, with the verdict of the cell's tolerance; a run's own value comes first."""
+    facts = {"cell": "T1-CIFAR-10", "table": 1, "row": "CIFAR-10", "source": "cifar10", "n": 10_000, "measured": "true"}
+    values = {("fitted", "ssim"): 0.3149, ("fitted", "rmse"): 0.2, ("paper", "ssim"): 0.5, ("paper", "rmse"): 0.5}
+    records = [Record(**facts, interpretation=i, metric=m, value=v) for (i, m), v in values.items()]
+    row = PlannedRow(experiment="E02", protocol="fitted", table="1", row="CIFAR-10", skipped="")
+    known = calibration.cells(records, PAPER, [row])
+    before, after = (cells_of(cell_frame(synthetic(), PAPER, [row], each)) for each in ({}, known))
+    changed = [new for old, new in zip(before, after, strict=True) if old.calibrated != new.calibrated]
+    assert [(c.table, c.row, c.method, c.measure, c.value, c.verdict, c.calibrated) for c in changed] == [
+        ("1", "CIFAR-10", "degraded", "ssim", 0.3149, "reproduced", "fitted"),
+        ("1", "CIFAR-10", "degraded", "rmse", 0.2, "differs", "fitted"),
+    ]
+    assert calibration.cells(records, PAPER, [row.model_copy(update={"protocol": "released"})]) == {}
+    quick = [each.model_copy(update={"provenance": {"first_images": 100}}) for each in records]
+    assert calibration.cells(quick, PAPER, [row]) == {}
+    own = (score(run="E02-fitted", row="CIFAR-10", method="degraded", metric="ssim", value=0.4),)
+    cell = next(
+        c
+        for c in cells_of(cell_frame(own, PAPER, [row], known))
+        if c.run and (c.method, c.measure) == ("degraded", "ssim")
+    )
+    assert (cell.value, cell.calibrated) == (0.4, "")
+
+
+def test_missing_numbers_are_one_line_for_each_reason() -> None:
+    rows = [planned(name, table, "CelebA", "no images") for name, table in (("E03", "1"), ("E06", "2"))]
+    frame = cell_frame(synthetic(), PAPER, rows)
+    gaps = folded_gaps(frame, rows)
+    assert sum(gap.cells for gap in gaps) == (printed_cells(frame).verdict == "missing").sum()
+    (gap,) = [gap for gap in gaps if gap.reason.startswith("no images")]
+    assert gap.rows == "Table 1, CelebA; Table 2, CelebA"
+    assert "[E03,E06]" in gap.reason
 
 
 @pytest.mark.parametrize("number", ["5", "5.3", "A.7"])

@@ -86,7 +86,8 @@ def test_fid_comes_before_our_own_distance_and_each_has_its_name() -> None:
     gabor, fid = paired(-3.0, 1.0, "frechet_gabor"), paired(4.0, 1.0, "fid_paper-float")
     assert [(entry.metric, entry.status) for entry in claim("a", gabor, fid).evidence] == [("FID", "contradicted")]
     (entry,) = claim("a", gabor).evidence
-    assert (entry.metric, entry.status, entry.printed) == ("FD-Gabor", "supported", "FID −0.41")
+    assert (entry.metric, entry.status, entry.would_be) == ("FD-Gabor", "undecided", "supported")
+    assert entry.printed == "FID −0.41"
 
 
 def test_number_of_the_paper_that_contradicts_its_claim_is_marked() -> None:

@@ -78,8 +78,8 @@ def test_choices_are_read_from_the_protocols() -> None:
 
 def test_evidence_is_read_from_the_calibration() -> None:
     records = [
-        record("T1-MNIST", "paper", "ssim", 0.0130, verdict="not reproduced"),
-        record("T1-MNIST", "paper", "rmse", 0.28846, verdict="not reproduced"),
+        record("T1-MNIST", "paper", "ssim", 0.0130, verdict="differs"),
+        record("T1-MNIST", "paper", "rmse", 0.28846, verdict="differs"),
         record("T1-MNIST", "fitted", "ssim", 0.0145, verdict=""),  # a copy of the data: not the best source
         Record.model_validate({**LINE, "cell": "T1-CelebA", "interpretation": None, "missing": "30,000 images"}),
     ]
@@ -87,7 +87,7 @@ def test_evidence_is_read_from_the_calibration() -> None:
     by_name = {e.interpretation: e for e in d["D1"].evidence}
     assert (by_name["paper"].ours, by_name["paper"].printed) == ("0.0130 / 0.2885", "0.287 / 0.287")
     assert by_name["fitted"].missing == view.NOT_CALIBRATED
-    assert d["D1"].verdict_counts == (("not reproduced", 1),)
+    assert d["D1"].verdict_counts == (("differs", 1),)
     celeba = [e for e in d["D2"].evidence if e.row == "CelebA"]
     assert {e.missing for e in celeba} == {"no data; 30,000 images"}
     html = view.page(list(d.values()), None, NOWHERE)

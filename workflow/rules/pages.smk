@@ -5,6 +5,7 @@ FIGURES = "workflow/paper/figures.yaml"
 QUESTIONS = "workflow/paper/discrepancies.yaml"
 CLAIMS = "workflow/paper/claims.yaml"
 EXPERIMENTS = "workflow/config/paper.yaml"
+CALIBRATION_WORDS = f"--calibration {shlex.quote(str(SHOWN_CALIBRATION.file))}" if SHOWN_CALIBRATION else ""
 
 
 def page_of(names, made_from, sources, *settings):
@@ -55,4 +56,5 @@ def index_page(wildcards):
     pages += [methods_page(wildcards), figures_page(wildcards), discrepancies_page(wildcards)]
     pages += [calibration_page(wildcards)] if SHOWN_CALIBRATION else []
     made_from = [*score_files(wildcards), PAPER, CLAIMS, ROWS]
+    made_from += [SHOWN_CALIBRATION.file] if SHOWN_CALIBRATION else []
     return page_of(["index.html"], made_from, [*scores_of(REPORT_RUNS), planned_rows(wildcards), *pages])

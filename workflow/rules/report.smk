@@ -90,7 +90,7 @@ rule render_discrepancies:
         interpretations=INTERPRETATIONS,
         paper=PAPER,
         scores=score_files,
-        calibration=f"--calibration {shlex.quote(str(SHOWN_CALIBRATION.file))}" if SHOWN_CALIBRATION else "",
+        calibration=CALIBRATION_WORDS,
     shell:
         "coldbench render-discrepancies {params.questions:q} {params.scores:q} --grid {params.grid:q} --paper {params.paper:q}"
         " --interpretations {params.interpretations:q} {params.calibration} --out {output:q} --log {log:q}"
@@ -130,6 +130,7 @@ rule render_index:
         paper=PAPER,
         scores=score_files,
         rows=ROWS,
+        calibration=CALIBRATION_WORDS,
     shell:
         "coldbench render-index {params.scores:q} --paper {params.paper:q} --claims {params.claims:q} --planned-rows {params.rows:q}"
-        " --out {output:q} --log {log:q}"
+        " {params.calibration} --out {output:q} --log {log:q}"
