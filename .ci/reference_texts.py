@@ -25,7 +25,7 @@ BY_HAND = (
 """The verbs that people type, in the order of the page."""
 
 
-_TYPE = r" <(list\[)?(str|path|int|float|.* range)\]?>"
+_TYPE = r" <(list\[)?(str|[Pp]ath|int|float|.* range)\]?>"
 """The type that typer adds to the name of an option; its description says it better."""
 
 

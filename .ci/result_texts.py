@@ -6,6 +6,7 @@ from pathlib import Path
 from coldbench.evaluation.scores import Scores, read_scores, without_snapshots
 from coldbench.evaluation.trainings import over_trainings
 from coldbench.planning import cost, layers, plan
+from coldbench.planning.workflow import planned_rows
 from coldbench.report import calibration as calibrated
 from coldbench.report import cells, provenance
 from coldbench.report.cells import Cell
@@ -29,8 +30,11 @@ def finished_scores() -> Scores:
 
 
 def table_cells() -> dict[str, list[Cell]]:
-    """The cells of every table from the published scores."""
-    frame = cells.cell_frame(finished_scores(), paper())
+    """The cells of every table from the published scores and the published calibration."""
+    grid = plan.resolved(layers.read([ROOT / "workflow/config/paper.yaml"]) | {"results": "nothing-is-there-yet"})
+    planned = [cells.PlannedRow(**row) for row in planned_rows(grid)]
+    known = calibrated.cells(calibrated.load_calibration(CALIBRATION), paper(), planned)
+    frame = cells.cell_frame(finished_scores(), paper(), planned, known)
     return {str(number): cells.cells_of(part) for number, part in frame.groupby("table", sort=False)}
 
 
@@ -84,6 +88,7 @@ def status() -> str:
     ]
     return (
         f"- Of the paper's {len(printed)} printed numbers, {len(judged)} are judged so far ({_so_far(judged)}). "
+        f"{sum(bool(cell.calibrated) for cell in judged)} of them need no network. "
         f"The others wait for data or for the paper's budget.\n"
         f"- Of {len(every)} rows of degraded images, which need no training, {len(rows)} could be computed; "
         f"an interpretation of the paper agrees in {len(agree)} of them ([calibration](docs/calibration.md)).\n"
