@@ -1,4 +1,8 @@
-"""Paired comparisons of methods on the same images: differences with intervals, corrected p-values, and ranks."""
+"""Paired comparisons of methods on the same images: differences with intervals, corrected p-values, and ranks.
+
+Values are float64 (K, N): of N images, restored after each of K trainings. A method of one training, or without a
+network, has K = 1 and is compared with every training of the other. Otherwise trainings are paired in their order.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,12 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import numpy as np
-from scipy.stats import ttest_rel
+from scipy import stats
 
 from coldbench.core.errors import unknown
 from coldbench.evaluation.metrics import intervals
 from coldbench.evaluation.metrics.intervals import Estimate, Values
+from coldbench.evaluation.trainings import mean_of
 
 LEVEL = 0.05
 """A difference is decided if its corrected p-value is below this."""
@@ -24,9 +29,9 @@ Key = TypeVar("Key", bound=Hashable)
 class Difference:
     """A method minus the baseline on the same images.
 
-    `estimate` is the difference with its 95 % interval. `p` is the two-sided p-value of a paired t test over images,
-    NaN if there is none: for a single image, or values that are not finite. `corrected` is the p-value by Holm's method
-    among all comparisons with the same baseline.
+    `estimate` is the difference with its 95 % interval. `p` is the two-sided p-value of `paired_p`, NaN if there is
+    none: for a single image, or values that are not finite. `corrected` is the p-value by Holm's method among all
+    comparisons with the same baseline.
     """
 
     estimate: Estimate
@@ -44,12 +49,13 @@ def compare(
 ) -> dict[Key, Difference]:
     """The difference of every method but the baseline to the baseline.
 
-    `values` holds per-image values (N,) of the same images in the same order, by method. `statistic` is what the metric
-    is of them: mean, or root_mean. The interval resamples images, and the test is one of the values themselves, so of
-    squared errors for a root mean square. ColdbenchError for unequal lengths or another statistic or baseline.
+    `values` holds values (K, N) of the same images in the same order, by method. `statistic` is what the metric is of
+    them: mean, or root_mean. The test is one of the values themselves, so of squared errors for a root mean square.
+    ColdbenchError for unequal lengths or another statistic or baseline.
     """
     if baseline not in values:
         raise unknown("baseline", str(baseline), map(str, values))
+    values = {key: np.atleast_2d(each) for key, each in values.items()}
     reference = values[baseline]
     others = {key: each for key, each in values.items() if key != baseline}
     estimates = {key: difference(each, reference, statistic, seed) for key, each in others.items()}
@@ -62,24 +68,53 @@ def compare(
 
 
 def difference(a: Values, b: Values, statistic: str, seed: int) -> Estimate:
-    """`intervals.difference`, which is NaN if a value is not finite, because a sampler diverged."""
-    if len(a) == len(b) and not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return Estimate(math.nan, math.nan, math.nan, len(a))
-    return intervals.difference(a, b, statistic, seed)
+    """The difference of a statistic, with an interval over images and, of several trainings, over both.
+
+    It is NaN if a value is not finite, because a sampler diverged.
+    """
+    a, b = _paired(a, b)
+    if a.shape == b.shape and not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return Estimate(math.nan, math.nan, math.nan, a.shape[1])
+    return over_both([intervals.difference(one, other, statistic, seed) for one, other in zip(a, b, strict=True)])
+
+
+def over_both(estimates: Sequence[Estimate]) -> Estimate:
+    """The mean of the trainings' estimates, with the interval of `trainings.mean_of`."""
+    value, low, high, _ = mean_of([(each.value, each.low, each.high) for each in estimates])
+    return Estimate(value, low, high, estimates[0].n)
+
+
+def _paired(a: Values, b: Values) -> tuple[Values, Values]:
+    """Both with the same number of trainings."""
+    a, b = np.atleast_2d(a), np.atleast_2d(b)
+    count = max(len(a), len(b)) if min(len(a), len(b)) == 1 else min(len(a), len(b))
+    return tuple(np.broadcast_to(each[:count], (count, each.shape[1])) for each in (a, b))  # type: ignore[return-value]
 
 
 def paired_p(a: Values, b: Values) -> float:
-    """The two-sided p-value of a paired t test, 1 for equal values; NaN for one image or values that are not finite."""
+    """The two-sided p-value of the difference of two means, 1 for equal values; NaN for one image or infinite values.
+
+    Of one training it is a paired t test over images. Of several, the variance of the mean difference is the sum of
+    that over trainings and that over images, whose degrees of freedom are by Satterthwaite (1946).
+    """
+    a, b = _paired(a, b)
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return math.nan
     differences = a - b
+    count, images = differences.shape
     if not differences.any():
         return 1.0
-    if len(differences) < 2:
+    if images < 2:
         return math.nan
-    if np.ptp(differences) == 0:  # the same difference in every image, of which SciPy warns
+    means, of_images = differences.mean(axis=1), differences.mean(axis=0)
+    variances = [of_images.var(ddof=1) / images]
+    if count > 1:
+        variances.append(means.var(ddof=1) / count)
+    total = float(sum(variances))
+    if total < np.finfo(np.float64).eps * float(np.square(differences).max()):  # the same difference everywhere
         return 0.0
-    return float(ttest_rel(a, b).pvalue)
+    freedom = total**2 / sum(v**2 / (k - 1) for v, k in zip(variances, (images, count), strict=False))
+    return float(2 * stats.t.sf(abs(differences.mean()) / math.sqrt(total), freedom))
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -37,13 +37,20 @@ def _together(group: Sequence[Score]) -> Sequence[Score]:
 
 
 def _mean(group: Sequence[Score]) -> Score:
-    values, count = np.array([score.value for score in group]), len(group)
+    value, low, high, spread = mean_of([(score.value, score.low, score.high) for score in group])
+    return dataclasses.replace(group[0], value=value, low=low, high=high, spread=spread, trainings=len(group))
+
+
+def mean_of(estimates: Sequence[tuple[float, float, float]]) -> tuple[float, float, float, float]:
+    """The mean of values (value, low, high) of several trainings, with its bounds, and the standard deviation.
+
+    One training keeps its bounds, and its standard deviation is NaN.
+    """
+    if len(estimates) == 1:
+        return *estimates[0], math.nan
+    values, low, high = np.array(estimates).T
     mean, spread = float(values.mean()), float(values.std(ddof=1))
-    trainings = float(stats.t.ppf(0.975, count - 1)) * spread / math.sqrt(count)
-    below, above = (
-        math.hypot(trainings, float(np.mean([abs(score.value - getattr(score, bound)) for score in group])))
-        for bound in ("low", "high")
-    )
-    return dataclasses.replace(
-        group[0], value=mean, low=mean - below, high=mean + above, spread=spread, trainings=count
-    )
+    trainings = float(stats.t.ppf(0.975, len(values) - 1)) * spread / math.sqrt(len(values))
+    below = math.hypot(trainings, float(np.abs(values - low).mean()))
+    above = math.hypot(trainings, float(np.abs(high - values).mean()))
+    return mean, mean - below, mean + above, spread

@@ -16,6 +16,7 @@ from coldbench.evaluation.metrics.intervals import Values
 from coldbench.evaluation.metrics.psnr import psnr_of
 from coldbench.evaluation.scores import Score, Scores
 from coldbench.evaluation.tables import VALUES, read_facts, read_table, why_not_beside
+from coldbench.evaluation.trainings import over_trainings
 from coldbench.report.formats import metric_label
 from coldbench.report.layout import budget_rank, is_method, method_title, run_page
 from coldbench.report.provenance import folders_of, provenance
@@ -86,19 +87,19 @@ class Quantity:
         return "more is better" if self.higher_is_better else "less is better"
 
     def of(self, entry: Entry, n: int) -> Values | None:
-        """The values of the first n images; None if they are unknown."""
+        """The values (trainings, n) of the first n images; None if they are unknown."""
         values = entry.values.get(self.column)
         if values is None or not n:
             return None
-        return psnr_of(values[:n]) if self.metric == "psnr" else values[:n]
+        return psnr_of(values[:, :n]) if self.metric == "psnr" else values[:, :n]
 
 
 @dataclass(frozen=True)
 class Entry:
     """A method in a set of samples of a run, or the degraded images of the set.
 
-    `scores` go by metric. `settings` are those of the set, {} if unknown, and `values` the per-image values, {} if
-    unknown. `also` names further runs with the very same images.
+    `scores` go by metric. `settings` are those of the set, {} if unknown, and `values` the values (trainings, images)
+    by name, {} if unknown. `also` names further runs: with the very same images, or of further trainings.
     """
 
     scores: Mapping[str, Score]
@@ -155,7 +156,12 @@ class Entry:
     @property
     def images(self) -> int:
         """The number of images with values."""
-        return min(map(len, self.values.values()), default=0)
+        return min((values.shape[1] for values in self.values.values()), default=0)
+
+    @property
+    def trainings(self) -> int:
+        """The number of trainings that the scores are means over."""
+        return self.score.trainings
 
     @property
     def sampler(self) -> tuple[Any, ...]:
@@ -175,7 +181,9 @@ class Entry:
             parts.append(f"assumes severity {settings['assumed_severity']}")
         if settings.get("released_shift"):
             parts.append("D one severity too low, as released")
-        parts += [f"{score.budget} budget"] * budgets + [f"seed {score.seed}"] * seeds
+        parts += [f"{score.budget} budget"] * budgets
+        parts += [f"seed {score.seed}"] * (seeds and self.trainings == 1 and not self.degraded)
+        parts += [f"mean of {self.trainings} trainings"] * (self.trainings > 1)
         return ", ".join(parts)
 
 
@@ -190,8 +198,36 @@ def entries_of(scores: Scores, values: AllValues) -> list[Entry]:
     entries = []
     for (run, budget, part, method), own in groups.items():
         known = values.get((run, budget), nothing)
-        entries.append(Entry(own, known.sets.get(part, {}), known.values.get((part, method), {}), known.averages))
+        images = {name: each[None] for name, each in known.values.get((part, method), {}).items()}
+        entries.append(Entry(own, known.sets.get(part, {}), images, known.averages))
     return entries
+
+
+def over_seeds(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries with those of several trainings as one, which differ in nothing but the seed."""
+    groups: dict[tuple[Any, ...], list[Entry]] = {}
+    for entry in entries:
+        score = entry.score
+        same = score.experiment, score.protocol, score.budget, score.set, score.method, score.known, entry.degraded
+        groups.setdefault((*same, json.dumps(entry.settings, sort_keys=True)), []).append(entry)
+    return [each for group in groups.values() for each in _as_one(group)]
+
+
+def _as_one(group: list[Entry]) -> list[Entry]:
+    group = sorted(group, key=lambda entry: entry.score.seed)
+    if len({entry.score.seed for entry in group}) < len(group) or group[0].degraded or len(group) == 1:
+        return group
+    metrics = [metric for metric in group[0].scores if all(metric in entry.scores for entry in group)]
+    scores = {metric: over_trainings(entry.scores[metric] for entry in group) for metric in metrics}
+    if not metrics or any(len(each) > 1 for each in scores.values()):
+        return group  # of other numbers of images
+    n = min(entry.images for entry in group)
+    names = [name for name in group[0].values if all(name in entry.values for entry in group)] if n else []
+    values = {name: np.concatenate([entry.values[name][:, :n] for entry in group]) for name in names}
+    runs = dict.fromkeys(run for entry in group for run in (entry.score.run, *entry.also))
+    first = {metric: each[0] for metric, each in scores.items()}
+    also = tuple(run for run in runs if run != group[0].score.run)
+    return [Entry(first, group[0].settings, values, group[0].averages, also)]
 
 
 def start_of(entry: Entry, others: Sequence[Entry]) -> int | str | None:
@@ -243,7 +279,7 @@ def _same(a: Entry, b: Entry) -> bool:
         return False
     if a.values and b.values:
         n = min(a.images, b.images)
-        pairs = [(a.values[name][:n], b.values.get(name, a.values[name][:0])[:n]) for name in a.values]
+        pairs = [(a.values[name][:, :n], b.values.get(name, a.values[name][:0])[:, :n]) for name in a.values]
         return a.values.keys() == b.values.keys() and all(np.array_equal(*pair) for pair in pairs)
     values = ({metric: (score.value, score.n) for metric, score in each.scores.items()} for each in (a, b))
     return len({json.dumps(each, sort_keys=True) for each in values}) == 1

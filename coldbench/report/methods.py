@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from coldbench.core.validation import fingerprint
-from coldbench.evaluation.comparison import Difference, compare, difference, no_difference, overlap, ranks
+from coldbench.evaluation.comparison import Difference, compare, difference, no_difference, over_both, overlap, ranks
 from coldbench.evaluation.metrics import intervals
 from coldbench.evaluation.metrics.intervals import Estimate
 from coldbench.evaluation.scores import Score, Scores
@@ -26,6 +26,7 @@ from coldbench.report.entries import (
     Quantity,
     distinct,
     entries_of,
+    over_seeds,
     preference,
     quantities_of,
     start_of,
@@ -142,7 +143,7 @@ def tasks(scores: Scores, values: AllValues, baseline: str = "tacos") -> list[Ta
         for entry in same_images:
             starts.setdefault(start_of(entry, same_images), []).append(entry)
         for start, group in starts.items():
-            own = distinct(sorted(group, key=preference))
+            own = over_seeds(distinct(sorted(group, key=preference)))
             if sum(not entry.degraded for entry in own) > 1:
                 found.append(_task(own, baseline, start if isinstance(start, int) else None))
     return sorted(found, key=_reading_order)
@@ -204,10 +205,13 @@ def _estimate(entry: Entry, quantity: Quantity, n: int) -> Estimate | None:
         return Estimate(score.value, score.low, score.high, score.n)
     if values is None:
         return None
-    mean = intervals.mean(values, entry.score.seed)
     function = intervals.STATISTICS[quantity.statistic]
-    value, low, high = function(np.array([mean.value, mean.low, mean.high])).tolist()
-    return Estimate(value, low, high, n)
+    estimates = []
+    for own in values:
+        mean = intervals.mean(own, entry.score.seed)
+        value, low, high = function(np.array([mean.value, mean.low, mean.high])).tolist()
+        estimates.append(Estimate(value, low, high, n))
+    return over_both(estimates)
 
 
 def _baseline(entries: Sequence[Entry], method: str) -> Entry:

@@ -21,7 +21,17 @@ COLUMNS = (
     *("task", "dataset", "dataset_title", "embedded", "degradation", "size", "severity", "images", "rank", "tied"),
     *("run", "budget", "set", "method", "known", "note", "nfe", "seconds", "seed"),
     *("metric", "direction", "value", "low", "high", "n"),
-    *("baseline", "difference", "difference_low", "difference_high", "p", "p_holm", "comparisons", "outcome"),
+    *(
+        "baseline",
+        "difference",
+        "difference_low",
+        "difference_high",
+        "p",
+        "p_holm",
+        "comparisons",
+        "outcome",
+        "trainings",
+    ),
 )
 """The columns of the CSV; `rank` is that within the task by its first metric."""
 SYMBOLS = {"better": "+", "worse": "-", "undecided": "?"}
@@ -65,8 +75,8 @@ def methods_json(tasks: Sequence[Task], baseline: str, scores: Scores, folders: 
     value = {
         "coldbench": __version__,
         "baseline": baseline,
-        "interval": "95 % bootstrap over images",
-        "test": "paired t test over images, corrected by Holm's method within a task and metric",
+        "interval": "95 % bootstrap over images; of several trainings with Student's t over them",
+        "test": "paired t test over images and trainings, corrected by Holm's method within a task and metric",
         "watermarks": {task.name: task.watermark for task in tasks if task.watermark},
         "comparisons": frame.astype(object).where(frame.notna(), None).to_dict("records"),
         "runs": run_records(scores, set(zip(frame.run, frame.budget, strict=True)), folders),
@@ -102,8 +112,8 @@ def _table(task: Task) -> list[str]:
     for row in task.rows:
         lines += _lines(task, row)
     legend = ", ".join(f"${symbol}$~{outcome}" for outcome, symbol in SYMBOLS.items())
-    text = f"Differences from {against} on the same images, with 95 % bootstrap intervals: " if against else ""
-    test = f"; paired t test over images, corrected for {task.comparisons} comparisons by Holm's method."
+    text = f"Differences from {against} on the same images, with 95 % intervals: " if against else ""
+    test = f"; paired t test over images and trainings, corrected for {task.comparisons} comparisons by Holm's method."
     return [
         *lines,
         r"\bottomrule",

@@ -115,6 +115,31 @@ def test_values_without_a_test_are_undecided_and_silent(a: list[float], b: list[
     assert found.decided == (p == 0)
 
 
+def test_several_trainings_widen_what_images_alone_would_decide() -> None:
+    """Two configurations of equal mean quality: over trainings 5 % of the decisions are wrong, over images most."""
+    generator = np.random.default_rng(3)
+    wrong = {"trainings": 0, "images": 0}
+    for _ in range(400):
+        images = generator.normal(0, 0.1, 100)
+        a, b = (images + generator.normal(0, 0.02, (3, 1)) + generator.normal(0, 0.02, (3, 100)) for _ in range(2))
+        wrong["trainings"] += paired_p(a, b) < LEVEL
+        wrong["images"] += paired_p(a[0], b[0]) < LEVEL
+    assert wrong["trainings"] <= 0.08 * 400
+    assert wrong["images"] >= 0.5 * 400
+
+
+def test_interval_of_several_trainings_covers_a_further_one() -> None:
+    """The interval and the test agree, and one training of a method is compared with every training of the other."""
+    generator = np.random.default_rng(4)
+    a = generator.normal(0, 0.1, 100) + np.array([[0.01], [0.03], [0.05]])
+    b = np.zeros((1, 100))
+    found = compare({"a": a, "b": b}, "b", "mean", True, 0)["a"]
+    assert found.estimate.value == pytest.approx(a.mean())
+    t_half = 4.303 * 0.02 / 3**0.5
+    assert found.estimate.high - found.estimate.value > t_half
+    assert found.decided == (found.estimate.low > 0)
+
+
 def test_unequal_images_and_other_baselines_are_refused() -> None:
     with pytest.raises(ColdbenchError, match="pairs"):
         compare({"a": np.zeros(3), "b": np.zeros(4)}, "a", "mean", True, 0)

@@ -108,6 +108,30 @@ def test_methods_are_ranked_and_differences_decided(tmp_path: Path) -> None:
     assert not task.baseline.differences
 
 
+def test_trainings_of_one_configuration_are_one_row(tmp_path: Path) -> None:
+    """Decided over trainings: 3 models whose spread is larger than the difference decide nothing."""
+    files = []
+    for seed, shift in enumerate((-0.05, 0.0, 0.06)):
+        methods = {
+            ("test", "degraded"): ssims(1, -0.4),
+            ("test", "direct"): ssims(10 + seed),
+            ("test", "tacos"): ssims(20 + seed, shift),
+        }
+        name = "E01-fitted" + (f"-s{seed}" if seed else "")
+        run = {"run": name, "seed": seed, "experiment": "E01", "facts": {"model": f"m{seed}"}}
+        files.append(make_run(tmp_path, methods, **run))
+    (task,) = found(*files)
+    assert sorted(names(task)) == ["degraded", "direct", "tacos"]
+    rows = {row.entry.score.method: row for row in task.rows}
+    assert rows["direct"].entry.trainings == 3
+    assert "mean of 3 trainings" in rows["direct"].note
+    assert set(rows["tacos"].entry.also) == {"E01-fitted-s1", "E01-fitted-s2"}
+    assert rows["direct"].differences["ssim"].outcome == "undecided"
+    assert rows["degraded"].differences["ssim"].outcome == "worse"
+    (one,) = found(files[0])
+    assert {row.entry.score.method: row for row in one.rows}["direct"].differences["ssim"].outcome == "better"
+
+
 def test_any_method_is_the_baseline_on_request(tmp_path: Path) -> None:
     file = make_run(tmp_path, METHODS)
     (task,) = found(file, baseline="momentum")
