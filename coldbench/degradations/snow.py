@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from scipy import ndimage
 from torch import Tensor
 
 from coldbench.core.plugins import degradation
@@ -95,6 +94,8 @@ class Snow(Precomputed):
         part = math.ceil(self.size / self.constants.zoom)
         first = (self.size - part) // 2 if self.crop == "centre" else 0
         # Spline interpolation is linear along each axis, so the enlarged identity is its matrix.
+        from scipy import ndimage  # a third of a second, which every process would pay
+
         matrix = ndimage.zoom(np.eye(part), (self.constants.zoom, 1), order=ORDERS[self.zoom])
         trim = (len(matrix) - self.size) // 2
         along = torch.from_numpy(matrix[trim : trim + self.size]).to(seeds.device)
