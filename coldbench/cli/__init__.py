@@ -25,7 +25,7 @@ for verb in (
     check,
     *(images.fetch, images.fetch_weights, images.prepare),
     *(runs.train, runs.import_model, runs.export, runs.sample, runs.evaluate),
-    *(images.restore, images.calibrate),
+    *(images.degrade, images.restore, images.calibrate),
     *(
         views.merge_scores,
         views.draw_figures,

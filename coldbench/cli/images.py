@@ -23,8 +23,8 @@ from coldbench.cli.options import (
     text_of,
 )
 from coldbench.core import logs, plugins
-from coldbench.core.errors import ColdbenchError
-from coldbench.core.files import check_writable, files_hash
+from coldbench.core.errors import ColdbenchError, unknown
+from coldbench.core.files import check_writable, files_hash, parse_yaml
 
 
 def fetch(name: str, folder: Path, plugin: PluginFiles = None, log: Log = None) -> None:
@@ -64,18 +64,74 @@ def prepare(
     logs.log.info("%s", data.info(out)["source"])
 
 
+def degrade(
+    degradation: Annotated[
+        str, typer.Argument(help="a model, whose degradation is taken, or the NAME of a degradation")
+    ],
+    source: Annotated[Path, typer.Argument(help="a clean image, or a folder of clean images")],
+    out: Annotated[Path, typer.Option(help="folder for the degraded images", callback=check_folder)],
+    parameters: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="parameters of the degradation NAME: T=20 kernel=11 std=7"),
+    ] = None,
+    size: Annotated[int | None, typer.Option(min=2, help="side of the images in pixels, for NAME")] = None,
+    channels: Annotated[int | None, typer.Option(help="3 (colour) or 1 (grey), for NAME [default: 3]")] = None,
+    severity: Annotated[int | None, typer.Option(help="severity of the results [default: T]")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="seed of what is drawn for each image")] = 0,
+    resize: Annotated[bool, typer.Option("--resize", help="bring images of any size to the side")] = False,
+    partner: Partner = None,
+    plugin: PluginFiles = None,
+    threads: Threads = None,
+    log: Log = None,
+) -> None:
+    """Degrade your own clean images, as MODEL's experiment or by the degradation NAME, to PNG files in OUT.
+
+    OUT/drawn.json holds what was drawn for each image; `coldbench restore --drawn` reads it. The files have 8 bits:
+    values are rounded, and clamped where they leave the range of an image. A warning says how many and how far. A
+    stopped run continues, and no other file is overwritten.
+    """
+    setup(log, "degrade", "cpu", threads)
+    plugins.use(plugin or [])
+    from coldbench.sampling import degrade as degrading
+
+    settings = degrading.DegradeSettings(severity, seed, resize)
+    if degradation in plugins.names("degradation"):
+        if size is None:
+            raise ColdbenchError(f"degradation {degradation} needs --size, the side of the images in pixels")
+        values = {}
+        for word in parameters or []:
+            key, equals, text = word.partition("=")
+            if not equals:
+                raise ColdbenchError(f"'{word}' is not KEY=VALUE, such as T=20")
+            values[key] = parse_yaml(text, key)
+        corruption = degrading.of_words(degradation, values, size, channels or 3, settings, partner)
+    elif not Path(degradation).exists() and Path(degradation).suffix != ".safetensors":
+        raise unknown("model or degradation", degradation, plugins.names("degradation"))
+    else:
+        stated = {"--size": size, "--channels": channels, **{word: word for word in parameters or []}}
+        if other := [name for name, value in stated.items() if value is not None]:
+            raise ColdbenchError(f"{other[0]} is for the NAME of a degradation; {degradation} states its own")
+        corruption = degrading.of_model(Path(degradation), settings, partner)
+    degrading.degrade(corruption, source, out)
+
+
 def restore(
     model: Path,
     source: Annotated[Path, typer.Argument(help="an image, or a folder of images")],
     out: Annotated[Path, typer.Option(help="folder for the restored images", callback=check_folder)],
     method: Annotated[str, typer.Option(help="sampling method")] = "tacos",
-    severity: Annotated[int | None, typer.Option(help="severity of the images [default: the model's T]")] = None,
+    severity: Annotated[
+        int | None, typer.Option(help="severity of the images [default: that of --drawn, or the model's T]")
+    ] = None,
     stride: Annotated[int, typer.Option(min=1, help="severities per step")] = 1,
     known: Annotated[
         list[str] | None,
         typer.Option(
             help="what is known of the degradation, as NAME=NUMBERS: centre=ROW,COLUMN, colour=RED,GREEN,BLUE"
         ),
+    ] = None,
+    drawn: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="drawn.json of `coldbench degrade`: what each image's D drew")
     ] = None,
     resize: Annotated[bool, typer.Option("--resize", help="bring images of any size to the model's")] = False,
     released_shift: Annotated[
@@ -103,7 +159,9 @@ def restore(
         if not equals:
             raise ColdbenchError(f"--known '{text}' is not NAME=NUMBERS, such as centre=10,12")
         numbers[name] = values
-    settings = restoration.RestoreSettings(method, severity, stride, numbers, seed, batch_size, resize, released_shift)
+    settings = restoration.RestoreSettings(
+        method, severity, stride, numbers, seed, batch_size, resize, released_shift, drawn
+    )
     restoration.restore(model, source, out, settings, target, partner)
 
 

@@ -124,8 +124,9 @@ def read_image(path: Path, size: int) -> NDArray[np.uint8]:
 
 
 def read(path: Path, side: int, channels: int, resize: bool) -> tuple[NDArray[np.uint8], str]:
-    """An image to restore: its pixels as a viewer shows them, uint8 (channels, side, side), and its file's SHA-256.
+    """An image to restore or degrade: its pixels, uint8 (channels, side, side), and its file's SHA-256.
 
+    The pixels are those that a viewer shows.
     The EXIF orientation is applied, transparency is dropped, and 16 bits become the nearest 8 (for colours Pillow keeps
     the upper 8). An animated file gives its first frame. One channel is the Rec. 601 luma, three are RGB. With `resize`
     the centre square is resized to `side` by antialiased bilinear interpolation. ColdbenchError naming the file if it
@@ -136,7 +137,7 @@ def read(path: Path, side: int, channels: int, resize: bool) -> tuple[NDArray[np
     width, height = image.size
     if not resize and (width, height) != (side, side):
         raise ColdbenchError(
-            f"{shown(path)} has {width}x{height} pixels, but the model restores {side}x{side}; "
+            f"{shown(path)} has {width}x{height} pixels, but {side}x{side} are needed; "
             "--resize crops its centre square and resizes it"
         )
     shorter = min(width, height)

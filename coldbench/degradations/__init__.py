@@ -2,7 +2,7 @@
 
 from coldbench.degradations.base import Degradation, Drawn, initial_xt, network_input
 from coldbench.degradations.inpainting import InpaintingGeneration
-from coldbench.degradations.registry import DEGRADATIONS, build, for_experiment
+from coldbench.degradations.registry import DEGRADATIONS, build, complete_spec, for_experiment, with_partner
 
 __all__ = [
     "DEGRADATIONS",
@@ -10,7 +10,9 @@ __all__ = [
     "Drawn",
     "InpaintingGeneration",
     "build",
+    "complete_spec",
     "for_experiment",
     "initial_xt",
     "network_input",
+    "with_partner",
 ]

@@ -199,10 +199,14 @@ def network_input(degradation: Degradation, x0: Tensor, t: Tensor, drawn: Drawn)
     return quantize(xt, degradation.rounding) if degradation.quantized else xt
 
 
-def initial_xt(degradation: Degradation, x0: Tensor, drawn: Drawn) -> Tensor:
-    """x_T, the start of a trajectory, rounded to 8 bits if `quantized_start`; later iterates are never rounded."""
-    t = torch.full((len(x0),), degradation.T, device=x0.device)
-    if degradation.quantized_start:
+def initial_xt(degradation: Degradation, x0: Tensor, drawn: Drawn, severity: int | None = None) -> Tensor:
+    """The start of a trajectory from `severity` (None: T); later iterates are never rounded.
+
+    x_T is rounded to 8 bits if `quantized_start`; no other severity is.
+    """
+    severity = degradation.T if severity is None else severity
+    t = torch.full((len(x0),), severity, device=x0.device)
+    if degradation.quantized_start and severity == degradation.T:
         return network_input(degradation, x0, t, drawn)
     return degradation(x0, t, drawn)
 

@@ -75,8 +75,23 @@ def _as_tuple(value: Any, field: FieldInfo) -> Any:
 
 def for_experiment(experiment: Experiment, partner: Path | None) -> Degradation:
     """The degradation of an experiment; `partner` is the prepared data set whose training images it mixes in."""
-    images = center_crop(data.load(partner, "train"), experiment.size) if partner else None
-    return build(experiment.degradation, experiment.size, images)
+    return with_partner(experiment.degradation, experiment.size, partner)
+
+
+def with_partner(spec: Mapping[str, Any], size: int, partner: Path | None) -> Degradation:
+    """`build`, with the training images of the prepared data set `partner` as those that are mixed in."""
+    images = center_crop(data.load(partner, "train"), size) if partner else None
+    return build(spec, size, images)
+
+
+def complete_spec(spec: Mapping[str, Any], degradation: Degradation) -> dict[str, Any]:
+    """`spec` with every parameter of the `degradation` that was built from it, defaults included, as JSON holds them.
+
+    Equal for two descriptions of one degradation. The size is no part of it.
+    """
+    fields = type(degradation).__pydantic_fields__.keys() - {"size", "images"}  # type: ignore[attr-defined]
+    values = {key: getattr(degradation, key) for key in sorted(fields)}
+    return {**spec, **{key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}}
 
 
 def _in_one_line(error: ValidationError, name: str, fields: Mapping[str, FieldInfo]) -> ColdbenchError:

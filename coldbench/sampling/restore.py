@@ -1,13 +1,14 @@
 """A user's own degraded images × a model × a method → restored images in a folder.
 
-The images do not show what is random in the degradation. The user gives what is known; the rest is drawn as for test
-images, from (seed, index of the image). A run that was stopped or killed continues with the missing images, and its
-results are those of an undisturbed run.
+The images do not show what is random in the degradation. The user gives what is known: the same for all images, or
+the draw of each by the file of `coldbench degrade`. The rest is drawn as for test images, from (seed, index of the
+image). A run that was stopped or killed continues with the missing images, and its results are those of an undisturbed
+run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,12 @@ from coldbench.core.validation import fingerprint
 from coldbench.data.image_io import read
 from coldbench.degradations import Degradation, Drawn
 from coldbench.models import model_file
-from coldbench.sampling.restored_files import (
+from coldbench.sampling.known_draws import KnownDraws
+from coldbench.sampling.output_images import (
+    DEGRADE,
+    RESTORE,
     Item,
+    is_result,
     is_up_to_date,
     list_items,
     prepare_folder,
@@ -48,10 +53,11 @@ KNOWN_LIMIT = 1e9
 class RestoreSettings:
     """How images are restored.
 
-    They are at `severity` (None: the model's T); a step spans `stride` severities. `known` gives, by name, numbers that
-    the degradation would draw, separated by commas and the same for all images; the rest is drawn from `seed`. `resize`
-    brings images of any size to the model's. `released_shift` evaluates every D one severity too low, as the released
-    code does for snow and colour (D11). `batch_size` images are in memory at once; it changes no result.
+    They are at `severity` (None: that of `drawn`, or the model's T); a step spans `stride` severities. `known` gives,
+    by name, numbers that the degradation would draw, separated by commas and the same for all images. `drawn` is the
+    file drawn.json of `coldbench degrade`, with the draw of each image. The rest is drawn from `seed`. `resize` brings
+    images of any size to the model's. `released_shift` evaluates every D one severity too low, as the released code
+    does for snow and colour (D11). `batch_size` images are in memory at once; it changes no result.
     """
 
     method: str = "tacos"
@@ -62,13 +68,15 @@ class RestoreSettings:
     batch_size: int = 64
     resize: bool = False
     released_shift: bool = False
+    drawn: Path | None = None
 
 
 @dataclass(frozen=True)
 class Restoration:
     """A loaded model and how it restores: from `severity`, with `known` values (on the CPU) for every image.
 
-    `random` names what the degradation draws. `identity` holds everything that decides an output apart from its image.
+    `draws` knows what was drawn for each image, if a file says so. `random` names what the degradation draws.
+    `identity` holds everything that decides an output apart from its image and its draw.
     """
 
     model: model_file.Model
@@ -78,6 +86,7 @@ class Restoration:
     severity: int
     random: tuple[str, ...]
     known: Drawn
+    draws: KnownDraws | None
     identity: dict[str, Any]
 
     @property
@@ -85,18 +94,31 @@ class Restoration:
         """The number of steps of an image."""
         return len(method_of(self.settings.method).severities(self.severity, self.settings.stride))
 
-    def steps(self, x: Tensor, indices: Tensor) -> Iterator[Step]:
-        """The trajectories of the images x (N, C, size, size) in [-1, 1] with `indices` int64 (N,)."""
+    @property
+    def known_names(self) -> list[str]:
+        """The names of what is known of every image."""
+        return [*self.known, *(self.draws.file.values if self.draws else ())]
+
+    def drawn(self, batch: Sequence[Item], device: torch.device) -> Drawn:
+        """What the sampler knows of the images of a batch: known values, and draws in place of the rest."""
+        known = {key: value.to(device).expand(len(batch), *value.shape) for key, value in self.known.items()}
+        if self.draws:
+            return {**known, **self.draws.of(batch, device)}
+        indices = torch.tensor([item.index for item in batch], device=device)
+        return {**self.degradation.draw(indices, rng.derive(self.settings.seed, "test")), **known}
+
+    def steps(self, x: Tensor, batch: Sequence[Item]) -> Iterator[Step]:
+        """The trajectories of the images x (N, C, size, size) in [-1, 1] of the items in `batch`."""
+        indices = torch.tensor([item.index for item in batch], device=x.device)
 
         def draw(purpose: str) -> Drawn:
             return self.degradation.draw(indices, rng.derive(self.settings.seed, purpose))
 
-        known = {key: value.to(x.device).expand(len(x), *value.shape) for key, value in self.known.items()}
         return sample(
             self.restore,
             self.degradation,
             x,
-            {**draw("test"), **known},
+            self.drawn(batch, x.device),
             self.settings.method,
             start=self.severity,
             stride=self.settings.stride,
@@ -109,7 +131,8 @@ class Restoration:
         size, channels = self.model.experiment.size, self.model.channels
         pixels, source = read(item.path, size, channels, self.settings.resize)
         text = {"settings": fingerprint(self.identity), "source": source}
-        return pixels, {**text, "index": str(item.index)} if self.random else text
+        text |= {"index": str(item.index)} if self.random else {}
+        return pixels, {**text, "drawn": self.draws.identity(item)} if self.draws else text
 
     def warn(self) -> None:
         """Log what the images are taken for, what is not known of them, and what is known but not used."""
@@ -120,9 +143,10 @@ class Restoration:
             *(name, self.severity, T),
         )
         used = sources(settings.method, self.degradation, self.severity, settings.stride, settings.released_shift)
-        if self.known and "drawn" not in used:
-            log.warning("method %s does not use what is known: %s", settings.method, ", ".join(self.known))
-        drawn = [name for name in self.random if "redrawn" in used or ("drawn" in used and name not in self.known)]
+        known = self.known_names
+        if known and "drawn" not in used:
+            log.warning("method %s does not use what is known: %s", settings.method, ", ".join(known))
+        drawn = [name for name in self.random if "redrawn" in used or ("drawn" in used and name not in known)]
         if drawn:
             log.warning("not known and drawn at random: %s", ", ".join(drawn))
 
@@ -143,7 +167,8 @@ def restore(
     were damaged or changed, are made again.
 
     Raises ColdbenchError, before anything is written, for settings that do not fit the model, an image that cannot be
-    read or has another size, outputs that are in each other's way, and files in `out` that restore did not write.
+    read or has another size, an image whose draw is not known, outputs that are in each other's way, and files in `out`
+    that restore did not write.
     """
     restoration = load_restoration(model, settings, device, partner)
     inference_batch = models.INFERENCE_BATCH[device.type]
@@ -151,23 +176,29 @@ def restore(
     missing: set[Item] = set()
     with stoppable() as stop, torch.inference_mode():
         items = list_items(source, out)
-        refuse_foreign(out, items)
+        refuse_foreign(out, items, RESTORE)
+        if restoration.draws:
+            restoration.draws.assign(items, source)
         for item in items:
             stop.check()
             _, text = restoration.read(item)
             hashes[item.output] = text["source"]
-            if not is_up_to_date(out / item.output, text):
+            if not is_up_to_date(out / item.output, text, RESTORE):
                 missing.add(item)
         if len(missing) < len(items):
             log.info("%d of %d images are restored already", len(items) - len(missing), len(items))
         restoration.warn()
-        prepare_folder(out)
+        if restoration.draws:
+            restoration.draws.warn(hashes)
+        elif is_result(beside := (source if source.is_dir() else source.parent) / DEGRADE.result):
+            log.info("%s may hold what was drawn for these images: --drawn %s reads it", beside, beside)
+        prepare_folder(out, RESTORE)
         batches = batches_of(items, missing, settings.batch_size, inference_batch)
         ticker, done = Ticker(max(1, restoration.step_count * sum(map(len, batches))), "image·step", 1), 0
         for batch in batches:
             pixels, texts = zip(*map(restoration.read, batch), strict=True)
             x = from_uint8(np.stack(pixels), device)
-            for step in restoration.steps(x, torch.tensor([item.index for item in batch], device=device)):
+            for step in restoration.steps(x, batch):
                 x = step.x
                 done += len(x)
                 stop.check()
@@ -175,7 +206,7 @@ def restore(
             restored = to_pixels(x, f"{model} turns {batch[0].path}, or another image of its batch,")
             for item, image, text in zip(batch, restored, texts, strict=True):
                 if item in missing:
-                    write_png(out / item.output, image, text)
+                    write_png(out / item.output, image, text, RESTORE)
                     hashes[item.output] = text["source"]
     images = [
         {
@@ -183,11 +214,12 @@ def restore(
             "output": item.output,
             "source": hashes[item.output],
             "sha256": sha256(out / item.output),
+            **({"drawn": restoration.draws.identity(item)} if restoration.draws else {}),
         }
         for item in items
     ]
     origin = {"experiment": restoration.model.experiment.model_dump(), "provenance": restoration.model.provenance}
-    write_result(out, {**restoration.identity, **origin, "device": str(device), "images": images})
+    write_result(out, {**restoration.identity, **origin, "device": str(device), "images": images}, RESTORE)
     log.info("%s: %d images restored by %s from severity %d", out, len(items), settings.method, restoration.severity)
 
 
@@ -199,7 +231,10 @@ def load_restoration(model: Path, settings: RestoreSettings, device: torch.devic
         raise ColdbenchError(f"{model} mixes in images of {experiment.partner}: give that prepared data set as partner")
     degradation = degradations.for_experiment(experiment, partner)
     check(settings.method, degradation)
-    severity = degradation.T if settings.severity is None else settings.severity
+    partner_hash = data.info(partner)["hash"] if partner else None
+    draws = KnownDraws.read(settings.drawn, degradation, experiment, partner_hash) if settings.drawn else None
+    default = draws.file.severity if draws else degradation.T
+    severity = default if settings.severity is None else settings.severity
     if not 1 <= severity <= degradation.T:
         raise ColdbenchError(
             f"severity {severity} is out of range: the model's {degradation.name} has 1…{degradation.T}"
@@ -207,6 +242,8 @@ def load_restoration(model: Path, settings: RestoreSettings, device: torch.devic
     for key, value in (("stride", settings.stride), ("batch size", settings.batch_size)):
         if value < 1:
             raise ColdbenchError(f"{key} {value} is out of range: 1 or more")
+    if draws:
+        draws.refuse(severity, settings.known)
     example = degradation.draw(torch.zeros(1, dtype=torch.int64), settings.seed)
     known = parse_known(degradation, example, settings.known)
     identity = {
@@ -216,12 +253,13 @@ def load_restoration(model: Path, settings: RestoreSettings, device: torch.devic
         "stride": settings.stride,
         "seed": settings.seed,
         "known": {key: value.tolist() for key, value in known.items()},
-        "partner": data.info(partner)["hash"] if partner else None,
+        "partner": partner_hash,
         "resize": settings.resize,
         "released_shift": settings.released_shift,
+        **({"drawn": "of each image"} if draws else {}),  # its own text says which
     }
     network = models.restorer(loaded.network, models.INFERENCE_BATCH[device.type])
-    return Restoration(loaded, network, degradation, settings, severity, tuple(example), known, identity)
+    return Restoration(loaded, network, degradation, settings, severity, tuple(example), known, draws, identity)
 
 
 def batches_of(items: list[Item], missing: set[Item], batch_size: int, inference_batch: int) -> list[list[Item]]:

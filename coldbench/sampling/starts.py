@@ -183,9 +183,7 @@ def degraded(
     """
     x0 = preprocessing.test_images(tests, degradation.size, slice(indices.start, indices.stop), device)
     drawn = degradation.draw_for(x0, _tensor(indices, device), rng.derive(seed, "test"))
-    if severity is None or severity == degradation.T:
-        return x0, initial_xt(degradation, x0, drawn), drawn
-    return x0, degradation(x0, torch.full((len(x0),), severity, device=device), drawn), drawn
+    return x0, initial_xt(degradation, x0, drawn, severity), drawn
 
 
 def training_batches(prepared: Path, size: int, device: torch.device, batch_size: int = 500) -> Iterator[Tensor]:

@@ -31,7 +31,7 @@ from coldbench.core.images import from_uint8, to_unit_interval
 from coldbench.core.interrupts import Interrupted
 from coldbench.models import model_file
 from coldbench.models.header import read_header
-from coldbench.sampling import restore, restored_files, samplers
+from coldbench.sampling import output_images, restore, samplers
 from coldbench.sampling.restore import RestoreSettings
 
 CPU = torch.device("cpu")
@@ -223,8 +223,8 @@ def test_pixels_are_clamped_and_rounded_and_every_level_survives_a_file(tmp_path
     between = [-9.0, -0.4, 0.4, 0.6, 99.6, 254.4, 254.6, 300.0]
     x = torch.tensor([*between, *range(256)]).reshape(1, 1, 8, 33) / 255 * 2 - 1
     expected = np.array([0, 0, 0, 1, 100, 254, 255, 255, *range(256)]).reshape(8, 33)
-    (pixels,) = restored_files.to_pixels(x.expand(-1, channels, -1, -1), "")
-    restored_files.write_png(tmp_path / "a.png", pixels, {})
+    (pixels,) = output_images.to_pixels(x.expand(-1, channels, -1, -1), "")
+    output_images.write_png(tmp_path / "a.png", pixels, {}, output_images.RESTORE)
     image = np.asarray(Image.open(tmp_path / "a.png"))
     np.testing.assert_array_equal(image, expected if channels == 1 else np.dstack([expected] * 3))
 

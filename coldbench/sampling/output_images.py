@@ -1,7 +1,7 @@
-"""The files of `coldbench restore`: which image becomes which PNG file, and what a PNG file says of itself.
+"""The files of `coldbench restore` and `degrade`: which image becomes which PNG file, and what that says of itself.
 
 Text chunks in a PNG file state what it was made from, so that each file itself shows whether it is up to date. A file
-without that text is never overwritten, because restore did not write it.
+without the text of a verb is never overwritten by it, because another program wrote the file.
 """
 
 from __future__ import annotations
@@ -26,11 +26,21 @@ from coldbench.core.images import to_uint8, to_unit_interval
 from coldbench.core.validation import fingerprint
 from coldbench.data.image_io import SUFFIXES, list_images
 
-RESULT = "restored.json"
-PREFIX = "coldbench-"
-"""How the keywords of the text chunks begin."""
 KEYWORDS = {"settings", "source", "pixels"}
 """The keywords that every file has."""
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb that writes a folder of images: its name, its result file, and how the keywords of its texts begin."""
+
+    name: str
+    result: str
+    prefix: str
+
+
+RESTORE = Verb("restore", "restored.json", "coldbench-")
+DEGRADE = Verb("degrade", "drawn.json", "coldbench-degraded-")
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,7 @@ class Item:
 
 
 def list_items(source: Path, out: Path) -> list[Item]:
-    """The images to restore, in their order: the file `source`, or those in that folder and below it.
+    """The images of a run, in their order: the file `source`, or those in that folder and below it.
 
     ColdbenchError if there are none, or if an output would replace another one, its folder, or an image of the source.
     """
@@ -75,27 +85,27 @@ def list_items(source: Path, out: Path) -> list[Item]:
     return [Item(index, path, output) for index, (output, path) in enumerate(by_output.items())]
 
 
-def refuse_foreign(out: Path, items: Sequence[Item]) -> None:
-    """Raise ColdbenchError if something that restore did not write is in the way of the results in `out`."""
+def refuse_foreign(out: Path, items: Sequence[Item], verb: Verb) -> None:
+    """Raise ColdbenchError if something that `verb` did not write is in the way of the results in `out`."""
     advice = "move it or give another folder"
-    written = {out / RESULT: _is_result(out / RESULT)}
-    written |= {out / item.output: _text(out / item.output).keys() >= KEYWORDS for item in items}
-    for path, by_restore in written.items():
-        if os.path.lexists(path) and not by_restore:
-            raise ColdbenchError(f"{path} exists and was not written by restore: {advice}")
+    written = {out / verb.result: is_result(out / verb.result)}
+    written |= {out / item.output: _text(out / item.output, verb).keys() >= KEYWORDS for item in items}
+    for path, by_verb in written.items():
+        if os.path.lexists(path) and not by_verb:
+            raise ColdbenchError(f"{path} exists and was not written by {verb.name}: {advice}")
         for folder in path.relative_to(out).parents:
             if os.path.lexists(out / folder) and not (out / folder).is_dir():
                 raise ColdbenchError(f"{out / folder} is no folder, but {path} needs one: {advice}")
 
 
-def prepare_folder(out: Path) -> None:
-    """Make the folder and remove its result file, because that would be wrong until all images are restored.
+def prepare_folder(out: Path, verb: Verb) -> None:
+    """Make the folder and remove its result file, because that would be wrong until all images are written.
 
     ColdbenchError if the folder cannot be written to.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / RESULT).unlink(missing_ok=True)
+        (out / verb.result).unlink(missing_ok=True)
     except OSError as error:
         raise ColdbenchError(f"cannot write {out}: {error.strerror or error}") from error
     if not os.access(out, os.W_OK):
@@ -113,19 +123,24 @@ def to_pixels(x: Tensor, culprit: str) -> npt.NDArray[np.uint8]:
     return pixels
 
 
-def write_png(path: Path, pixels: npt.NDArray[np.uint8], text: Mapping[str, str]) -> None:
+def write_png(path: Path, pixels: npt.NDArray[np.uint8], text: Mapping[str, str], verb: Verb) -> None:
     """Write pixels (C, H, W) of one or three channels as PNG with `text` and a hash of the pixels, atomically."""
-    image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+    image = _image(pixels)
     chunks = PngInfo()
     for keyword, value in {**text, "pixels": _pixel_hash(image)}.items():
-        chunks.add_text(PREFIX + keyword, value)
+        chunks.add_text(verb.prefix + keyword, value)
     with atomic(path) as temporary:
         image.save(temporary, "PNG", pnginfo=chunks)
 
 
-def is_up_to_date(path: Path, text: Mapping[str, str]) -> bool:
-    """Whether the PNG file exists, says `text` of itself, and has the pixels that were written."""
-    stated = _text(path)
+def is_up_to_date(path: Path, text: Mapping[str, str], verb: Verb, pixels: npt.NDArray[np.uint8] | None = None) -> bool:
+    """Whether the PNG file exists, says `text` of itself, and has the pixels that were written.
+
+    With `pixels` (C, H, W) it must have these.
+    """
+    stated = _text(path, verb)
+    if pixels is not None:
+        text = {**text, "pixels": _pixel_hash(_image(pixels))}
     if any(stated.get(keyword) != value for keyword, value in text.items()):
         return False
     try:
@@ -135,12 +150,12 @@ def is_up_to_date(path: Path, text: Mapping[str, str]) -> bool:
         return False
 
 
-def write_result(out: Path, content: Mapping[str, Any]) -> None:
+def write_result(out: Path, content: Mapping[str, Any], verb: Verb) -> None:
     """Write `content` and its fingerprint to the result file in `out`, atomically."""
-    write_json(out / RESULT, {**content, "fingerprint": fingerprint(content)})
+    write_json(out / verb.result, {**content, "fingerprint": fingerprint(content)})
 
 
-def _is_result(path: Path) -> bool:
+def is_result(path: Path) -> bool:
     """Whether `write_result` wrote the file and nothing has changed its content."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -149,14 +164,19 @@ def _is_result(path: Path) -> bool:
         return False
 
 
-def _text(path: Path) -> dict[str, str]:
-    """The text of a PNG file by keyword without PREFIX; nothing if the file is missing or no PNG."""
+def _text(path: Path, verb: Verb) -> dict[str, str]:
+    """The text that `verb` wrote into a PNG file, by keyword without prefix; nothing if it is missing or no PNG."""
     try:
         with Image.open(path, formats=["PNG"]) as image:
-            text = {key: value for key, value in image.info.items() if isinstance(key, str) and key.startswith(PREFIX)}
+            text = {key: str(value) for key, value in image.info.items() if isinstance(key, str)}
     except Exception:  # a damaged file makes Pillow's parsers raise nearly anything
         return {}
-    return {key.removeprefix(PREFIX): str(value) for key, value in text.items()}
+    return {key.removeprefix(verb.prefix): value for key, value in text.items() if key.startswith(verb.prefix)}
+
+
+def _image(pixels: npt.NDArray[np.uint8]) -> Image.Image:
+    """Pixels (C, H, W) of one or three channels as an image."""
+    return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
 
 
 def _pixel_hash(image: Image.Image) -> str:
