@@ -7,6 +7,19 @@ no torch.
   `Degradation` and `Sampler`. `rng` draws random numbers that belong to an image.
 - Using the suite's: `build_degradation`, `build_network`, `sample`, `reconstruct`, `load_model`, `restorer`.
 - Per-image metrics: `ssim`, `squared_error`, `psnr`.
+
+A model restores images that it has degraded:
+
+    import coldbench
+    import torch
+
+    model = coldbench.load_model("model.safetensors")
+    D, R = model.degradation(), model.restorer()
+    x0 = model.read_images("photos", resize=True)  # float32 (N, C, size, size) in [-1, 1]
+    drawn = D.draw_for(x0, torch.arange(len(x0)), 0)  # what is random, by seed 0
+    xt = D(x0, D.T, drawn)
+    x = coldbench.reconstruct(R, D, xt, drawn, "tacos")
+    print(coldbench.ssim((x0 + 1) / 2, (x + 1) / 2))  # one value for each image
 """
 
 from __future__ import annotations

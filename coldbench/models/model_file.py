@@ -8,25 +8,61 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from coldbench import degradations
 from coldbench.core.checksums import UNSEALED, check_seal, seal
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Experiment
 from coldbench.core.files import atomic
+from coldbench.core.images import from_uint8
 from coldbench.core.logs import log
-from coldbench.models import registry
+from coldbench.data.image_io import list_images, read
+from coldbench.degradations import Degradation
+from coldbench.models import inference, registry
 from coldbench.models.header import ModelHeader, read_header
 
 
 @dataclass(frozen=True)
 class Model(ModelHeader):
-    """A finished model: what its file says of it, and its network in evaluation mode."""
+    """A finished model: what its file says of it, and its network in evaluation mode.
+
+    `degradation`, `restorer` and `read_images` give what the samplers take.
+    """
 
     network: nn.Module
+
+    def restorer(self, inference_batch: int | None = None) -> inference.Restorer:
+        """R(x, s) of the network; `models.restorer` says what `inference_batch` is for."""
+        return inference.restorer(self.network, inference_batch)
+
+    def degradation(self, partner: Path | str | None = None) -> Degradation:
+        """The degradation that the model restores; `partner` is the prepared data set whose images it mixes in.
+
+        ColdbenchError if it mixes in images and `partner` is missing.
+        """
+        if self.experiment.partner and partner is None:
+            raise ColdbenchError(
+                f"the model mixes in images of {self.experiment.partner}: give that prepared data set as partner"
+            )
+        return degradations.for_experiment(self.experiment, None if partner is None else Path(partner))
+
+    def read_images(self, source: Path | str, resize: bool = False) -> Tensor:
+        """The image `source`, or those in that folder and below it in natural order, as the model takes them.
+
+        float32 (N, channels, size, size) in [-1, 1], on the network's device. `resize` brings images of any size to the
+        model's. ColdbenchError if there is no image, or if one cannot be read or has another size.
+        """
+        path = Path(source)
+        files = list_images(path) if path.is_dir() else [path]
+        if not files:
+            raise ColdbenchError(f"{path} holds no images")
+        pixels = [read(file, self.experiment.size, self.channels, resize)[0] for file in files]
+        return from_uint8(np.stack(pixels), next(self.network.parameters()).device)
 
 
 def save_model(
@@ -95,12 +131,13 @@ def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], ModelHeader]:
         raise ColdbenchError(f"cannot read model {path}: {error}") from error
 
 
-def load_model(path: Path, device: torch.device, channels: int | None = None) -> Model:
+def load_model(path: Path | str, device: torch.device | str = "cpu", channels: int | None = None) -> Model:
     """The model that `save_model` wrote to `path`, on `device`.
 
     Raises ColdbenchError if the file is damaged, does not fit its own experiment, or restores images with another
     number of channels than `channels`.
     """
+    path = Path(path)
     weights, header = load_weights(path)
     if channels not in (None, header.channels):
         raise ColdbenchError(f"{path} restores images with {header.channels} channels, not {channels}")

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from coldbench import data, degradations, models
+from coldbench import data, models
 from coldbench.core import rng
 from coldbench.core.errors import ColdbenchError, unknown
 from coldbench.core.files import sha256
@@ -227,9 +227,7 @@ def load_restoration(model: Path, settings: RestoreSettings, device: torch.devic
     """Load the model; ColdbenchError if it cannot be loaded or `settings` do not fit it."""
     loaded = model_file.load_model(model, device)
     experiment = loaded.experiment
-    if experiment.partner and partner is None:
-        raise ColdbenchError(f"{model} mixes in images of {experiment.partner}: give that prepared data set as partner")
-    degradation = degradations.for_experiment(experiment, partner)
+    degradation = loaded.degradation(partner)
     check(settings.method, degradation)
     partner_hash = data.info(partner)["hash"] if partner else None
     draws = KnownDraws.read(settings.drawn, degradation, experiment, partner_hash) if settings.drawn else None
