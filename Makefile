@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 INSTALL := VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --compile-bytecode
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help env smoke report test test-all test-slurm bench lint schema format lock texts docs image sif clean
+.PHONY: help env smoke report test test-all test-slurm bench lint schema format lock texts docs release image sif clean
 help:          ## what can be typed
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
 
@@ -69,6 +69,13 @@ texts: $(READY) ## write the parts of README.md and docs/ that are data
 
 docs: $(READY) ## the documentation as pages: build/docs/index.html
 	sphinx-build --quiet --fail-on-warning --keep-going -b html docs build/docs
+
+# the runs whose models are released: RUNS='results/laptop/E01-fitted results/laptop/E04-released'
+BUDGET ?= laptop
+RUNS   ?= $(patsubst %/model.safetensors,%,$(wildcard results/$(BUDGET)/*/model.safetensors))
+
+release: $(READY) ## the models of finished runs (BUDGET=laptop, or RUNS=…) for others: build/release
+	coldbench release $(RUNS) --out build/release
 
 image:         ## a container image, coldbench, from requirements.lock (ENGINE=podman where that is what you have)
 	$(ENGINE) build -t coldbench -f Dockerfile .

@@ -23,7 +23,7 @@ app = typer.Typer(
 for verb in (
     *(runs.plan, runs.status),
     check,
-    *(images.fetch, images.fetch_weights, images.prepare),
+    *(images.fetch, images.fetch_weights, runs.fetch_model, images.prepare),
     *(runs.train, runs.import_model, runs.export, runs.sample, runs.evaluate),
     *(images.degrade, images.restore, images.calibrate),
     *(
@@ -36,6 +36,7 @@ for verb in (
         views.render_calibration,
         views.render_index,
         views.publish,
+        views.release,
     ),
 ):
     app.command("import" if verb is runs.import_model else None)(verb)

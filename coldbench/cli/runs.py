@@ -137,6 +137,21 @@ def import_model(
     released.import_model(source, out, experiment)
 
 
+def fetch_model(
+    name: Annotated[str, typer.Argument(help="a model of the manifest, such as E04-released")],
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="URL_OR_FOLDER", help="where manifest.json and the models are")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="folder for the model", callback=check_folder)] = Path("models"),
+    log: Log = None,
+) -> None:
+    """Download the published model NAME into OUT, verified. A present one is left alone."""
+    logs.log_to(log, f"[fetch-model {name}]")
+    from coldbench.models import fetch
+
+    typer.echo(fetch.fetch_model(name, source, out))
+
+
 def export(model: Path, out: Out, plugin: PluginFiles = None) -> None:
     """Write MODEL's weights for other code: .safetensors (plain names), or .pt in the released code's layout."""
     plugins.use(plugin or [])

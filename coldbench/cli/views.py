@@ -228,6 +228,18 @@ def render_index(
     logs.log.info("%s", out)
 
 
+def release(
+    runs: Annotated[list[Path], typer.Argument(help="finished runs: results/BUDGET/RUN")],
+    out: Annotated[Path, typer.Option(help="folder to write", callback=check_folder)] = Path("build/release"),
+    log: Log = None,
+) -> None:
+    """Copy the models of RUNS to OUT with a manifest, for `coldbench fetch-model`, and print how to upload them."""
+    from coldbench.report import release as releasing
+
+    logs.log_to(log, "[release]")
+    typer.echo(releasing.release(runs, out))
+
+
 def publish(
     runs: Annotated[list[Path], typer.Argument(help="finished runs: results/BUDGET/RUN")],
     out: Annotated[Path, typer.Option(help="folder to write: results/published/BUDGET-DEVICE", callback=check_folder)],

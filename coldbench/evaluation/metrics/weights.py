@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from coldbench.core.downloads import download
 from coldbench.core.errors import WITH_REQUIREMENTS, ColdbenchError, MissingFile, unknown
 from coldbench.core.files import atomic, sha256
 from coldbench.core.logs import log
-
-TIMEOUT = 60.0  # seconds without a byte before a download fails
 
 
 @dataclass(frozen=True)
@@ -61,18 +59,14 @@ def fetch(protocol: str, folder: Path) -> Path:
 
     ColdbenchError, which says what to put where, if the network fails or another file arrives. No partial file is left.
     """
-    from torch.hub import download_url_to_file
-
     weights = of(protocol)
     path = folder / weights.name
     if path.is_file() and sha256(path) == weights.sha256:
         return path
     log.info("%s", weights.url)
-    before = socket.getdefaulttimeout()
     with atomic(path) as temporary:
-        socket.setdefaulttimeout(TIMEOUT)  # torch sets none and would wait for a silent server forever
         try:
-            download_url_to_file(weights.url, str(temporary), hash_prefix=weights.sha256, progress=False)
+            download(weights.url, temporary, weights.sha256)
         except (OSError, RuntimeError) as error:  # inside, because `atomic` takes an OSError for a failed write
             reason = str(error) or type(error).__name__
             raise ColdbenchError(
@@ -80,6 +74,4 @@ def fetch(protocol: str, folder: Path) -> Path:
                 f"and set inception={folder}",
                 WITH_REQUIREMENTS,
             ) from error
-        finally:
-            socket.setdefaulttimeout(before)
     return path
