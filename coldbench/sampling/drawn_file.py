@@ -109,7 +109,7 @@ class DrawnFile(Strict):
 
         ColdbenchError if a value cannot be decoded, or if `degradation` draws another shape or type.
         """
-        values = {name: _tensor(numbers, self.values[name]) for name, numbers in image.numbers.items()}
+        values = {name: _tensor(numbers, self.values[name], name, image) for name, numbers in image.numbers.items()}
         values |= {name: _decoded(text, self.values[name], name, image) for name, text in image.encoded.items()}
         again = redrawn(degradation, image.index, self.seed, self.purpose) if image.made_again else {}
         for name in image.made_again:
@@ -192,8 +192,11 @@ def _dtype(value: Tensor) -> str:
     return str(value.dtype).removeprefix("torch.")
 
 
-def _tensor(numbers: list[int | float], value: DrawnValue) -> Tensor:
-    return torch.tensor(numbers, dtype=getattr(torch, value.dtype)).reshape(value.shape)
+def _tensor(numbers: list[int | float], value: DrawnValue, name: str, image: ImageDraw) -> Tensor:
+    try:
+        return torch.tensor(numbers, dtype=getattr(torch, value.dtype)).reshape(value.shape)
+    except (ValueError, RuntimeError, OverflowError) as error:  # a number beyond the type
+        raise ColdbenchError(f"{name} of {image.file} is no {value.dtype}: {error}") from error
 
 
 def _decoded(text: str, value: DrawnValue, name: str, image: ImageDraw) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from cases import untrained
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
@@ -25,10 +25,11 @@ from coldbench.core.files import sha256
 from coldbench.core.images import from_uint8, to_uint8, to_unit_interval
 from coldbench.core.interrupts import Interrupted
 from coldbench.core.validation import fingerprint
+from coldbench.degradations import contract
 from coldbench.degradations.registry import DEGRADATIONS
 from coldbench.sampling import degrade, drawn_file, restore
 from coldbench.sampling.degrade import DegradeSettings
-from coldbench.sampling.drawn_file import DrawnFile, ImageDraw, read_drawn
+from coldbench.sampling.drawn_file import DrawnFile, read_drawn
 from coldbench.sampling.restore import RestoreSettings
 
 CPU = torch.device("cpu")
@@ -207,20 +208,36 @@ def test_a_plug_in_makes_the_same_round_trip_with_values_kept_in_three_ways(
 DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 
 
-@given(value=st.sampled_from(DTYPES).flatmap(lambda dtype: arrays.arrays(dtype, arrays.array_shapes(max_side=5))))
-def test_any_value_comes_back_from_the_file_bit_for_bit(value: np.ndarray) -> None:
-    drawn = {"v": torch.from_numpy(value)}
-    kept = drawn_file.kept(drawn, {})
-    facts = {"file": "a.png", "index": 0, "source": "0" * 64, "sha256": "0" * 64, "clamped": 0, "excess": 0}
-    image = ImageDraw.model_validate_json(ImageDraw(**facts, **kept).model_dump_json())
-    values = drawn_file.types_of(drawn, "any")
+def read_again(
+    drawn: dict[str, Tensor], again: dict[str, Tensor], index: int, seed: int, D: degradations.Degradation
+) -> dict[str, Tensor]:
+    """A draw without the axis of the images, after its way through the text of a file."""
+    facts = {"file": "a.png", "index": index, "source": "0" * 64, "sha256": "0" * 64, "clamped": 0, "excess": 0}
     whole = {
         "version": 1, "coldbench": "", "degradation": {"name": "x"}, "size": 2, "channels": 1, "severity": 1,
-        "seed": 0, "purpose": "", "partner": None, "resize": False, "values": values, "images": [image],
+        "seed": seed, "purpose": "degrade", "partner": None, "resize": False,
+        "values": drawn_file.types_of(drawn, "any"),
+        "images": [{**facts, **drawn_file.kept(drawn, again)}],
     }  # fmt: skip
-    (again,) = DrawnFile.model_validate(whole).draw(image, degradations.build(NOISE, 16)).values()
-    assert again.dtype == drawn["v"].dtype
+    file = DrawnFile.model_validate_json(DrawnFile.model_validate(whole).model_dump_json())
+    return file.draw(file.images[0], D)
+
+
+@given(value=st.sampled_from(DTYPES).flatmap(lambda dtype: arrays.arrays(dtype, arrays.array_shapes(max_side=5))))
+def test_any_value_comes_back_from_the_file_bit_for_bit(value: np.ndarray) -> None:
+    again = read_again({"v": torch.from_numpy(value)}, {}, 0, 0, degradations.build(NOISE, 16))["v"]
+    assert (str(again.dtype), tuple(again.shape)) == (f"torch.{value.dtype}", value.shape)
     assert again.numpy().tobytes() == value.tobytes()
+
+
+@settings(max_examples=60, deadline=None)
+@given(spec=st.sampled_from(SPECS), seed=st.integers(0, 2**32 - 1), index=st.integers(0, 10**6))
+def test_draw_of_any_seed_and_image_comes_back_from_the_file(spec: dict[str, Any], seed: int, index: int) -> None:
+    D = degradations.build(spec, 16, contract.partners(16))
+    drawn = {name: value[0] for name, value in D.draw(torch.tensor([index]), rng.derive(seed, "degrade")).items()}
+    again = read_again(drawn, drawn_file.redrawn(D, index, seed, "degrade"), index, seed, D)
+    assert again.keys() == drawn.keys()
+    assert all(torch.equal(again[name], drawn[name]) for name in drawn)
 
 
 # The degraded images and their file
