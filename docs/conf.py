@@ -17,6 +17,7 @@ html_theme = "furo"
 html_title = f"coldbench {__version__}"
 html_show_sphinx = False
 html_show_copyright = False
+html_show_sourcelink = html_copy_source = False
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
 nitpicky = False
