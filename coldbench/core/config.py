@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PositiveInt, ValidationInfo, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PositiveInt, ValidationInfo, model_validator
 
 from coldbench.core.errors import ColdbenchError, unknown
 from coldbench.core.experiment import Network, Preprocessing, Seed, Spec, Training
@@ -17,10 +17,16 @@ from coldbench.core.sampling_settings import Method, Sampling
 from coldbench.core.validation import LAYER, Name, Strict
 
 Fid = Literal["paper-float", "legacy_pytorch", "legacy_tensorflow", "clean"]
+Table = Literal["", "1", "2", "3", "4", "5", "5.3", "6", "A.7"]
 
 
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str | int) else value
+
+
+def _or_list(item: Any) -> BeforeValidator:
+    """Reads one item as a list of one, and says so in the schema."""
+    return BeforeValidator(_as_list, json_schema_input_type=item | list[item])
 
 
 def _as_specs(value: Any) -> Any:
@@ -28,21 +34,29 @@ def _as_specs(value: Any) -> Any:
     return [{"name": each} if isinstance(each, str) else each for each in values]
 
 
-Names = Annotated[list[str], BeforeValidator(_as_list)]
+Names = Annotated[list[str], _or_list(str)]
 """One name stands for a list of one: `--config experiments=E01`."""
+Seeds = Annotated[list[Seed], Field(min_length=1, max_length=1000)]
+OneSpec = str | dict[str, Any]
+"""A component's name, or its name and parameters."""
 
 
 class TableCell(Strict):
     """Where the paper prints an experiment's numbers."""
 
-    table: Annotated[Literal["", "1", "2", "3", "4", "5", "5.3", "6", "A.7"], BeforeValidator(str)] = ""
-    """Table, or the section of unnumbered tables; '': in no table."""
+    table: Annotated[Table, BeforeValidator(str, json_schema_input_type=Table | float)] = ""
+    """Number of the table, or of the section of an unnumbered one; '': in no table."""
     row: str = ""
-    """Row of the table; '': in no row of the paper."""
+    """Row of the table, as the paper names it; '': in no row of the paper."""
 
 
 class TrainingLayer(Training):
-    """What one layer states of Training. Whether settings fit together is checked when all layers are merged."""
+    """The training loop (paper, appendix A): Adam on L1 loss, with an exponential moving average of the weights.
+
+    A layer states what differs below it. Whether settings fit together is checked when all layers are merged.
+    """
+
+    model_config = ConfigDict(title="Training")
 
     @model_validator(mode="after")
     def _settings_fit_together(self) -> Self:
@@ -50,7 +64,14 @@ class TrainingLayer(Training):
 
 
 class SamplingLayer(Sampling):
-    """What one layer states of Sampling. Whether settings fit together is checked when all layers are merged."""
+    """How a model is sampled: `batch_size`, `shard_size` and `jobs` change no bit of the samples.
+
+    A layer states what differs below it. Whether settings fit together is checked when all layers are merged.
+    """
+
+    model_config = ConfigDict(title="Sampling")
+
+    other_draw: bool = Field(default=True, description=Sampling.model_fields["other_draw"].description)
 
     @model_validator(mode="after")
     def _settings_fit_together(self) -> Self:
@@ -61,46 +82,46 @@ class Protocol(Strict):
     """A named interpretation of the paper: its reason, and what it changes in the experiment."""
 
     rationale: str = ""
-    """What this protocol is, and why."""
+    """What this protocol is, and why; a sentence that the report prints."""
     degradation: Spec = {}
-    """Changes of D."""
+    """Parameters of the degradation that this protocol changes: T and those of the degradation's family."""
     preprocessing: Preprocessing = Preprocessing()
-    """Changes of Preprocessing."""
+    """What this protocol changes between the prepared images and the network: resize, border, mirroring."""
     network: Network = Network()
-    """Changes of Network."""
+    """What this protocol changes of the restoration network: architecture, channels, dropout, attention."""
     training: TrainingLayer = TrainingLayer()
-    """Changes of Training."""
+    """What this protocol changes of the training: steps, batch, learning rate, loss, moving average, snapshots."""
     sampling: SamplingLayer = SamplingLayer()
-    """Changes of Sampling."""
+    """What this protocol changes of the sampling: methods, sets, number of images, batches, precision."""
 
 
 class Entry(Strict):
     """One experiment of the grid as the configuration states it."""
 
     title: str
-    """Title in the report."""
+    """Title of the experiment in the report."""
     cell: TableCell = TableCell()
-    """Where the paper prints its numbers."""
+    """Table and row in which the paper prints the experiment's numbers."""
     model: str | None = None
-    """Experiment whose model is sampled; such an entry states title, cell and sampling only. null: its own."""
+    """Experiment whose model is sampled; such an entry states title, cell and sampling only. null: its own model."""
     dataset: str
-    """Data set, as the registry names it."""
+    """Name of the data set: one of the suite's own, a folder-NAME, or that of a plug-in."""
     size: PositiveInt = 32
-    """Side of the images in pixels."""
+    """Side of the network's images in pixels."""
     protocol: str
-    """Protocol that is selected by default."""
+    """Protocol that is selected by default, one of `protocols`."""
     protocols: Annotated[dict[Name, Protocol], Field(min_length=1)]
-    """By protocol: its rationale, and what it changes of degradation, preprocessing, network, training, sampling."""
+    """Interpretations of the paper by name, each with what it changes in the experiment."""
     degradation: Spec
-    """Name and parameters of D."""
+    """Name of the degradation D, its largest severity T, and the parameters of its family."""
     preprocessing: Preprocessing = Preprocessing()
-    """Changes of the defaults of Preprocessing."""
+    """What happens between the prepared images and the network: resize, border, mirroring."""
     network: Network = Network()
-    """Changes of the defaults of Network."""
+    """The restoration network: architecture, channels, dropout, attention; the defaults are the paper's size."""
     training: TrainingLayer = TrainingLayer()
-    """Changes of the defaults of Training."""
+    """The training: steps, batch, learning rate, loss, moving average, snapshots; the defaults are the paper's."""
     sampling: SamplingLayer = SamplingLayer()
-    """Changes of the defaults of Sampling."""
+    """The sampling: methods, sets of samples, number of images, batches, precision."""
 
 
 OWN_KEYS = ("title", "cell", "sampling")
@@ -136,18 +157,18 @@ class Budget(Strict):
     """What a budget changes in every experiment; it takes precedence over experiment and protocol."""
 
     network: Network = Network()
-    """Changes of Network."""
+    """What this budget changes of every network: architecture, channels, dropout, attention."""
     training: TrainingLayer = TrainingLayer()
-    """Changes of Training."""
+    """What this budget changes of every training: steps, batch, learning rate, precision, moving average, snapshots."""
     sampling: SamplingLayer = SamplingLayer()
-    """Changes of Sampling."""
+    """What this budget changes of every sampling: number of images, batches, precision, methods, sets."""
 
 
 class Plugins(Strict):
     """What a configuration says of plug-ins; it is read first, because other keys name their components."""
 
-    plugins: Annotated[list[AnyPath], BeforeValidator(_as_list)] = []
-    """Files (Python) with components of your own, relative to the file that names them."""
+    plugins: Annotated[list[AnyPath], _or_list(AnyPath)] = []
+    """Python files with components of your own, as paths relative to the file that names them."""
 
 
 class Config(Plugins):
@@ -156,9 +177,9 @@ class Config(Plugins):
     budget: str
     """Budget of the runs, one of `budgets`; part of every result's path."""
     protocol: str = "default"
-    """Protocol for every experiment that has it; default: each experiment's own."""
+    """Protocol of every experiment that has one of this name; default: each experiment's own."""
     data: Annotated[AnyPath, Field(min_length=1)] = "data"
-    """Folder of the source data sets."""
+    """Folder of the source data sets; downloads go there."""
     results: Folder = "results"
     """Folder of models, samples and scores."""
     reports: Folder = "reports"
@@ -172,36 +193,36 @@ class Config(Plugins):
     checkpoint_every: Annotated[float, Field(ge=0, le=86_400)] = 60.0
     """Seconds between checkpoints of a training, at most a day: a killed training loses the work since the last."""
     imports: dict[str, AnyPath] = {}
-    """By run: the path of a checkpoint of the released code, used as its model."""
-    fid: Annotated[list[Fid], BeforeValidator(_as_list)] = []
-    """FID protocols to compute."""
+    """Paths of checkpoints of the released code by run, such as E01-fitted; each becomes the model of its run."""
+    fid: Annotated[list[Fid], _or_list(Fid)] = []
+    """FID protocols to compute, each with its own Inception weights; []: no FID, FD-Gabor alone."""
     inception: AnyPath = ""
     """Folder of Inception's weights; '': they are downloaded."""
-    metrics: Annotated[list[Spec], BeforeValidator(_as_specs)] = []
-    """Metrics beside SSIM, RMSE and PSNR: names, or mappings {name, …parameters}."""
+    metrics: Annotated[list[Spec], BeforeValidator(_as_specs, json_schema_input_type=OneSpec | list[OneSpec])] = []
+    """Metrics of plug-ins beside SSIM, RMSE and PSNR: names, or mappings of a name and parameters."""
     baseline: Method = "tacos"
     """Method that the page of methods compares the others with; where a task lacks it, another one."""
     container: AnyPath = ""
-    """Image for --sdm apptainer."""
-    seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000), BeforeValidator(_as_list)] = [0]
-    """One model is trained for each seed; a thousand at most, because each is a run of every experiment."""
+    """Container image for --sdm apptainer: a .sif file or docker://…; '': none."""
+    seeds: Annotated[Seeds, BeforeValidator(_as_list, json_schema_input_type=Seed | Seeds)] = [0]
+    """Seeds of the trainings, a model for each; a thousand at most, because each is a run of every experiment."""
     datasets: Names = []
-    """Data sets to run; []: all."""
+    """Data sets whose experiments run; []: all of them."""
     experiments: Names = []
-    """Experiments to run; []: all."""
+    """Experiments that run; []: all of them."""
     missing_data: Literal["refuse", "skip"] = "refuse"
-    """What happens to experiments whose data are missing and cannot be downloaded."""
+    """What happens if data are missing and cannot be downloaded: the plan is refused, or skips their experiments."""
     reuse_budgets: Names = []
     """Budgets whose finished results are shown instead of new ones, in order of preference."""
     substitute: dict[str, str] = {}
-    """By data set: the data set that replaces it everywhere."""
+    """Replacements by data set: the data set that takes its place everywhere."""
     threads: dict[
         Literal["prepare", "train", "sample", "evaluate", "report"], Annotated[int, Field(ge=1, le=1024)]
     ] = {}
-    """CPU threads of each kind of job; no machine has more than 1,024 cores."""
+    """CPU threads by kind of job; no machine has more than 1,024 cores."""
     max_cpu_hours: Annotated[float, Field(gt=0, le=10**6)] = 24.0
     """Hours of training on a CPU above which a run is refused; a million, or a century, refuses none."""
     budgets: Annotated[dict[Name, Budget], Field(min_length=1)]
-    """Budgets by name."""
-    grid: Annotated[dict[Name, Entry], BeforeValidator(_with_models), Field(min_length=1)]
-    """Experiments by name."""
+    """Budgets by name, each with what it changes in every experiment."""
+    grid: Annotated[dict[Name, Entry], Field(min_length=1), BeforeValidator(_with_models)]
+    """Experiments by name, each with its data, degradation and protocols."""

@@ -42,7 +42,7 @@ class Network(Strict):
     model_config = ConfigDict(extra="allow")
 
     name: str = "unet_convnext"
-    """Architecture: unet_convnext, unet_ddpm, or the network of a plug-in."""
+    """Name of the architecture: unet_convnext, unet_ddpm, or the network of a plug-in."""
     dim: Annotated[int, Field(ge=8, le=512, multiple_of=2)] = 64
     """Channels at full resolution; four times the paper's largest are at most allowed."""
     dim_mults: Annotated[list[Annotated[int, Field(ge=1, le=32)]], Field(min_length=2, max_length=8)] = [1, 2, 4, 8]
@@ -102,23 +102,23 @@ class Training(Strict):
     """The training loop (paper, appendix A): Adam on L1 loss, with an exponential moving average of the weights."""
 
     max_steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] = 700_000
-    """Optimizer updates."""
+    """Number of optimizer updates."""
     batch_size: Annotated[int, Field(ge=1, le=MOST_IMAGES)] = 64
     """Images per update, over all GPUs and accumulation steps; the paper's 32 × 2."""
     grad_accumulation: PositiveInt = 2
-    """Forward and backward passes per update."""
+    """Forward and backward passes per update; it divides `batch_size`."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    """Number format of the network's arithmetic."""
+    """Number format of the network's arithmetic in training."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-5
-    """Learning rate of Adam, constant."""
+    """Learning rate of Adam, the same for every update."""
     loss: Literal["l1", "l2"] = "l1"
-    """Mean absolute or mean squared difference to x0."""
+    """Loss: mean absolute (l1) or mean squared (l2) difference to x0."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
-    """Decay of the moving average per average update."""
+    """Decay of the moving average of the weights at each of its updates."""
     ema_update_every: PositiveInt = 10
-    """Updates between two updates of the average."""
+    """Optimizer updates between two updates of the average."""
     ema_start: Annotated[int, Field(ge=0, le=MOST_STEPS)] = 2000
-    """First update that is averaged; before, the average is a copy of the weights."""
+    """First optimizer update that is averaged; before, the average is a copy of the weights."""
     snapshots: Annotated[list[Annotated[int, Field(ge=1, le=MOST_STEPS)]], Field(max_length=100)] = []
     """Steps after which the averaged weights are kept as a model of its own, which is sampled and scored. They change
     no weight, and the finished model is none of them."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from coldbench.core.experiment import MOST_IMAGES, Spec
 from coldbench.core.validation import Name, Strict, fingerprint
@@ -25,6 +25,18 @@ def _method(value: str) -> str:
 
 Method = Annotated[str, Field(pattern=LABEL, max_length=40), AfterValidator(_method)]
 """The label of a method: the name of a sampler, or a key of `Sampling.samplers`."""
+_METHOD_OR_SPEC = {
+    "anyOf": [
+        {"type": "string", "pattern": LABEL, "maxLength": 40},
+        {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
+    ]
+}
+Methods = Annotated[
+    list[Method],
+    Field(min_length=1),
+    WithJsonSchema({"type": "array", "minItems": 1, "items": _METHOD_OR_SPEC}),
+]
+"""Methods by their labels; a configuration may write a mapping {name, …its parameters} for a label."""
 INFERENCE_BATCH = {"cpu": 16, "cuda": 64}
 """The default number of images in one forward pass when sampling, by type of device."""
 REDRAWN = "{}_redrawn"
@@ -38,8 +50,8 @@ class Start(Strict):
     """Where a generation starts (paper, section 5): x_T drawn without an image to restore."""
 
     kind: Literal["means", "grid", "colour", "partner", "noise"]
-    """Channel means or the smallest image of super-resolution (grid), drawn from a Gaussian mixture fitted to the
-    training images; a solid colour; an image of the partner data set; or noise."""
+    """What x_T is: channel means or the smallest image of super-resolution (grid), drawn from a Gaussian mixture fitted
+    to the training images; a solid colour; an image of the partner data set; or noise."""
     components: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Gaussians of the mixture, at most as many as training images; means and grid only."""
     noise_level: Annotated[float, Field(ge=0, le=100)] = 0.0
@@ -56,18 +68,18 @@ class Start(Strict):
 class SampleSet(Strict):
     """One way of sampling a model: what is restored or generated, by which methods, and what the sampler knows of D."""
 
-    methods: Annotated[list[Method], Field(min_length=1)] | None = None
-    """Samplers; null: those of the experiment."""
+    methods: Methods | None = None
+    """Samplers of this set; null: those of the experiment."""
     start: Start | None = None
     """Where a generation starts; null: test images are degraded and restored."""
     severity: Severity | None = None
-    """Severity of the degraded test images; null: T."""
+    """Severity of the degraded test images; null: T, the largest."""
     assumed_severity: Severity | None = None
     """Severity that the sampler starts from; null: the true one."""
     known: Literal["drawn", "redrawn"] = "drawn"
     """What the sampler knows of the random part of D (mask centre, snow): that of the images, or another draw."""
     stride: Severity = 1
-    """Severities per sampling step."""
+    """Severities per sampling step; 1: every severity is visited."""
     released_shift: bool = False
     """Whether every D is evaluated one severity too low, as by the released code for snow and colour (D11)."""
 
@@ -88,29 +100,29 @@ class SampleSet(Strict):
 class Sampling(Strict):
     """How a model is sampled. `batch_size`, `shard_size` and `jobs` change no bit of the samples."""
 
-    methods: Annotated[list[Method], Field(min_length=1)] = ["direct", "naive", "tacos"]
+    methods: Methods = ["direct", "naive", "tacos"]
     """Samplers of every set without methods. A mapping {name, …its parameters} stands for an entry of `samplers`."""
     samplers: Annotated[dict[Method, Spec], Field(exclude_if=lambda samplers: not samplers)] = {}
-    """By label: name and parameters of samplers that need more than their name."""
+    """Name and parameters of samplers that need more than their name, by the label that `methods` lists."""
     sets: Annotated[dict[Name, SampleSet], Field(min_length=1)] = {"test": SampleSet()}
-    """Sets of samples by name."""
+    """Sets of samples by name; each is a way of sampling the model."""
     images: Annotated[int, Field(ge=1, le=10**7)] | None = None
     """Images to generate, or the first test images to restore; null: the whole test set. At most ten million, which are
     ten thousand files."""
     batch_size: Annotated[int, Field(ge=1, le=MOST_IMAGES)] = 250
-    """Images in memory at once."""
+    """Number of images in memory at once."""
     shard_size: Annotated[int, Field(ge=1, le=MOST_IMAGES)] = 1000
-    """Images per file of results, all in memory at once."""
+    """Images per file of samples, all in memory at once."""
     jobs: Annotated[int, Field(ge=1, le=1000)] = 1
     """Jobs that share the images of a run; a cluster queues about a thousand for one user."""
     inference_batch: Annotated[int, Field(ge=1, le=MOST_IMAGES)] | None = None
     """Images per call of the network; null: 16 on a CPU, 64 on a GPU."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Number format of the network's arithmetic."""
+    """Number format of the network's arithmetic in sampling."""
     compile: bool = False
-    """Whether the network is compiled by torch.compile."""
+    """Whether the network is compiled by torch.compile for sampling."""
     max_frames: Severity | None = 24
-    """Severities stored of a trajectory at most; null: all."""
+    """Number of severities of a trajectory that are stored at most; null: all."""
     signed_metrics: bool = False
     """Whether SSIM and RMSE are also computed in [-1, 1], as by some other implementations."""
     other_draw: Annotated[bool, Field(exclude_if=bool)] = True

@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from coldbench.core import plugins
@@ -27,8 +27,8 @@ Drawn = dict[str, Tensor]
 """The random values of a batch: tensors whose first axis is the image."""
 Matrix = npt.NDArray[np.float64]
 
-STRICT = PARAMETERS
-"""The configuration of every family's dataclass."""
+STRICT = ConfigDict({**PARAMETERS, "use_attribute_docstrings": True})
+"""The configuration of every family's dataclass; the docstring of a parameter is its description in the schema."""
 Size = Annotated[int, Field(ge=2, le=4096)]
 """The side of the images in pixels."""
 Severity = Annotated[int, Field(ge=1, le=10_000)]

@@ -42,15 +42,25 @@ class Blur(SeparableLinear):
 
     size: Size
     T: Severity
+    """Number of degradation steps, which is the largest severity."""
     kernel: Annotated[int, Field(ge=1, le=255)]
+    """Width of the first step's kernel in pixels, an odd number."""
     std: Annotated[float, Field(ge=0.01, le=1000)]
+    """Standard deviation of the first step in pixels."""
     schedule: Literal["constant", "linear", "exponential"] = "constant"
+    """How the standard deviation grows with step i: std, std + rate·i, or std·exp(rate·i)."""
     rate: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Growth of the standard deviation per step: in pixels if linear, of its logarithm if exponential."""
     padding: Literal["circular", "reflect"] = "circular"
+    """What stands beyond the border: the opposite side, or the mirrored image."""
     kernel_rate: Annotated[int, Field(ge=0, le=64)] = 0
+    """Growth of the kernel per step in pixels, an even number."""
     composition: Literal["recursion", "kernel"] = "recursion"
+    """Whether truncated kernels follow each other, or one untruncated Gaussian has their summed variance (D22)."""
     quantized: bool = False
+    """Whether the network is trained on 8-bit values and severity T is the mean colour."""
     rounding: Rounding = "truncate"
+    """How values are rounded to 8 bits where `quantized` is true (D18)."""
 
     test_params = (
         {"T": 5, "kernel": 11, "std": 7.0},

@@ -32,10 +32,15 @@ class Decolorization(Precomputed):
 
     size: Size
     T: Severity
+    """Number of degradation steps, which is the largest severity."""
     schedule: Literal["linear", "constant"] = "linear"
+    """How the share of colour falls with t: 1 − t/T, or keep^t."""
     keep: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """Share of the colour that each step keeps; constant schedule only."""
     total: bool = True
+    """Whether severity T is entirely grey, whatever the schedule leaves."""
     grey: Literal["mean", "luma"] = "mean"
+    """What grey is: the mean of the channels, or the luma of Rec. 601."""
 
     linear = True
     needs_colour = True

@@ -47,14 +47,23 @@ class Inpainting(Precomputed):
 
     size: Size
     T: Severity
+    """Number of degradation steps, which is the largest severity."""
     std: Std
+    """Width of the first step's mask in pixels."""
     rate: Rate
+    """Growth of the mask's width per step in pixels."""
     centre_low: int
+    """Smallest row and column of the mask's centre in pixels, counted from 0; at most twice the size beyond it."""
     centre_high: int
+    """Largest row and column of the mask's centre in pixels; equal to `centre_low`, it fixes the centre."""
     width: Literal["std", "variance"] = "std"
+    """Whether the width is the standard deviation of the mask, or its variance (D6)."""
     fill: Level = 0.0
+    """Value in [-1, 1] that masked pixels approach; 0 is mid-grey."""
     quantized: bool = False
+    """Whether the network is trained on 8-bit values and x_T is rounded too."""
     rounding: Rounding = "truncate"
+    """How values are rounded to 8 bits where `quantized` is true (D18)."""
 
     test_params = (
         {"T": 6, "std": 1.1, "rate": 0.4, "centre_low": -1, "centre_high": 15},
@@ -121,11 +130,17 @@ class InpaintingGeneration(Precomputed):
 
     size: Size
     T: Severity
+    """Number of degradation steps, which is the largest severity."""
     std: Std
+    """Standard deviation of the first mask in pixels."""
     rate: Rate
+    """Growth of the mask's standard deviation per step in pixels."""
     order: Literal["inwards", "outwards"] = "inwards"
+    """Whether the colour enters from the border and covers everything at T, or grows as a hole in the middle (D17)."""
     colour_low: Level = -0.5
+    """Smallest value of a channel of the colour, in [-1, 1]."""
     colour_high: Level = 0.5
+    """Largest value of a channel of the colour, in [-1, 1]."""
 
     name = "inpainting_generation"
     orders = {"colour": "red, green, blue"}  # noqa: RUF012 (a constant of the class)

@@ -71,6 +71,7 @@ class Noise(Mixing):
 
     size: Size
     T: Severity
+    """Number of degradation steps, which is the largest severity."""
 
     test_params = ({"T": 9}, {"T": 200})
 
@@ -96,7 +97,9 @@ class Animorphosis(Mixing):
 
     size: Size
     T: Severity
+    """Number of degradation steps, which is the largest severity."""
     partner: str
+    """Name of the data set whose images are mixed in."""
     images: SkipValidation[npt.NDArray[np.uint8] | None] = field(default=None, repr=False, compare=False)
 
     test_params = ({"T": 9, "partner": "photos"},)

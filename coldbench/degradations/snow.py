@@ -62,11 +62,17 @@ class Snow(Precomputed):
 
     size: Size
     T: Severity
+    """Number of degradation steps, which is the largest severity."""
     level: Annotated[int, Field(ge=1, le=4)]
+    """Amount of snow; the paper's CIFAR-10 has 3 and its CelebA 4."""
     fix_brightness: bool = True
+    """Whether snow alone is added; false brightens the image first, as ImageNet-C does."""
     shared: Annotated[int, Field(ge=1, le=10**9)] = 32
+    """Number of consecutive images that have one pattern (D14)."""
     crop: Literal["centre", "corner"] = "centre"
+    """Part of the seed layer that is enlarged into flakes."""
     zoom: Literal["linear", "spline"] = "linear"
+    """Interpolation that enlarges the seed layer: linear, or cubic spline."""
 
     test_params = (
         {"T": 9, "level": 3},

@@ -34,8 +34,11 @@ class SuperResolution(SeparableLinear):
 
     size: Size
     T: Annotated[int, Field(ge=1, le=4095)]
+    """Number of degradation steps, which is the largest severity."""
     reduce: Literal["average", "bicubic", "bilinear"] = "average"
+    """Interpolation that reduces the image."""
     schedule: Literal["halving", "shrinking"] = "halving"
+    """Whether each step halves the side, or takes one pixel off it."""
 
     test_params = (
         {"T": 4},

@@ -681,3 +681,12 @@ def test_the_methods_of_a_set_win_over_those_of_the_run() -> None:
     sampling = whole().report_runs["E15_celeba-released"].sampling
     assert sampling.methods_of("perfect") == ["tacos"]
     assert sampling.methods_of("broken") == ["direct", "naive", "tacos"]
+
+
+@pytest.mark.parametrize("layer", ["protocols: {released: {sampling: {other_draw: true}}}", ""])
+def test_upper_layer_may_state_a_default_again(layer: str) -> None:
+    """What a protocol or budget states counts, also where it is the default of the code."""
+    lower = f"grid: {{E04: {{sampling: {{other_draw: false}}, {layer}}}}}"
+    upper = {} if layer else {"budgets": {"laptop": {"sampling": {"other_draw": True}}}}
+    assert not grid("grid: {E04: {sampling: {other_draw: false}}}").report_runs["E04-released"].sampling.other_draw
+    assert grid(merged(yaml.safe_load(lower), upper)).report_runs["E04-released"].sampling.other_draw
