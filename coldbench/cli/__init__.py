@@ -21,7 +21,7 @@ app = typer.Typer(
     help="Replication suite for 'Cold Diffusion'. The workflow calls these verbs; run `snakemake` for whole tables.",
 )
 for verb in (
-    *(runs.plan, runs.status),
+    *(runs.plan, runs.status, runs.explain),
     check,
     *(images.fetch, images.fetch_weights, runs.fetch_model, images.prepare),
     *(runs.train, runs.import_model, runs.export, runs.sample, runs.evaluate),

@@ -82,6 +82,25 @@ def status(config: ConfigWords = None, profile: ProfileName = None, as_json: Jso
     typer.echo(view.as_json(statuses) if as_json else view.as_text(statuses))
 
 
+def explain(
+    key: Annotated[
+        str | None,
+        typer.Argument(help="such as budget, training.max_steps or E04.training.max_steps; without it, all are listed"),
+    ] = None,
+    config: ConfigWords = None,
+    profile: ProfileName = None,
+    as_json: Json = False,
+) -> None:
+    """Print what a key of the configuration means, and its value for each experiment with the layer that sets it."""
+    from coldbench.planning import facts as view
+    from coldbench.planning import layers
+    from coldbench.planning.explain import Explainer
+
+    explainer = Explainer(layers.load(layers.words(config or [], cluster=profile is not None)))
+    facts = explainer.listed() if key is None else explainer.explain(key)
+    typer.echo((view.as_json if as_json else view.as_text)(key or "", facts))
+
+
 def train(
     run_file: RunFile,
     data: Prepared,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from coldbench.core import plugins
-from coldbench.core.config import PARTS, Config, TableCell
+from coldbench.core.config import PARTS, Budget, Config, Entry, Protocol, TableCell
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Experiment, Spec
 from coldbench.core.paths import AnyPath
@@ -58,6 +58,20 @@ class Run(Strict):
         return self.model == self.experiment.run
 
 
+def stated(config: Config, name: str, protocol: str, budget: str) -> dict[tuple[str, ...], dict[str, Any]]:
+    """What experiment, protocol and budget state of the parts of a run, by their paths in the configuration.
+
+    Later ones take precedence over earlier ones, as `merged` has it.
+    """
+    entry = config.grid[name]
+    layers: dict[tuple[str, ...], Entry | Protocol | Budget] = {
+        ("grid", name): entry,
+        ("grid", name, "protocols", protocol): entry.protocols[protocol],
+        ("budgets", budget): config.budgets[budget],
+    }
+    return {place: layer.model_dump(include=set(PARTS), exclude_unset=True) for place, layer in layers.items()}
+
+
 def resolve(config: Config, name: str, protocol: str, budget: str, seed: int | None = None) -> Run:
     """Experiment `name` of the grid under one protocol, budget and seed (None: the first), with every value in place.
 
@@ -65,10 +79,7 @@ def resolve(config: Config, name: str, protocol: str, budget: str, seed: int | N
     """
     entry, changes = config.grid[name], config.grid[name].protocols[protocol]
     where = f"grid.{name}, protocol {protocol}, budget {budget}"
-    stated = [
-        layer.model_dump(include=set(PARTS), exclude_unset=True) for layer in (entry, changes, config.budgets[budget])
-    ]
-    layers = merged({part: {} for part in PARTS}, *stated)
+    layers = merged({part: {} for part in PARTS}, *stated(config, name, protocol, budget).values())
     sampling = layers.pop("sampling")
     if "partner" in layers["degradation"]:
         partner = layers["degradation"]["partner"]

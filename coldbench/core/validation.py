@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, TypeVar, get_origin
 
@@ -189,6 +189,24 @@ def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
             both = isinstance(below, Mapping) and isinstance(value, Mapping)
             result[key] = merged(below, value) if both else value  # type: ignore[arg-type]
     return result
+
+
+def deciding(layers: Sequence[Mapping[str, Any]], path: Sequence[str]) -> int | None:
+    """The number of the layer that decides the value at `path` of the layers `merged`; None if no layer does.
+
+    It is the last one that states the path, or a value on the way to it that is no mapping.
+    """
+    for number in reversed(range(len(layers))):
+        value: Any = layers[number]
+        for key in path:
+            if not isinstance(value, Mapping):
+                return number
+            if key not in value:
+                break
+            value = value[key]
+        else:
+            return number
+    return None
 
 
 def from_json(model: type[Model], text: str, what: str) -> Model:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from coldbench import data
 from coldbench.core import laws, plugins
-from coldbench.core.config import Budget, Config, Protocol
+from coldbench.core.config import Config
 from coldbench.core.errors import WITH_REQUIREMENTS, ColdbenchError, MissingFile
 from coldbench.core.experiment import Experiment, Network
-from coldbench.core.run import Run
+from coldbench.core.run import Run, stated
+from coldbench.core.validation import deciding
 
 DEFAULT_FOLDER = "data"
 FEWEST = 2
@@ -66,16 +67,8 @@ def images(config: Config, run: Run, counts: Mapping[str, int]) -> None:
 
 def source_of(config: Config, run: Run, part: str, key: str) -> str:
     """The path, in the configuration, of the budget, protocol or experiment that decides a key of a run's part."""
-    name, protocol, budget = run.metadata.name, run.metadata.protocol, run.metadata.budget
-    layers: dict[str, Budget | Protocol] = {
-        f"budgets.{budget}": config.budgets[budget],
-        f"grid.{name}.protocols.{protocol}": config.grid[name].protocols[protocol],
-    }
-    for place, layer in layers.items():
-        stated = getattr(layer, part, {})
-        if key in (stated if isinstance(stated, dict) else stated.model_fields_set):
-            return place
-    return f"grid.{name}"
+    layers = stated(config, run.metadata.name, run.metadata.protocol, run.metadata.budget)
+    return ".".join(list(layers)[deciding(list(layers.values()), (part, key)) or 0])
 
 
 def operators(run: Run) -> None:
