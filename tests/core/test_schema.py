@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -117,3 +119,36 @@ def test_schema_is_open_for_layers_and_plugins(spec: dict[str, Any]) -> None:
 def test_script_describes_what_is_committed() -> None:
     script = runpy.run_path(str(ROOT / ".ci/config_schema.py"))
     assert script["config_schema"]() == SCHEMA
+
+
+# The page of all keys
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    out = tmp_path_factory.mktemp("docs") / "configuration_keys.md"
+    code = (
+        f"import runpy, sys; sys.argv[1:] = [{str(out)!r}]; runpy.run_path('.ci/config_docs.py', run_name='__main__')"
+    )
+    code += "; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    return out.read_text(encoding="utf-8")
+
+
+def test_page_has_a_row_of_four_cells_for_every_key(page: str) -> None:
+    rows = [re.split(r"(?<!\\) \| ", line.strip("| ")) for line in page.splitlines() if line.startswith("| `")]
+    assert all(len(row) == 4 and all(cell.strip() for cell in row) for row in rows)
+    assert sorted(row[0].strip("`") for row in rows) == sorted(key for _, key, _ in keys())
+
+
+def test_links_of_the_page_lead_to_its_sections(page: str) -> None:
+    headings = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
+    places = {heading.lower().replace(" ", "-") for heading in headings}
+    assert len(places) == len(headings)
+    assert set(re.findall(r"\]\(#([^)]*)\)", page)) <= places
+    assert {part["title"] for part in SCHEMA["$defs"].values()} <= set(headings)
+
+
+def test_page_without_a_file_is_printed(page: str) -> None:
+    ended = subprocess.run([sys.executable, ".ci/config_docs.py"], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert ended.stdout == page

@@ -164,15 +164,15 @@ def without(layer: Layer, place: str) -> Layer:
     return Layer(layer.source, values)
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
 @pytest.mark.parametrize("name", OVERLAID)
-def test_without_the_named_statement_the_value_is_another_or_comes_from_elsewhere(name: str, experiment: str) -> None:
-    """The named place of the named layer really states the value; where it is needed, nothing is left without it."""
-    explained, given_layers = explainer(name), stated(name)
-    for key in explained.leaves(experiment):
+def test_without_the_named_statement_the_value_comes_from_elsewhere(name: str) -> None:
+    """The named place of the named layer really states the value. A place that several runs share is tried once."""
+    explained, given_layers, tried = explainer(name), stated(name), set()
+    for experiment, key in ((each, key) for each in EXPERIMENTS for key in explained.leaves(each)):
         value = one(explained, f"{experiment}.{key}")
-        if value.origin.layer == "default" or ".samplers." in value.origin.place:
+        if value.origin.layer == "default" or ".samplers." in value.origin.place or value.origin in tried:
             continue
+        tried.add(value.origin)
         last = max(number for number, each in enumerate(given_layers) if each.source == value.origin.source)
         changed = list(given_layers)
         changed[last] = without(changed[last], value.origin.place)
@@ -180,8 +180,8 @@ def test_without_the_named_statement_the_value_is_another_or_comes_from_elsewher
             again = one(Explainer(changed), f"{experiment}.{key}")
         except ColdbenchError:  # no title, data set, protocol or degradation is left, or settings no longer fit
             continue
-        assert (again.value, again.origin) != (value.value, value.origin), key
         assert again.origin != value.origin, key
+    assert len(tried) > 40
 
 
 @pytest.mark.parametrize("name", [name for name in OVERLAID if OVERLAID[name]])
