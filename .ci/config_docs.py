@@ -1,10 +1,6 @@
-"""Write the page of all configuration keys as Markdown: `python .ci/config_docs.py [OUT]`, without OUT to stdout.
-
-The page is a view of the committed schema: a section for each class, a row for each of its keys.
-"""
+"""The part of docs/configuration.md that lists every key: a section for each class of the schema, a row for each."""
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,20 +19,10 @@ FIRST = (
     "Start",
 )
 """The classes in the order in which a reader meets them; others follow."""
-INTRODUCTION = """\
-# Configuration keys
-
-A configuration is [`workflow/config/paper.yaml`](../workflow/config/paper.yaml) with files and `KEY=VALUE` words on
-top. A later file takes precedence over an earlier one, key by key. For one run a budget takes precedence over a
-protocol, and a protocol over its experiment. What none of them states is the default below. `coldbench explain KEY`
-prints the value in force and the layer that sets it.
-
-This page is written from [`config.schema.json`](../workflow/schemas/config.schema.json) by `.ci/config_docs.py`.
-"""
 
 
 def page(schema: Schema) -> str:
-    """The whole page."""
+    """The sections of all classes."""
     classes = schema.root["$defs"]
     names = [*FIRST, *(name for name in classes if name not in FIRST and name != "Degradation")]
     ordered = sorted(names, key=lambda name: name.startswith("degradation_"))
@@ -45,7 +31,7 @@ def page(schema: Schema) -> str:
         if name == next(each for each in ordered if each.startswith("degradation_")):
             parts.append(f"## Degradation\n\n{schema.description(classes['Degradation'])}\n")
         parts.append(section(schema, title(classes[name]), classes[name], 3 if name.startswith("degradation_") else 2))
-    return "\n".join([INTRODUCTION, *parts])
+    return "\n".join(parts)
 
 
 def section(schema: Schema, heading: str, part: Node, level: int) -> str:
@@ -96,11 +82,3 @@ def default(node: Node) -> str:
 def cell(text: str) -> str:
     """Text inside of a table or paragraph, where a bar would end a cell."""
     return text.replace("|", "\\|")
-
-
-if __name__ == "__main__":
-    text = page(Schema(SCHEMA))
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(text, encoding="utf-8")
-    else:
-        print(text, end="")

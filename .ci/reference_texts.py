@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+import config_docs
 import pandas as pd
 import typer
 
 from coldbench import cli
 from coldbench.core.config import Config
 from coldbench.core.files import read_yaml
+from coldbench.planning.schema import Schema
 from coldbench.report import discrepancies as report
 
 ROOT = Path(__file__).parents[1]
@@ -60,7 +62,7 @@ def _verb(name: str, command: Any) -> list[str]:
 
 def keys() -> str:
     """Every key of the configuration."""
-    return ""
+    return config_docs.page(Schema(config_docs.SCHEMA))
 
 
 def protocols() -> str:
