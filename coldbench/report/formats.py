@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -119,3 +120,8 @@ def code(text: str) -> Markup:
         Markup("<code>{}</code>").format(part) if k % 2 and k < len(parts) - 1 else escape("`" * (k % 2) + part)
         for k, part in enumerate(parts)
     )
+
+
+def css_text(text: str) -> str:
+    """A text as it may stand between quotes in a style sheet; letters, digits, spaces and : . , + - stay."""
+    return re.sub(r"[^\w :.,+-]", lambda match: f"\\{ord(match[0]):x} ", text)

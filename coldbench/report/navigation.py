@@ -144,6 +144,7 @@ def _environment() -> Environment:
         "first_up": formats.first_up,
         "anchor": anchor,
         "code": formats.code,
+        "css_text": formats.css_text,
         "file_size": formats.file_size,
         "number": formats.shown,
         "number_or_dash": formats.shown_or_dash,

@@ -173,12 +173,100 @@ def test_page_is_self_contained_and_accessible(
         assert not [violation for violation in found if violation[0] in ("serious", "critical")], (scheme, found)
 
 
+BEYOND = """() => [...document.body.querySelectorAll('*')].filter(e => {
+  for (let p = e.parentElement; p; p = p.parentElement)
+    if (getComputedStyle(p).overflowX !== 'visible' || p.tagName === 'svg') return false;
+  const box = e.getBoundingClientRect();
+  return box.width > 0 && !e.matches('.skip, .unseen') && (box.right > innerWidth + 1 || box.left < -1);
+}).map(e => e.outerHTML.slice(0, 120))"""
+"""Elements beyond the screen that lie in no scroll container of their own."""
+
+
+@pytest.mark.parametrize(("kind", "name"), PLACES)
+def test_phone_shows_everything_or_lets_it_be_scrolled(
+    tab: sync_api.Page, request: pytest.FixtureRequest, kind: str, name: str
+) -> None:
+    """At 400 pixels nothing is cut off: what is wider than the screen stands in a container that scrolls."""
+    tab.set_viewport_size({"width": 400, "height": 800})
+    tab.goto((request.getfixturevalue(f"{kind}_report") / name).as_uri())
+    assert tab.evaluate(BEYOND) == []
+    wide = "e => e.scrollWidth > e.clientWidth + 1 && !['auto', 'scroll'].includes(getComputedStyle(e).overflowX)"
+    assert tab.eval_on_selector_all(".scroll, .tiles", f"all => all.filter({wide}).length") == 0
+
+
+# Print
+
+SHEET = {"a4": (695, 1009), "letter": (718, 942)}
+"""Width and height in CSS pixels of a sheet of A4 and of US letter, without the margins of the style sheet."""
+ON_SHEETS = """([width, height]) => {
+  const style = document.body.style;
+  const columns = `columns: ${width}px; column-gap: 0; column-fill: auto`;
+  style.cssText = `margin: 0; width: ${width}px; height: ${height}px; ${columns}`;
+  const seen = e => e.getClientRects().length > 0 && e.getBoundingClientRect().height > 0 && !e.closest('.unseen');
+  const sheets = e => [...new Set([...e.getClientRects()].filter(r => r.height > 1)
+    .map(r => Math.floor((r.left + scrollX + 1) / width)))];
+  const all = selector => [...document.body.querySelectorAll(selector)].filter(seen);
+  const named = e => `${e.tagName} ${e.className} ${e.textContent.trim().slice(0, 60)}`;
+  const next = e => {
+    for (let p = e; p; p = p.parentElement)
+      for (let s = p.nextElementSibling; s; s = s.nextElementSibling) if (seen(s)) return s;
+  };
+  const first = e => Math.min(...sheets(e)), last = e => Math.max(...sheets(e));
+  const bottoms = {};
+  for (const e of all('p, tr, figure, h1, h2, h3, li, dt, dd'))
+    for (const r of e.getClientRects()) {
+      const sheet = Math.floor((r.left + scrollX + 1) / width);
+      bottoms[sheet] = Math.max(bottoms[sheet] ?? 0, (r.bottom + scrollY) / height);
+    }
+  const heads = all('thead th').map(e => e.getBoundingClientRect());
+  return {
+    split: all('tr, figure, caption, h1, h2, h3, .tile, img, .banner').filter(e => sheets(e).length > 1).map(named),
+    lone: all('h1, h2, h3, caption, thead, tr.group').filter(e => next(e) && last(e) !== first(next(e))).map(named),
+    filled: Object.values(bottoms).slice(0, -1),
+    covered: all('*').filter(e => ['fixed', 'absolute', 'sticky'].includes(getComputedStyle(e).position)
+      && !e.closest('thead, .tile, caption') && heads.some(h => {
+        const r = e.getBoundingClientRect();
+        return r.left < h.right - 1 && r.right > h.left + 1 && r.top < h.bottom - 1 && r.bottom > h.top + 1;
+      })).map(named),
+  };
+}"""
+"""Lays the page out as its sheets, which are columns here: both break by the same rules of the same engine."""
+
+
+@pytest.mark.parametrize("paper", SHEET)
+@pytest.mark.parametrize(("kind", "name"), PLACES)
+def test_print_splits_no_picture_row_or_heading(
+    tab: sync_api.Page, request: pytest.FixtureRequest, kind: str, name: str, paper: str
+) -> None:
+    """No lone heading or header, no covered header, and no nearly empty sheet but the last."""
+    width, height = SHEET[paper]
+    tab.emulate_media(media="print")
+    tab.set_viewport_size({"width": width, "height": height})
+    tab.goto((request.getfixturevalue(f"{kind}_report") / name).as_uri())
+    laid = tab.evaluate(ON_SHEETS, [width, height])
+    assert laid["split"] == []
+    assert laid["lone"] == []
+    assert laid["covered"] == []
+    assert min(laid["filled"], default=1) > 0.3, laid["filled"]
+
+
+PAGE_RULES = """() => [...document.styleSheets].flatMap(sheet => [...sheet.cssRules])
+  .filter(rule => rule.type === CSSRule.PAGE_RULE).map(rule => rule.cssText).join(' ')"""
+
+
 def test_warning_is_visible_on_screen_and_in_print(tab: sync_api.Page, synthetic_report: Path) -> None:
+    """In print every sheet repeats it in its margin, where no text can be."""
     tab.goto((synthetic_report / "index.html").as_uri())
     assert tab.locator(".banner").is_visible()
     tab.emulate_media(media="print")
     assert tab.locator(".banner").is_visible()
-    assert tab.locator(".watermark").is_visible()
+    rules = tab.evaluate(PAGE_RULES)
+    assert "@bottom-right" in rules
+    assert f'"{tab.locator(".banner strong").inner_text().rstrip(".")}: not a replication"' in rules
+    assert (
+        tab.evaluate("[...document.querySelectorAll('*')].filter(e => getComputedStyle(e).position == 'fixed').length")
+        == 0
+    )
 
 
 def place(page: sync_api.Page, selector: str) -> tuple[int, int]:

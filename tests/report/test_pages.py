@@ -11,12 +11,13 @@ from urllib.parse import unquote
 
 import jinja2
 import pytest
-from cases import NOWHERE, PAPER, generated, hostile, score, synthetic
+from cases import EVIL, NOWHERE, PAPER, generated, hostile, score, synthetic
 
 from coldbench.evaluation.scores import Scores, write_scores
 from coldbench.report import provenance
 from coldbench.report.ablations import METHODS, ablations
 from coldbench.report.cells import cell_frame, table_frame
+from coldbench.report.formats import css_text
 from coldbench.report.layout import TABLES
 from coldbench.report.navigation import ReportFolder, _allowed
 from coldbench.report.pages import banner, hours, index_page, table_page
@@ -117,6 +118,14 @@ def test_banner_warns_of_everything_but_a_replication(scores: Scores, title: str
     assert warning.watermark in table("1", scores)
     assert banner((score(),)) is None
     assert 'class="banner"' not in table("1", (score(),))
+
+
+@pytest.mark.parametrize("text", ["Laptop run: not a replication", EVIL, 'a"; } </style><script>', "two\nlines", "a\\"])
+def test_text_in_a_style_sheet_cannot_end_its_quotes(text: str) -> None:
+    """A budget's name is a user's; its banner is repeated in the margin of every printed sheet."""
+    escaped = css_text(text)
+    assert not re.search(r"[\"'<>&\n]|\\(?![0-9a-f]+ )", escaped)
+    assert re.sub(r"\\([0-9a-f]+) ", lambda match: chr(int(match[1], 16)), escaped) == text
 
 
 # --- provenance
