@@ -50,7 +50,7 @@ def kind(schema: Schema, node: Node) -> str:
     if not referred:
         return schema.type_of(node)
     links = ", or ".join(link(schema, name) for name in referred)
-    return f"a name for each {links}" if "patternProperties" in node else links
+    return f"mapping of names, each to a {links}" if "patternProperties" in node else links
 
 
 def references(node: Node) -> Iterator[str]:

@@ -173,7 +173,7 @@ class Explainer:
             return self._at_place("configuration", "", (), path)
         for replaced in {("dataset",): entry.dataset, ("degradation", "partner"): self._partner(run)}.items():
             if path == replaced[0] and replaced[1] in self.config.substitute:
-                return self._at_place("configuration", "", (), ("substitute", str(replaced[1])))
+                return self._at_place("substitute", str(replaced[1]), (), ("substitute", str(replaced[1])))
         layers: dict[Path, Mapping[str, Any]] = {("grid", name): entry.model_dump(exclude_unset=True)}
         if path[0] in PARTS:
             layers = dict(stated(self.config, name, protocol, run.metadata.budget))
@@ -184,7 +184,7 @@ class Explainer:
         own = place[0] == "budgets" or (len(place) == 2 and path[0] in (*OWN_KEYS, "model"))
         if entry.model is not None and not own:
             place = ("grid", entry.model, *place[2:])
-        return self._at_place(layer, place[-1], place, path)
+        return self._at_place(layer, "" if place == ("grid", name) else place[-1], place, path)
 
     def _partner(self, run: Run) -> Any:
         """The data set that the configuration states for a degradation to mix in, before substitution."""

@@ -19,8 +19,9 @@ NOT_SET = "not set"
 class Origin:
     """Where a value comes from: the kind of its layer, the place that states it, and the file or word of that.
 
-    `layer` is "experiment", "protocol", "budget", "configuration" (a key of all experiments), or "default" for a value
-    that nothing states. `name` is that of the experiment, protocol or budget.
+    `layer` is "experiment", "protocol", "budget", "substitute" (a replaced data set), "configuration" (a key of all
+    experiments), or "default" for a value that nothing states. `name` is that of the protocol, the budget, the data set
+    that was replaced, or another experiment whose model is sampled.
     """
 
     layer: str = "default"
@@ -35,8 +36,8 @@ class Origin:
             return DEFAULT
         word = textwrap.shorten(self.source, LONGEST_WORD, placeholder=" …")
         source = f"command line, {word}" if "=" in self.source else self.source
-        named = {"configuration": "", "experiment": "experiment, "}.get(self.layer, f"{self.layer} {self.name}, ")
-        return named + source
+        layer = "" if self.layer == "configuration" else f"{self.layer} {self.name}".rstrip() + ", "
+        return layer + source
 
 
 @dataclass(frozen=True)

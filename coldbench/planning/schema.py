@@ -63,16 +63,20 @@ class Schema:
         return WORDS.get(node.get("type", ""), "any value") + "".join(_limits(node))
 
     def _mappings(self, node: Node, value: Any) -> Iterator[Node]:
-        """The mappings that a key may be. For a degradation it is the one of the name in `value`, if it is known."""
+        """The mappings that a key may be. Of a degradation whose name `value` states, only that of the name.
+
+        Under the name of a plug-in's degradation every key may stand.
+        """
         if "$ref" in node:
             yield from self._mappings(self.definition(node["$ref"].rpartition("/")[2]), value)
         elif "anyOf" in node:
             parts = [part for each in node["anyOf"] for part in self._mappings(each, value)]
+            names = [_name_of(part).get("const") for part in parts]  # those of degradations; None for other mappings
             name = value.get("name") if isinstance(value, Mapping) else None
-            named = [part for part in parts if part.get("properties", {}).get("name", {}).get("const") == name]
-            own = {part["properties"]["name"]["const"] for part in parts if "const" in _name_of(part)}
-            if own and name is not None:
-                parts = named or [{"additionalProperties": True, "properties": {"name": _name_of(parts[-1])}}]
+            if name in names and name is not None:
+                parts = [parts[names.index(name)]]
+            elif any(names) and name is not None:
+                parts = [{"additionalProperties": True, "properties": {"name": _name_of(parts[-1])}}]
             yield from parts
         elif node.get("type") == "object" or "properties" in node:
             yield node
