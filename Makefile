@@ -52,7 +52,7 @@ lint: $(READY) ## style, types, workflow
 network-sizes: $(READY) ## FLOPs and bytes of the shipped networks, from .ci/network_sizes.py
 	$(BIN)/python .ci/network_sizes.py coldbench/planning/networks.json
 
-schema: $(READY) ## the configuration's JSON schema, for editors and `coldbench explain`, from the classes that it describes
+schema: $(READY) ## the configuration's JSON schema, for editors and coldbench explain
 	$(BIN)/python .ci/config_schema.py workflow/schemas/config.schema.json
 
 format: $(READY) ## rewrite the sources in the agreed style
