@@ -1,6 +1,7 @@
 """Measures the restoration network on a CPU against a plain build of the released one; prints a table.
 
     python benchmarks/bench_network.py [--dim 16] [--size 32] [--batch 32] [--rounds 7] [--network unet_convnext]
+    python benchmarks/bench_network.py --against ../before      the network of another checkout as well
 
 The variants run in processes of their own, because the allocator is set for a whole process, and take turns. Figures
 are medians. A step of training is a forward and backward pass and Adam; sampling is a forward pass without gradients.
@@ -8,6 +9,7 @@ are medians. A step of training is a forward and backward pass and Adam; samplin
 
 `plain` normalises and attends in single operations, in the order in which the released network's formulas are written,
 in the default memory format. The others add one thing each; `all` is what `coldbench train` and `coldbench sample` run.
+`checkout` is the network of the checkout `--against`, in the default memory format and with the C library's allocator.
 The last column is the difference of the output or of the gradient, whichever is larger, from the plain build's, as the
 norm of the difference over the norm of the plain build's.
 """
@@ -30,11 +32,11 @@ from torch import Tensor, nn
 
 from coldbench import models
 from coldbench.core.experiment import Network
-from coldbench.core.memory import keep_freed_memory
 from coldbench.models import unet_convnext
 
 VARIANTS = {"plain": "", "order": "order", "memory format": "order format", "all": "order format memory"}
 """By name: which of the three changes a variant has."""
+CHECKOUT = "checkout"
 
 
 def plain_norm(self: unet_convnext.LayerNorm, x: Tensor) -> Tensor:
@@ -55,7 +57,7 @@ def plain_attention(self: unet_convnext.LinearAttention, x: Tensor) -> Tensor:
 
 def network_of(variant: str, arguments: argparse.Namespace) -> nn.Module:
     """The network of a variant; all have the same weights."""
-    if "order" not in VARIANTS[variant]:
+    if variant != CHECKOUT and "order" not in VARIANTS[variant]:
         unet_convnext.LayerNorm.forward = plain_norm  # type: ignore[method-assign]
         unet_convnext.LinearAttention.forward = plain_attention  # type: ignore[method-assign]
     torch.manual_seed(0)
@@ -63,12 +65,14 @@ def network_of(variant: str, arguments: argparse.Namespace) -> nn.Module:
     network = models.build(
         Network(name=arguments.network, dim=arguments.dim, dim_mults=mults), arguments.channels, arguments.size
     )
-    return models.in_fast_format(network) if "format" in VARIANTS[variant] else network
+    return models.in_fast_format(network) if "format" in VARIANTS.get(variant, "") else network
 
 
 def work(variant: str, arguments: argparse.Namespace) -> None:
     """Run what the lines of standard input name, and answer each with a line of numbers."""
-    if "memory" in VARIANTS[variant]:
+    if "memory" in VARIANTS.get(variant, ""):
+        from coldbench.core.memory import keep_freed_memory  # an older checkout may have none
+
         keep_freed_memory()
     torch.set_num_threads(arguments.threads)
     network = network_of(variant, arguments)
@@ -104,9 +108,10 @@ def work(variant: str, arguments: argparse.Namespace) -> None:
 class Worker:
     """A process of one variant."""
 
-    def __init__(self, variant: str, words: list[str]) -> None:
+    def __init__(self, variant: str, words: list[str], folder: Path) -> None:
         command = [sys.executable, __file__, *words, "--work", variant]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        own = {**os.environ, "PYTHONPATH": str(folder.resolve())}
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=own)
 
     def run(self, task: str) -> list[float]:
         """Seconds, seconds of user and system, and the peak memory so far in MB."""
@@ -134,6 +139,7 @@ def main() -> None:
     for name, default in {"dim": 16, "size": 32, "channels": 1, "batch": 32, "threads": 1, "rounds": 7}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--network", default="unet_convnext")
+    parser.add_argument("--against", type=Path, help="another checkout of coldbench")
     parser.add_argument("--values", default="", help=argparse.SUPPRESS)
     parser.add_argument("--work", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -144,14 +150,16 @@ def main() -> None:
     print(f"{'':16}{'variant':15}{'images/s':>10}{'ratio':>8}{'user':>9}{'system':>9}{'MB':>7}{'difference':>12}")
     arguments.values = str(Path(tempfile.mkdtemp(), "values.pt"))
     words = [*sys.argv[1:], "--values", arguments.values]
+    folders = dict.fromkeys(VARIANTS, Path(__file__).parents[1])
+    folders |= {CHECKOUT: arguments.against} if arguments.against else {}
     for task, batch in (("train", arguments.batch), ("sample", 16)):
         own = [*words, "--batch", str(batch)]
-        workers = {name: Worker(name, own) for name in VARIANTS}
+        workers = {name: Worker(name, own, folder) for name, folder in folders.items()}
         away = difference(arguments.values, workers)
         for worker in workers.values():
             worker.run(task)
         rounds = [{name: worker.run(task) for name, worker in workers.items()} for _ in range(arguments.rounds)]
-        for name in VARIANTS:
+        for name in folders:
             seconds, user, system, memory = (statistics.median(r[name][k] for r in rounds) for k in range(4))
             ratio = statistics.median(r["plain"][0] / r[name][0] for r in rounds)
             numbers = f"{batch / seconds:10.1f}{ratio:7.2f}×{user / batch:9.4f}{system / batch:9.4f}{memory:7.0f}"
