@@ -225,10 +225,12 @@ def test_later_word_takes_precedence_over_an_earlier_one() -> None:
 
 # Other places
 
+LAPTOP = layers.read([ROOT / "workflow/config/paper.yaml"])["budgets"]["laptop"]
+
 
 def test_place_of_a_layer_is_explained_as_that_layer_states_it() -> None:
     explained = explainer("this machine")
-    assert one(explained, "budgets.laptop.training.max_steps").value == 2000
+    assert one(explained, "budgets.laptop.training.max_steps").value == LAPTOP["training"]["max_steps"]
     assert one(explained, "grid.E01.protocols.paper.degradation.T").value == 40
     for key in ("budgets.paper.training.max_steps", "grid.E01.protocols.fitted.training.max_steps"):
         assert not one(explained, key).is_set
