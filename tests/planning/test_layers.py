@@ -228,8 +228,14 @@ VAIN = {
         "grid: {A1: {sampling: {images: 100}}}",
         ["grid.A1.sampling.images", "budgets.laptop.sampling.images is 500"],
     ),
-    "network under a budget": ("grid: {E02: {network: {dim: 32}}}", ["grid.E02.network.dim", f"network.dim is {LAPTOP['network']['dim']}"]),
-    "the same value": (f"grid: {{E01: {{training: {{max_steps: '{LAPTOP['training']['max_steps']}', learning_rate: '1e-3'}}}}}}", []),
+    "network under a budget": (
+        "grid: {E02: {network: {dim: 32}}}",
+        ["grid.E02.network.dim", f"network.dim is {LAPTOP['network']['dim']}"],
+    ),
+    "the same value": (
+        f"grid: {{E01: {{training: {{max_steps: '{LAPTOP['training']['max_steps']}', learning_rate: '1e-3'}}}}}}",
+        [],
+    ),
     "value with an effect": ("grid: {E01: {training: {ema_decay: 0.9}, degradation: {T: 30}}}", []),
     "value of another budget": ("budgets: {paper: {training: {max_steps: 50}}}", []),
     "budget that changes": ("{grid: {E01: {training: {max_steps: 30}}}, budget: paper}", []),
