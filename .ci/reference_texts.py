@@ -54,7 +54,7 @@ def _verb(name: str, command: Any) -> list[str]:
         rows = [parameter.get_help_record(context) for parameter in command.params if parameter.name != "help"]
     rows = [row for row in rows if row]
     if rows:
-        lines += ["| | |", "|---|---|"]
+        lines += ["| argument | meaning |", "|---|---|"]
         lines += [f"| `{_flat(re.sub(_TYPE, '', left))}` | {_flat(right)} |" for left, right in rows]
         lines.append("")
     return lines

@@ -44,7 +44,7 @@ def contract() -> str:
     grid = layers.read([ROOT / "workflow/config/paper.yaml"]) | {"results": "nothing-is-there-yet"}
     jobs = plan.jobs(plan.resolved(grid), on)
     lines = [
-        "| | command | jobs | GPU-hours | wall hours | disk | printed cells | so far, of the paper's data |",
+        "| table | command | jobs | GPU-hours | wall hours | disk | printed cells | so far, of the paper's data |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for number, entries in table_cells().items():
@@ -130,7 +130,7 @@ def _calibrated(value: calibrated.CalibratedValue) -> str:
 
 def summary() -> str:
     """A line for SSIM and RMSE of each row with a model: direct and TACoS beside the paper's, and their difference."""
-    lines = ["| | metric | direct: ours (paper) | TACoS: ours (paper) | TACoS − direct, 95 % interval | rests on |"]
+    lines = ["| row | metric | direct: ours (paper) | TACoS: ours (paper) | TACoS − direct, 95 % interval | rests on |"]
     lines += ["|---|---|---|---|---|---|"]
     pairs = {(score.run, score.metric): score for score in finished_scores() if score.method == "tacos-direct"}
     rows = [row for entries in table_cells().values() for row in cells.table_rows(entries) if row[0].run]
@@ -167,13 +167,13 @@ def results() -> str:
     for number, entries in table_cells().items():
         table, rows = TABLES[number], [row for row in cells.table_rows(entries) if row[0].run]
         if rows:
-            head = ["", "", *(column.label for column in table.columns), "verdict"]
+            head = ["row", "metric", *(column.label for column in table.columns), "verdict"]
             lines += ["", f"**{table.heading}: {table.task}**", "", _line(head), _line(["---"] * len(head))]
             lines += [_line(line) for row in rows for line in _lines(row)]
     pairs = [score for score in scores if score.method == "tacos-direct" and score.row]
     if pairs:
         lines += ["", "**TACoS minus direct reconstruction, on the same images**", ""]
-        lines += ["| | metric | difference | 95 % interval | images |", "|---|---|---|---|---|"]
+        lines += ["| row | metric | difference | 95 % interval | images |", "|---|---|---|---|---|"]
     for score in pairs:
         where = f"{TABLES[score.table].heading}, {score.row}"
         value = f"{signed(score.value)} | {signed(score.low)} to {signed(score.high)}"

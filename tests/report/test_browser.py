@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -356,3 +359,23 @@ def test_tile_on_the_screen_has_the_pixels_of_its_sprite(tab: sync_api.Page, syn
     for offset in (2, scale // 2, scale - 3):  # three places of every pixel
         seen = screen[offset::scale, offset::scale][:8, :8]
         assert np.abs(seen - sheet[16:24, 24:32]).max() <= 1
+
+
+@pytest.fixture(scope="session")
+def documentation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built documentation."""
+    out = tmp_path_factory.mktemp("documentation")
+    command = [Path(sys.executable).with_name("sphinx-build"), "--quiet", "--fail-on-warning", "-b", "html"]
+    subprocess.run([*command, ROOT / "docs", out], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    return out
+
+
+@pytest.mark.parametrize("name", ["index", "start", "results", "commands", "configuration", "own_sampler"])
+def test_documentation_is_accessible_and_fits_a_phone(tab: sync_api.Page, documentation: Path, name: str) -> None:
+    tab.goto((documentation / f"{name}.html").as_uri(), wait_until="load")
+    tab.evaluate(AXE)
+    for width in WIDTHS:
+        tab.set_viewport_size({"width": width, "height": 900})
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+        found = tab.evaluate("axe.run().then(r => r.violations.map(v => [v.impact, v.id, v.nodes[0].html]))")
+        assert found == [], width
