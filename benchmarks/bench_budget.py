@@ -9,8 +9,9 @@ the last 5,000, the validation split; the test images are not looked at. The tra
 is not trained again, so a stopped search goes on where it was. `--jobs` candidates train side by side, each a process
 of one thread; because the clock is the CPU's, other work on the machine changes little.
 
-Columns: steps in the time, images per second of training, milliseconds of one network evaluation per image in sampling,
-SSIM and RMSE of direct reconstruction and TACoS, and the training loss of the last tenth.
+`budget.md` records what came out. Columns: steps in the time, images per second of training, milliseconds of one
+network evaluation for an image in sampling, the training loss of the last tenth, SSIM and RMSE of direct
+reconstruction and of TACoS.
 """
 
 from __future__ import annotations
