@@ -28,7 +28,6 @@ for verb in (
     *(images.degrade, images.restore, images.calibrate),
     *(
         views.merge_scores,
-        views.draw_figures,
         views.render_figures,
         views.render_table,
         views.render_methods,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -30,7 +30,11 @@ from coldbench.cli.options import (
 )
 from coldbench.core import logs, plugins
 from coldbench.core.errors import ColdbenchError
+from coldbench.core.run import Run
 from coldbench.training import slurm
+
+if TYPE_CHECKING:
+    import torch
 
 ConfigWords = Annotated[
     list[str] | None,
@@ -221,6 +225,11 @@ def evaluate(
     fid: Fid = None,
     inception: Inception = None,
     partner: Partner = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(help="also draw images: the list of them (.json), in a folder of its name", callback=check_file),
+    ] = None,
+    training_log: Annotated[Path | None, typer.Option(help="training log (.jsonl) for the drawn loss")] = None,
     device: Device = "auto",
     threads: Threads = None,
     log: Log = None,
@@ -228,9 +237,31 @@ def evaluate(
     """Score the sampled images of MANIFEST, and the degraded images that they restore. Scores that fit are kept.
 
     The values of each image are written beside OUT as images.parquet. Only they are made again where they alone do not
-    fit.
+    fit. FIGURES are the images of the report; one process draws and scores, because starting one takes seconds.
     """
     target = setup(log, f"{manifest.parent.name} evaluate", device, threads)
+    run = read_run(run_file)
+    _score(run, manifest, data, out, feature_cache, fid or [], inception, partner, target)
+    if figures:
+        from coldbench.report import run_figures
+
+        nothing = manifest.with_name("no-training-log")
+        inputs = run_figures.Inputs(manifest, training_log or nothing, data, partner, feature_cache)
+        run_figures.draw(inputs, run.metadata, figures)
+
+
+def _score(
+    run: Run,
+    manifest: Path,
+    data: Path,
+    out: Path,
+    feature_cache: Path,
+    fid: list[str],
+    inception: Path | None,
+    partner: Path | None,
+    target: torch.device,
+) -> None:
+    """Write the scores of `manifest` to `out`, and the values of each image beside it, as far as they do not fit."""
     from coldbench.data import unchanged
     from coldbench.evaluation.evaluator import Evaluator
     from coldbench.evaluation.metrics.extractors import extractors
@@ -238,9 +269,8 @@ def evaluate(
     from coldbench.evaluation.tables import VALUES, is_up_to_date, read_made_from, why_not_beside
     from coldbench.sampling.manifest import made_from
 
-    run = read_run(run_file)
     metadata = run.metadata
-    facts = {**made_from(manifest, metadata), "fid": sorted(fid or [])}
+    facts = {**made_from(manifest, metadata), "fid": sorted(fid)}
     facts |= {"metrics": run.metrics} if run.metrics else {}
     values, kept = out.with_name(VALUES), is_up_to_date(out, facts)
     if kept:
@@ -249,7 +279,7 @@ def evaluate(
             return
         logs.log.warning("the values of each image are made again: %s", why)
         facts = read_made_from(out)
-    features = [] if kept else extractors(fid or [], inception, target)
+    features = [] if kept else extractors(fid, inception, target)
     with unchanged(data, partner):
         evaluator = Evaluator(manifest, data, feature_cache, features, target, partner, run.metrics)
         scores = evaluator.evaluate(metadata)

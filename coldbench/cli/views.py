@@ -10,15 +10,9 @@ import typer
 from coldbench.cli.options import (
     CALIBRATED,
     PAPER,
-    FeatureCache,
     Log,
     Out,
-    Partner,
-    Prepared,
-    RunFile,
     check_folder,
-    read_run,
-    setup,
 )
 from coldbench.core import logs
 from coldbench.core.provenance import page_hash
@@ -39,24 +33,6 @@ def merge_scores(
 
     logs.log_to(log, "[merge-scores]")
     merge_scores(scores, out)
-
-
-def draw_figures(
-    run_file: RunFile,
-    manifest: Path,
-    training_log: Path,
-    data: Prepared,
-    out: Out,
-    feature_cache: FeatureCache,
-    partner: Partner = None,
-    log: Log = None,
-) -> None:
-    """Draw the images of one run as sprites into the folder `figures` beside OUT, and list them in OUT (.json)."""
-    setup(log, f"{manifest.parent.name} draw-figures", "cpu", None)
-    from coldbench.report import run_figures
-
-    inputs = run_figures.Inputs(manifest, training_log, data, partner, feature_cache)
-    run_figures.draw(inputs, read_run(run_file).metadata, out)
 
 
 def render_figures(

@@ -216,13 +216,22 @@ def find(kind: str, name: str) -> Component:
     raise unknown(KINDS[kind], name, names(kind))
 
 
+def _found(kind: str, name: str, source: str | None) -> Component:
+    """`find`, whose error says how to name the file of a component that a model or run was made with."""
+    try:
+        return find(kind, name)
+    except ColdbenchError as error:
+        hint = "; a file of components has it: name that file (--plugin FILE, or plugins in a configuration)"
+        raise ColdbenchError(f"{error}{hint if source else ''}") from None
+
+
 def load(kind: str, name: str, source: str | None = None) -> Registered:
     """The registered class or function of a component; its module is imported if it is not yet.
 
     With `source`, ColdbenchError if the component's code is another by now. ColdbenchError with file and line if the
     import fails.
     """
-    component, text = find(kind, name), b""
+    component, text = _found(kind, name, source), b""
     if (kind, name) in _plugins and name not in OWN[kind]:  # what is executed is what was compared
         text = _text(component.place)
         now = components_in(text, component.place)

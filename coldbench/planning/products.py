@@ -194,6 +194,13 @@ class Products:
             lambda: [self.scores(run), self.samples(run), self.model(run), *self.data_of(run)],
         )
 
+    def evaluation(self, run: Run) -> Product:
+        """The scores and figures of a run, which one job makes: those of the two that are to be made."""
+        scores, figures = self.scores(run), self.figures(run)
+        if scores.status != "current":
+            return scores
+        return figures if figures.status != "current" else scores
+
     def merged(self, file: Path, runs: Iterable[Run]) -> Product:
         """The table, `file`, of the scores of several runs."""
         scores = [self.scores(run) for run in runs]

@@ -296,3 +296,12 @@ def test_what_a_plugin_raises_is_located_and_other_errors_are_not(tmp_path: Path
         function(1, 2, 3, 4, 5)
     assert "mine.py:5: ZeroDivisionError" in str(plugins.located(caught.value))
     assert plugins.located(ValueError("x")) is None
+
+
+def test_component_whose_file_is_not_named_says_how_to_name_it() -> None:
+    """A model knows the hash of a component's code, not where its file lies here."""
+    with pytest.raises(ColdbenchError, match=r"nowhere.*--plugin"):
+        plugins.load("degradation", "nowhere", "0123456789abcdef")
+    with pytest.raises(ColdbenchError) as error:
+        plugins.load("degradation", "nowhere")
+    assert "--plugin" not in str(error.value)

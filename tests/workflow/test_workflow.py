@@ -80,7 +80,7 @@ def test_default_profile_plans_the_models_of_downloadable_data(checkout: Checkou
     assert plan.status == 0, plan.end
     assert trained(plan) == ALONE
     assert plan.plan["train"] == 8
-    assert plan.plan["sample"] == plan.plan["evaluate"] == plan.plan["draw_figures"] == 12
+    assert plan.plan["sample"] == plan.plan["evaluate"] == 12
     assert plan.plan["fetch"] == plan.plan["prepare"] == 2
     assert plan.plan["render_table"] == 8
     assert all(plan.plan[rule] == 1 for rule in ("calibrate", "render_calibration", "merge_scores", "render_index"))
@@ -94,7 +94,7 @@ def test_smoke_profile_plans_every_experiment(checkout: Checkout) -> None:
     """Every experiment of the grid; where stand-ins make two models the same, it is trained once."""
     plan = checkout.snakemake("-n", "--workflow-profile", "smoke")
     assert plan.status == 0, plan.end
-    assert plan.plan["sample"] == plan.plan["evaluate"] == plan.plan["draw_figures"] == 24
+    assert plan.plan["sample"] == plan.plan["evaluate"] == 24
     assert plan.plan["train"] == len(trained(plan)) == 16
     assert {"E14_celeba-released", "E15_celeba-released", "E16-released", "E18-released", *ALONE} <= trained(plan)
     assert plan.plan["prepare"] == 3
@@ -315,7 +315,7 @@ def test_every_file_of_a_run_and_every_protocol_is_a_target(finished: Checkout) 
     other = "results/tiny/X1-b/model.safetensors"
     plan = finished.tiny(f"{RUN}/figures.json", "results/data/digits-16/train.npy", other, "-n")
     assert plan.status == 0, plan.errors
-    assert plan.plan == {"draw_figures": 1, "train": 1}
+    assert plan.plan == {"train": 1}
 
 
 @pytest.mark.slow
@@ -335,9 +335,13 @@ def test_copied_results_are_current_whatever_their_dates(finished: Checkout, tmp
 
     model = folder / RUN / "model.safetensors"
     before = model.read_bytes()
+    (folder / RUN / "figures.json").unlink()
+    scores = (folder / RUN / "scores.parquet").read_bytes()
     drawn = checkout.tiny(f"{RUN}/figures.json")
     assert drawn.status == 0, drawn.end
-    assert drawn.plan == {"draw_figures": 1}
+    assert drawn.plan == {"evaluate": 1}
+    assert "scores.parquet is up to date" in drawn.output
+    assert (folder / RUN / "scores.parquet").read_bytes() == scores
     forced = checkout.tiny(str(model.relative_to(folder)), "--force")
     assert forced.status == 0, forced.end
     assert "is finished" in forced.output

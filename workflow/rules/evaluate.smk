@@ -1,12 +1,15 @@
-# Scores of every set and method, also of the degraded images themselves, and the images of the report.
+# Scores of every set and method, also of the degraded images themselves, and the images of the report as sprites. One
+# job makes both, because starting a process takes longer than drawing.
 CACHE = f"{RESULTS}/features"
 
 
 rule evaluate:
     input:
-        to_make_first(lambda w: PRODUCTS.scores(of(w))),
+        to_make_first(lambda w: PRODUCTS.evaluation(of(w))),
     output:
-        update(f"{RUN}/scores.parquet"),
+        scores=update(f"{RUN}/scores.parquet"),
+        list=update(f"{RUN}/figures.json"),
+        pictures=update(directory(f"{RUN}/figures")),
     log:
         f"{RUN}/logs/evaluate.log",
     conda:
@@ -22,36 +25,13 @@ rule evaluate:
         fid=FID_OPTIONS,
         cache=CACHE,
         samples=path_of(PRODUCTS.samples),
-        data=prepared,
-        partner=partner_option,
-    shell:
-        "coldbench evaluate {resources.run_file:q} {params.samples:q} --data {params.data:q} --out {output:q}"
-        " --feature-cache {params.cache:q} {params.fid} {params.partner} --device {resources.device} --threads {threads} --log {log:q}"
-
-
-# The images of a run, as sprites.
-rule draw_figures:
-    input:
-        to_make_first(lambda w: PRODUCTS.figures(of(w))),  # after the scores, whose job leaves features in the cache
-    output:
-        list=update(f"{RUN}/figures.json"),
-        pictures=update(directory(f"{RUN}/figures")),
-    log:
-        f"{RUN}/logs/draw-figures.log",
-    localrule: True
-    conda:
-        "../../environment.yml"
-    resources:
-        run_file=run_file,
-    params:
-        cache=CACHE,
-        samples=path_of(PRODUCTS.samples),
         log=lambda w: str(PRODUCTS.model(of(w)).file.with_suffix(".jsonl")),
         data=prepared,
         partner=partner_option,
     shell:
-        "coldbench draw-figures {resources.run_file:q} {params.samples:q} {params.log:q} --data {params.data:q}"
-        " --feature-cache {params.cache:q} {params.partner} --out {output.list:q} --log {log:q}"
+        "coldbench evaluate {resources.run_file:q} {params.samples:q} --data {params.data:q} --out {output.scores:q}"
+        " --figures {output.list:q} --training-log {params.log:q}"
+        " --feature-cache {params.cache:q} {params.fid} {params.partner} --device {resources.device} --threads {threads} --log {log:q}"
 
 
 # One tidy table of everything of a budget that was scored, whatever was selected.
