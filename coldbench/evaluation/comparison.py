@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr
 
 from coldbench.core.errors import unknown
 from coldbench.evaluation.metrics import intervals
@@ -114,7 +114,7 @@ def paired_p(a: Values, b: Values) -> float:
     if total < np.finfo(np.float64).eps * float(np.square(differences).max()):  # the same difference everywhere
         return 0.0
     freedom = total**2 / sum(v**2 / (k - 1) for v, k in zip(variances, (images, count), strict=False))
-    return float(2 * stats.t.sf(abs(differences.mean()) / math.sqrt(total), freedom))
+    return float(2 * stdtr(freedom, -abs(differences.mean()) / math.sqrt(total)))
 
 
 def holm(p: Sequence[float]) -> list[float]:

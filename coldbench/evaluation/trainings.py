@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit  # scipy.stats takes half a second to import, and every page of the report would
 
 from coldbench.evaluation.scores import Score, Scores
 
@@ -50,7 +50,7 @@ def mean_of(estimates: Sequence[tuple[float, float, float]]) -> tuple[float, flo
         return *estimates[0], math.nan
     values, low, high = np.array(estimates).T
     mean, spread = float(values.mean()), float(values.std(ddof=1))
-    trainings = float(stats.t.ppf(0.975, len(values) - 1)) * spread / math.sqrt(len(values))
+    trainings = float(stdtrit(len(values) - 1, 0.975)) * spread / math.sqrt(len(values))
     below = math.hypot(trainings, float(np.abs(values - low).mean()))
     above = math.hypot(trainings, float(np.abs(high - values).mean()))
     return mean, mean - below, mean + above, spread
