@@ -139,6 +139,8 @@ def test_limits_of_the_evidence_are_named_beside_the_status() -> None:
     assert claim_a.counts == "1 supported at the laptop budget, from one training"
     html = index_page(cell_frame((laptop,), PAPER), (laptop,), [claim_a], {}, NOWHERE)
     assert html.count("at the laptop budget") >= 2
+    several = claim("a", paired(-0.2, 0.01, trainings=3))
+    assert "3 trainings" in index_page(cell_frame((laptop,), PAPER), (laptop,), [several], {}, NOWHERE)
     assert claim("a", paired(-0.2, 0.01)).evidence[0].limits == "from one training"
     assert claim("a", paired(-0.2, 0.01, trainings=3)).evidence[0].limits == ""
     embedded = claim("a", paired(-0.2, 0.01, budget="smoke", embedded=True)).evidence[0]
