@@ -31,7 +31,8 @@ def publish(runs: Iterable[Path], calibration: Path | None, out: Path) -> list[s
     """Copy what a report needs of `runs`, folders BUDGET/RUN of results, to `out`, and return the runs' names.
 
     The copies are the scores, the per-image values if they exist, the sprites, the last line of the training log and
-    the record of the sampling time. They replace what `out` published before. `snakemake --config results=OUT` renders
+    the record of the sampling time. Models on the way of a training go without per-image values, because only their
+    scores are shown. The copies replace what `out` published before. `snakemake --config results=OUT` renders
     a report from `out` alone. Raises ColdbenchError if a run is not finished, or if `out` holds other files.
     """
     folders = sorted({run.resolve() for run in runs})  # the name of the parent folder is the budget
@@ -88,12 +89,13 @@ def _check(runs: Sequence[Path], calibration: Path | None, out: Path) -> None:
 
 
 def _copy_run(run: Path, out: Path) -> None:
-    for name in ("scores.parquet", VALUES, "figures.json", "logs/sample.tsv"):
+    (figures,) = figure_list.load([run / "figures.json"])
+    values = () if figures.experiment.snapshot else (VALUES,)
+    for name in ("scores.parquet", *values, "figures.json", "logs/sample.tsv"):
         if (run / name).exists():
             copy(run / name, out / name)
-    for figures in figure_list.load([run / "figures.json"]):
-        for sprite in figures.sprites:
-            copy(sprite.path, out / sprite.path.relative_to(run))
+    for sprite in figures.sprites:
+        copy(sprite.path, out / sprite.path.relative_to(run))
     log = run / "model.jsonl"  # the curve is in figures.json, and the last line holds the training time
     if log.exists():
         write_text(out / log.name, "".join(log.read_text("utf-8", errors="replace").splitlines(keepends=True)[-1:]))

@@ -119,17 +119,20 @@ class Drawing:
         return self.run.experiment.size
 
     def sheets(self) -> Iterator[Sheet]:
-        """Every sheet of the run, one after the other."""
+        """Every sheet of the run, one after the other; of a model on the way of a training its comparisons alone."""
         for name, sampled in self.run.sets.items():
             frames = read_trajectory(self.inputs.manifest, name)
             yield self._comparison(name, sampled, frames)
+            if self.run.experiment.snapshot:
+                continue
             yield from self._trajectories(name, frames)
             if sampled.start is not None:
                 method = str(frames["method"])
                 rows = rows_that_fit(SHEET_COLUMNS, self.size, SHEET // SHEET_COLUMNS)
                 tiles = read_images(self.inputs.manifest, name, method, rows * SHEET_COLUMNS)
                 yield Sheet(f"{name}-samples", tiles, "samples", ("",) * min(SHEET_COLUMNS, len(tiles)), name, method)
-        yield self._forward()
+        if not self.run.experiment.snapshot:
+            yield self._forward()
 
     def _comparison(self, name: str, sampled: SampledSet, frames: Mapping[str, Images]) -> Sheet:
         """The input, the result of every method and the original, a row per image."""

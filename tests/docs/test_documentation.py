@@ -13,9 +13,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -109,32 +107,24 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def command_cases() -> Iterator[Any]:
-    """Every command once, with the first page that has it."""
-    seen: set[str] = set()
-    for page in PAGES:
-        for command in commands(page):
-            if command not in seen:
-                seen.add(command)
-                yield pytest.param(command, id=f"{page.stem}: {command}")
-
-
-@pytest.mark.parametrize("command", list(command_cases()))
-def test_commands_are_accepted(command: str, checkout: Checkout) -> None:
-    program, *words = shlex.split(command.partition("#")[0])
-    if program == "snakemake":
-        more = ["--config"] if "--config" not in words else []
-        data = [] if any(word.startswith("data=") for word in words) else [*more, "missing_data=skip"]
-        ended = checkout.snakemake(*words, *data, *(() if "-n" in words else ("-n",)))
-        assert ended.status == 0, ended.end
-    elif program == "coldbench":
-        process = Process(coldbench, words, cwd=checkout.folder, one_output=True)
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, output
-    elif program == "make":
-        subprocess.run(["make", "-n", *words], check=True, cwd=checkout.folder, stdout=subprocess.DEVNULL)
-    else:
-        assert program in ("du",), "a program that no test knows"
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.stem)
+def test_commands_of_a_page_run_one_after_the_other(page: Path, checkout: Checkout) -> None:
+    """A command may use what an earlier one of its page has written."""
+    for command in commands(page):
+        program, *words = shlex.split(command.partition("#")[0])
+        if program == "snakemake":
+            more = ["--config"] if "--config" not in words else []
+            data = [] if "missing_data=skip" in words else [*more, "missing_data=skip"]
+            ended = checkout.snakemake(*words, *data, *(() if "-n" in words else ("-n",)))
+            assert ended.status == 0, (command, ended.end)
+        elif program == "coldbench":
+            process = Process(coldbench, words, cwd=checkout.folder, one_output=True)
+            output, _ = process.communicate(timeout=300)
+            assert process.returncode == 0, (command, output)
+        elif program == "make":
+            subprocess.run(["make", "-n", *words], check=True, cwd=checkout.folder, stdout=subprocess.DEVNULL)
+        else:
+            assert program in ("du",), f"{command}: a program that no test knows"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

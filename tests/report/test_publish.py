@@ -16,7 +16,7 @@ from coldbench.cli import app
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.files import sha256
 from coldbench.evaluation.scores import read_scores
-from coldbench.evaluation.tables import read_made_from, write_table
+from coldbench.evaluation.tables import read_made_from, read_table, write_table
 from coldbench.planning.products import page
 from coldbench.report.publish import RECORD, publish
 
@@ -73,7 +73,7 @@ def test_publish_copies_what_a_report_needs_and_nothing_else(runs: list[Path], t
 
 def test_per_image_values_are_published_where_they_exist(runs: list[Path], tmp_path: Path) -> None:
     for run in runs[1:]:
-        (run / "images.parquet").unlink()
+        (run / "images.parquet").unlink(missing_ok=True)
     values = runs[0] / "images.parquet"
     write_table(pd.DataFrame({"ssim": [0.5]}), values, read_made_from(runs[0] / "scores.parquet"))
     publish(runs, None, tmp_path / "out")
@@ -86,6 +86,19 @@ def test_per_image_values_are_published_where_they_exist(runs: list[Path], tmp_p
         with pytest.raises(ColdbenchError, match=r"images\.parquet"):
             publish(runs, None, tmp_path / "out")
     assert digests(tmp_path / "out") == before
+
+
+def test_models_on_the_way_are_published_without_per_image_values(runs: list[Path], tmp_path: Path) -> None:
+    """Curves show their scores alone."""
+    snapshots = [run for run in runs if run.name.endswith("steps")]
+    for run in snapshots:
+        shutil.copy(runs[0] / "images.parquet", run)
+        values = read_table(run / "images.parquet")
+        write_table(values, run / "images.parquet", read_made_from(run / "scores.parquet"))
+    publish(runs, None, tmp_path / "out")
+    with_values = {path.parent.name for path in (tmp_path / "out").rglob("images.parquet")}
+    assert snapshots
+    assert with_values == {run.name for run in runs} - {run.name for run in snapshots}
 
 
 def test_refused_publication_changes_nothing(runs: list[Path], tmp_path: Path) -> None:

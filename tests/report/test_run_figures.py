@@ -207,3 +207,13 @@ def test_other_partner_images_are_refused(digits: Path, experiment: Experiment, 
     change_images(changed, "train")
     with pytest.raises(ColdbenchError, match="other partner images"):
         run_figures.draw(replace(inputs, partner=changed), METADATA, tmp_path / "figures.json")
+
+
+def test_model_on_the_way_of_a_training_shows_its_comparisons_alone(
+    digits: Path, experiment: Experiment, tmp_path: Path
+) -> None:
+    """Its trajectories would repeat those of the finished model at a price in every folder of results."""
+    sampled(tmp_path, untrained(tmp_path / "model.safetensors", experiment.at(6)), digits, images=5, max_frames=3)
+    run = draw(tmp_path, digits)
+    assert [sprite.kind for sprite in run.sprites] == ["methods"]
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["test-methods.png"]
