@@ -107,6 +107,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.stem)
 def test_commands_of_a_page_run_one_after_the_other(page: Path, checkout: Checkout) -> None:
     """A command may use what an earlier one of its page has written."""
