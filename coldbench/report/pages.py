@@ -221,10 +221,12 @@ def folded_gaps(frame: pd.DataFrame, planned: Sequence[PlannedRow]) -> list[Gap]
 
 
 def trainings_text(scores: Scores) -> str:
-    """The trained models of the paper's rows, and how often each was trained: "E01-fitted once, E07-fitted 3 times"."""
+    """How often each model of the paper's rows was trained: "E01-fitted once, E07-fitted 3 times", "each model once"."""
     trained = [score for score in scores if score.row and score.method != "degraded"]
     groups = in_groups(trained, "experiment", "protocol", "budget")
     counts = {group[0].run: len({score.seed for score in group}) for group in groups}
+    if set(counts.values()) == {1}:
+        return "each model once"
     return ", ".join(f"{run} {'once' if count == 1 else f'{count} times'}" for run, count in counts.items())
 
 
