@@ -221,7 +221,7 @@ def folded_gaps(frame: pd.DataFrame, planned: Sequence[PlannedRow]) -> list[Gap]
 
 
 def trainings_text(scores: Scores) -> str:
-    """How often each model of the paper's rows was trained: "E01-fitted once, E07-fitted 3 times", "each model once"."""
+    """How often each model of the paper's rows was trained: "E01-fitted once, E07-fitted 3 times"."""
     trained = [score for score in scores if score.row and score.method != "degraded"]
     groups = in_groups(trained, "experiment", "protocol", "budget")
     counts = {group[0].run: len({score.seed for score in group}) for group in groups}
