@@ -14,7 +14,6 @@ from typing import Literal, TypeVar
 import numpy as np
 from scipy.special import stdtr
 
-from coldbench.core.errors import unknown
 from coldbench.evaluation.metrics import intervals
 from coldbench.evaluation.metrics.intervals import Estimate, Values
 from coldbench.evaluation.trainings import mean_of
@@ -45,21 +44,16 @@ class Difference:
 
 
 def compare(
-    values: Mapping[Key, Values], baseline: Key, statistic: str, higher_is_better: bool, seed: int
+    pairs: Mapping[Key, tuple[Values, Values]], statistic: str, higher_is_better: bool, seed: int
 ) -> dict[Key, Difference]:
-    """The difference of every method but the baseline to the baseline.
+    """The difference of every method to the baseline.
 
-    `values` holds values (K, N) of the same images in the same order, by method. `statistic` is what the metric is of
-    them: mean, or root_mean. The test is one of the values themselves, so of squared errors for a root mean square.
-    ColdbenchError for unequal lengths or another statistic or baseline.
+    `pairs` holds by method its values (K, N) and those of the baseline, of the same images in the same order.
+    `statistic` is what the metric is of them: mean, or root_mean. The test is one of the values themselves, so of
+    squared errors for a root mean square. ColdbenchError for unequal lengths or another statistic.
     """
-    if baseline not in values:
-        raise unknown("baseline", str(baseline), map(str, values))
-    values = {key: np.atleast_2d(each) for key, each in values.items()}
-    reference = values[baseline]
-    others = {key: each for key, each in values.items() if key != baseline}
-    estimates = {key: difference(each, reference, statistic, seed) for key, each in others.items()}
-    p = [paired_p(each, reference) for each in others.values()]
+    estimates = {key: difference(*pair, statistic, seed) for key, pair in pairs.items()}
+    p = [paired_p(*pair) for pair in pairs.values()]
     corrected = holm(p)
     return {
         key: Difference(estimate, raw, own, _outcome(estimate.value, own, higher_is_better))

@@ -99,13 +99,15 @@ class Entry:
     """A method in a set of samples of a run, or the degraded images of the set.
 
     `scores` go by metric. `settings` are those of the set, {} if unknown, and `values` the values (trainings, images)
-    by name, {} if unknown. `also` names further runs: with the very same images, or of further trainings.
+    by name, {} if unknown. `models` are the hashes of the trainings' models, () if unknown or without one. `also` names
+    further runs: with the very same images, or of further trainings.
     """
 
     scores: Mapping[str, Score]
     settings: Mapping[str, Any]
     values: Mapping[str, Values]
     averages: Mapping[str, str]
+    models: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
 
     @cached_property
@@ -199,7 +201,9 @@ def entries_of(scores: Scores, values: AllValues) -> list[Entry]:
     for (run, budget, part, method), own in groups.items():
         known = values.get((run, budget), nothing)
         images = {name: each[None] for name, each in known.values.get((part, method), {}).items()}
-        entries.append(Entry(own, known.sets.get(part, {}), images, known.averages))
+        model = None if method == "degraded" else provenance(next(iter(own.values()))).get("model")
+        models = (str(model),) if model else ()
+        entries.append(Entry(own, known.sets.get(part, {}), images, known.averages, models))
     return entries
 
 
@@ -227,7 +231,8 @@ def _as_one(group: list[Entry]) -> list[Entry]:
     runs = dict.fromkeys(run for entry in group for run in (entry.score.run, *entry.also))
     first = {metric: each[0] for metric, each in scores.items()}
     also = tuple(run for run in runs if run != group[0].score.run)
-    return [Entry(first, group[0].settings, values, group[0].averages, also)]
+    models = tuple(model for entry in group for model in entry.models)
+    return [Entry(first, group[0].settings, values, group[0].averages, models, also)]
 
 
 def start_of(entry: Entry, others: Sequence[Entry]) -> int | str | None:
@@ -283,6 +288,20 @@ def _same(a: Entry, b: Entry) -> bool:
         return a.values.keys() == b.values.keys() and all(np.array_equal(*pair) for pair in pairs)
     values = ({metric: (score.value, score.n) for metric, score in each.scores.items()} for each in (a, b))
     return len({json.dumps(each, sort_keys=True) for each in values}) == 1
+
+
+def beside(a: Entry, b: Entry, quantity: Quantity, n: int) -> tuple[Values, Values] | None:
+    """The values of both for the first n images, of the models that they share, if any; None if values are unknown.
+
+    Models of one configuration differ, so a method of one model is compared with another method of that very model.
+    """
+    values = quantity.of(a, n), quantity.of(b, n)
+    if values[0] is None or values[1] is None:
+        return None
+    shared = [model for model in a.models if model in b.models]
+    if not shared:
+        return values[0], values[1]
+    return values[0][list(map(a.models.index, shared))], values[1][list(map(b.models.index, shared))]
 
 
 def quantities_of(entries: Iterable[Entry]) -> tuple[Quantity, ...]:

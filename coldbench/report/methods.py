@@ -24,6 +24,7 @@ from coldbench.report.entries import (
     AllValues,
     Entry,
     Quantity,
+    beside,
     distinct,
     entries_of,
     over_seeds,
@@ -163,15 +164,14 @@ def _task(entries: list[Entry], baseline: str, severity: int | None) -> Task:
     seed = reference.score.seed
     differences: dict[tuple[str, str, str, str], dict[str, Difference]] = {entry.key: {} for entry in entries}
     for quantity in quantities:
-        values = {entry.key: own for entry in entries if (own := quantity.of(entry, n)) is not None}
-        if reference.key in values:
-            found = compare(values, reference.key, quantity.statistic, quantity.higher_is_better, seed)
-            for key, each in found.items():
-                differences[key][quantity.metric] = each
+        others = (entry for entry in entries if entry is not reference)
+        pairs = {entry.key: pair for entry in others if (pair := beside(entry, reference, quantity, n))}
+        for key, each in compare(pairs, quantity.statistic, quantity.higher_is_better, seed).items():
+            differences[key][quantity.metric] = each
     places = _ranks(entries, quantities[0], estimates, n, seed)
     shared = [place for place in places.values() if list(places.values()).count(place) > 1]
     budgets = len({entry.score.budget for entry in entries}) > 1
-    seeds = len({entry.score.seed for entry in entries}) > 1
+    seeds = len({(entry.score.seed, entry.trainings) for entry in entries if not entry.degraded}) > 1
     last = len(entries) + 1
     ordered = sorted(entries, key=lambda e: (places.get(e.key, last), -_order(e, quantities[0], estimates)))
     rows = [
@@ -236,10 +236,10 @@ def _ranks(
     best_first = sorted(by_key, key=lambda key: -_order(by_key[key], quantity, estimates))
 
     def tied(one: tuple[str, str, str, str], other: tuple[str, str, str, str]) -> bool:
-        a, b = quantity.of(by_key[one], n), quantity.of(by_key[other], n)
-        if a is None or b is None:
+        pair = beside(by_key[one], by_key[other], quantity, n)
+        if pair is None:
             return overlap(estimates[one][quantity.metric], estimates[other][quantity.metric])
-        return no_difference(a, b, quantity.statistic, seed)
+        return no_difference(*pair, quantity.statistic, seed)
 
     return ranks(best_first, tied)
 
@@ -254,9 +254,8 @@ def _pairs(rows: Sequence[Row], quantities: Sequence[Quantity], n: int, seed: in
             continue
         gains = {}
         for quantity in quantities:
-            a, b = quantity.of(row.entry, n), quantity.of(other.entry, n)
-            if a is not None and b is not None:
-                gains[quantity.metric] = difference(a, b, quantity.statistic, seed)
+            if pair := beside(row.entry, other.entry, quantity, n):
+                gains[quantity.metric] = difference(*pair, quantity.statistic, seed)
         yield DrawPair(row, other, gains)
 
 

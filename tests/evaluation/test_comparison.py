@@ -16,6 +16,11 @@ from coldbench.evaluation.comparison import LEVEL, compare, holm, no_difference,
 P = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 
 
+def against(baseline: str, values: dict[str, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The pairs of every other method with the baseline."""
+    return {name: (each, values[baseline]) for name, each in values.items() if name != baseline}
+
+
 def rejected(p: list[float], level: float) -> set[int]:
     """Holm's procedure as he states it: from the smallest on, until one fails."""
     order = sorted(range(len(p)), key=lambda k: p[k])
@@ -57,8 +62,8 @@ def test_comparison_does_not_depend_on_the_order_of_images(seed: int, n: int) ->
     generator = np.random.default_rng(seed)
     values = {name: generator.random(n) for name in "abc"}
     order = generator.permutation(n)
-    one = compare(values, "a", "mean", True, 0)
-    other = compare({name: each[order] for name, each in values.items()}, "a", "mean", True, 0)
+    one = compare(against("a", values), "mean", True, 0)
+    other = compare(against("a", {name: each[order] for name, each in values.items()}), "mean", True, 0)
     for name in "bc":
         assert one[name].estimate.value == pytest.approx(other[name].estimate.value, abs=1e-12)
         assert one[name].p == pytest.approx(other[name].p, rel=1e-6)
@@ -69,7 +74,7 @@ def test_comparison_does_not_depend_on_the_order_of_images(seed: int, n: int) ->
 @pytest.mark.parametrize("statistic", ["mean", "root_mean"])
 def test_equal_methods_are_undecided(statistic: str) -> None:
     values = np.random.default_rng(0).random(50)
-    same = compare({"a": values, "b": values.copy()}, "a", statistic, True, 0)["b"]
+    same = compare(against("a", {"a": values, "b": values.copy()}), statistic, True, 0)["b"]
     assert (same.estimate.value, same.p, same.corrected, same.outcome) == (0, 1, 1, "undecided")
     assert no_difference(values, values.copy(), statistic, 0)
 
@@ -79,10 +84,10 @@ def test_direction_of_the_metric_says_who_is_better(higher: bool, outcome: str) 
     generator = np.random.default_rng(1)
     a = generator.random(200)
     values = {"a": a, "more": a + 0.1 + 0.01 * generator.random(200), "noise": a + generator.normal(0, 1e-3, 200)}
-    found = compare(values, "a", "mean", higher, 0)
+    found = compare(against("a", values), "mean", higher, 0)
     assert found["more"].outcome == outcome
     assert found["more"].decided
-    swapped = compare(values, "more", "mean", higher, 0)["a"]
+    swapped = compare(against("more", values), "mean", higher, 0)["a"]
     assert {found["more"].outcome, swapped.outcome} == {"better", "worse"}
     assert swapped.estimate.value == pytest.approx(-found["more"].estimate.value)
 
@@ -91,9 +96,9 @@ def test_more_comparisons_decide_less() -> None:
     generator = np.random.default_rng(2)
     a = generator.random(40)
     b = a + generator.normal(0.1, 0.27, 40)
-    alone = compare({"a": a, "b": b}, "a", "mean", True, 0)["b"]
+    alone = compare(against("a", {"a": a, "b": b}), "mean", True, 0)["b"]
     others = {f"c{k}": a + generator.normal(0, 0.3, 40) for k in range(20)}
-    among = compare({"a": a, "b": b, **others}, "a", "mean", True, 0)["b"]
+    among = compare(against("a", {"a": a, "b": b, **others}), "mean", True, 0)["b"]
     assert alone.p == among.p
     assert alone.corrected < LEVEL < among.corrected
     assert (alone.outcome, among.outcome) == ("better", "undecided")
@@ -111,7 +116,7 @@ def test_more_comparisons_decide_less() -> None:
 )
 def test_values_without_a_test_are_undecided_and_silent(a: list[float], b: list[float], p: float) -> None:
     assert paired_p(np.array(a), np.array(b)) == pytest.approx(p, nan_ok=True)
-    found = compare({"a": np.array(a), "b": np.array(b)}, "b", "mean", True, 0)["a"]
+    found = compare(against("b", {"a": np.array(a), "b": np.array(b)}), "mean", True, 0)["a"]
     assert found.decided == (p == 0)
 
 
@@ -133,18 +138,16 @@ def test_interval_of_several_trainings_covers_a_further_one() -> None:
     generator = np.random.default_rng(4)
     a = generator.normal(0, 0.1, 100) + np.array([[0.01], [0.03], [0.05]])
     b = np.zeros((1, 100))
-    found = compare({"a": a, "b": b}, "b", "mean", True, 0)["a"]
+    found = compare(against("b", {"a": a, "b": b}), "mean", True, 0)["a"]
     assert found.estimate.value == pytest.approx(a.mean())
     t_half = 4.303 * 0.02 / 3**0.5
     assert found.estimate.high - found.estimate.value > t_half
     assert found.decided == (found.estimate.low > 0)
 
 
-def test_unequal_images_and_other_baselines_are_refused() -> None:
+def test_unequal_images_are_refused() -> None:
     with pytest.raises(ColdbenchError, match="pairs"):
-        compare({"a": np.zeros(3), "b": np.zeros(4)}, "a", "mean", True, 0)
-    with pytest.raises(ColdbenchError, match="tacos"):
-        compare({"tacos": np.zeros(3)}, "tacso", "mean", True, 0)
+        compare({"a": (np.zeros(3), np.zeros(4))}, "mean", True, 0)
 
 
 def test_methods_that_tie_with_the_first_share_its_rank() -> None:

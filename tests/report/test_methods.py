@@ -132,6 +132,26 @@ def test_trainings_of_one_configuration_are_one_row(tmp_path: Path) -> None:
     assert {row.entry.score.method: row for row in one.rows}["direct"].differences["ssim"].outcome == "better"
 
 
+def test_method_of_one_training_is_compared_with_its_own_model(tmp_path: Path) -> None:
+    """The three models differ by more than the methods do, so only the same model says which method is better."""
+    files = []
+    for seed, shift in enumerate((-0.2, 0.1, 0.2)):
+        name = "E01-fitted" + (f"-s{seed}" if seed else "")
+        run = {"run": name, "seed": seed, "experiment": "E01", "facts": {"model": f"m{seed}"}}
+        methods = {("test", way): ssims(10 * k + seed, shift) for k, way in enumerate(("tacos", "direct"))}
+        files.append(make_run(tmp_path, methods, **run))
+    mine = {("test", "mine"): ssims(7, -0.1), ("test", "tacos"): ssims(0, -0.2)}  # of the first model
+    files.append(make_run(tmp_path, mine, run="M01-own", experiment="M01", facts={"model": "m0"}))
+    (task,) = found(*files)
+    rows = {row.entry.score.method: row for row in task.rows}
+    assert (rows["tacos"].entry.trainings, rows["mine"].entry.trainings) == (3, 1)
+    assert rows["mine"].note == "seed 0"
+    difference = rows["mine"].differences["ssim"]
+    assert difference.outcome == "better"
+    assert difference.estimate.value == pytest.approx(float((ssims(7, -0.1) - ssims(0, -0.2)).mean()), abs=1e-6)
+    assert rows["mine"].estimates["ssim"].value < rows["tacos"].estimates["ssim"].value
+
+
 def test_any_method_is_the_baseline_on_request(tmp_path: Path) -> None:
     file = make_run(tmp_path, METHODS)
     (task,) = found(file, baseline="momentum")
