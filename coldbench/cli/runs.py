@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -30,11 +30,7 @@ from coldbench.cli.options import (
 )
 from coldbench.core import logs, plugins
 from coldbench.core.errors import ColdbenchError
-from coldbench.core.run import Run
 from coldbench.training import slurm
-
-if TYPE_CHECKING:
-    import torch
 
 ConfigWords = Annotated[
     list[str] | None,
@@ -241,48 +237,12 @@ def evaluate(
     """
     target = setup(log, f"{manifest.parent.name} evaluate", device, threads)
     run = read_run(run_file)
-    _score(run, manifest, data, out, feature_cache, fid or [], inception, partner, target)
+    from coldbench.evaluation.scoring import Features, ScoringPaths, score_run
+
+    score_run(ScoringPaths(manifest, data, feature_cache, partner), run, Features(fid or [], inception), target, out)
     if figures:
         from coldbench.report import run_figures
 
         nothing = manifest.with_name("no-training-log")
         inputs = run_figures.Inputs(manifest, training_log or nothing, data, partner, feature_cache)
         run_figures.draw(inputs, run.metadata, figures)
-
-
-def _score(
-    run: Run,
-    manifest: Path,
-    data: Path,
-    out: Path,
-    feature_cache: Path,
-    fid: list[str],
-    inception: Path | None,
-    partner: Path | None,
-    target: torch.device,
-) -> None:
-    """Write the scores of `manifest` to `out`, and the values of each image beside it, as far as they do not fit."""
-    from coldbench.data import unchanged
-    from coldbench.evaluation.evaluator import Evaluator
-    from coldbench.evaluation.metrics.extractors import extractors
-    from coldbench.evaluation.scores import write_scores
-    from coldbench.evaluation.tables import VALUES, is_up_to_date, read_made_from, why_not_beside
-    from coldbench.sampling.manifest import made_from
-
-    metadata = run.metadata
-    facts = {**made_from(manifest, metadata), "fid": sorted(fid)}
-    facts |= {"metrics": run.metrics} if run.metrics else {}
-    values, kept = out.with_name(VALUES), is_up_to_date(out, facts)
-    if kept:
-        logs.log.info("%s is up to date: it was made from these samples under these names", out)
-        if not (why := why_not_beside(values, out)):
-            return
-        logs.log.warning("the values of each image are made again: %s", why)
-        facts = read_made_from(out)
-    features = [] if kept else extractors(fid, inception, target)
-    with unchanged(data, partner):
-        evaluator = Evaluator(manifest, data, feature_cache, features, target, partner, run.metrics)
-        scores = evaluator.evaluate(metadata)
-    evaluator.write_values(values, facts)
-    if not kept:
-        write_scores(scores, out, facts)
