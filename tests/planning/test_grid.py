@@ -66,6 +66,20 @@ def test_shipped_configurations_are_valid(base: str) -> None:
     assert {run.metadata.name for run in built.report_runs.values()} | built.skipped.keys() == names
 
 
+@pytest.mark.parametrize("name", ["trainings", "curve"])
+def test_published_rows_are_three_trainings_with_snapshots(name: str) -> None:
+    built = grid(load(name))
+    wanted = {"trainings": {"E01", "E04"}, "curve": {"E07"}}[name]
+    assert {run.metadata.name for run in built.report_runs.values()} == wanted
+    for experiment in wanted:
+        runs = [run for run in built.report_runs.values() if run.metadata.name == experiment]
+        assert {run.experiment.seed for run in runs} == {0, 1, 2}
+        last = runs[0].experiment.training.max_steps
+        snapshots = runs[0].experiment.training.snapshots
+        assert min(snapshots) * 16 == last
+        assert len(runs) == 3 * (1 + len(snapshots))
+
+
 @pytest.mark.parametrize("base", SHIPPED)
 def test_names_that_stand_in_paths_are_safe(base: str) -> None:
     for name, run in (whole() if base == "paper" else grid(base=base)).all_runs.items():
