@@ -10,7 +10,7 @@ from coldbench.planning.workflow import planned_rows
 from coldbench.report import calibration as calibrated
 from coldbench.report import cells, provenance
 from coldbench.report.cells import Cell
-from coldbench.report.formats import LABELS, duration, metric_label, quantity, shown, signed
+from coldbench.report.formats import LABELS, duration, quantity, shown, signed
 from coldbench.report.layout import TABLES
 from coldbench.report.paper import PaperCell, load_paper
 
@@ -141,14 +141,15 @@ def summary() -> str:
             continue
         values = {cell.column: _value(cell) for cell in line}
         difference = f"{signed(pair.value)} ({signed(pair.low)} to {signed(pair.high)})"
-        rests = f"{_trainings(pair.trainings)}, {pair.n:,} images"
+        rests = f"{trainings_count(pair.trainings)}, {pair.n:,} images"
         name = f"{TABLES[pair.table].task}, {pair.row}"
         numbers = f"{values['Direct']} | {values['Sampled']} | {difference}"
         lines.append(f"| {name} | {LABELS[metric]} | {numbers} | {rests} |")
     return "\n".join(lines) + "\n"
 
 
-def _trainings(count: int) -> str:
+def trainings_count(count: int) -> str:
+    """The number of trainings as text."""
     return "one training" if count == 1 else f"{count} trainings"
 
 
@@ -170,14 +171,6 @@ def results() -> str:
             head = ["row", "metric", *(column.label for column in table.columns), "verdict"]
             lines += ["", f"**{table.heading}: {table.task}**", "", _line(head), _line(["---"] * len(head))]
             lines += [_line(line) for row in rows for line in _lines(row)]
-    pairs = [score for score in scores if score.method == "tacos-direct" and score.row]
-    if pairs:
-        lines += ["", "**TACoS minus direct reconstruction, on the same images**", ""]
-        lines += ["| row | metric | difference | 95 % interval | images |", "|---|---|---|---|---|"]
-    for score in pairs:
-        where = f"{TABLES[score.table].heading}, {score.row}"
-        value = f"{signed(score.value)} | {signed(score.low)} to {signed(score.high)}"
-        lines.append(f"| {where} | {metric_label(score.metric)} | {value} | {score.n:,} |")
     return "\n".join(lines) + "\n"
 
 

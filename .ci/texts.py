@@ -10,12 +10,16 @@ from pathlib import Path
 
 import reference_texts
 import result_texts
+import training_texts
 
 ROOT = Path(__file__).parents[1]
 PARTS: dict[str, Callable[[], str]] = {
     "calibration": result_texts.calibration,
+    "claims": training_texts.statements,
     "commands": reference_texts.commands,
     "contract": result_texts.contract,
+    "curve": training_texts.curve,
+    "differences": training_texts.differences,
     "discrepancies": reference_texts.discrepancies,
     "errata": result_texts.errata,
     "keys": reference_texts.keys,
@@ -23,6 +27,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "results": result_texts.results,
     "status": result_texts.status,
     "summary": result_texts.summary,
+    "values": training_texts.values,
 }
 
 

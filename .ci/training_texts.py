@@ -1,0 +1,138 @@
+"""The parts of docs/ about the published models: values over trainings, differences, claims, learning curves."""
+
+from collections.abc import Iterable
+
+import result_texts
+
+from coldbench.evaluation.comparison import Difference
+from coldbench.evaluation.metrics.intervals import Estimate
+from coldbench.evaluation.scores import Score, Scores, read_scores
+from coldbench.evaluation.trainings import over_trainings
+from coldbench.report import claims
+from coldbench.report.cells import in_groups
+from coldbench.report.entries import load_values
+from coldbench.report.formats import LABELS, metric_label, shown, signed
+from coldbench.report.layout import TABLES, method_title
+from coldbench.report.methods import Task, tasks
+
+METHODS = ("direct", "naive", "tacos")
+METRICS = ("ssim", "rmse")
+
+
+def values() -> str:
+    """SSIM and RMSE of every row with a model: mean and spread over the trainings, interval, and the paper's number."""
+    lines = ["| row | metric | method | mean ± spread | 95 % interval | each training | paper |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    each = _of_rows(_scores())
+    for score in _of_rows(result_texts.finished_scores()):
+        here = score.experiment, score.method, score.metric
+        own = [other for other in each if (other.experiment, other.method, other.metric) == here]
+        texts = (
+            _row(score),
+            LABELS[score.metric],
+            method_title(score.method),
+            _with_spread(score),
+            f"{shown(score.low)} to {shown(score.high)}",
+            ", ".join(f"{shown(one.value)} ({shown(one.low)} to {shown(one.high)})" for one in own),
+            _printed(score),
+        )
+        lines.append(f"| {' | '.join(texts)} |")
+    return "\n".join(lines) + "\n"
+
+
+def differences() -> str:
+    """TACoS against direct and naive on the same images, decided over trainings and images."""
+    lines = ["| row | metric | trainings, images | TACoS − direct | TACoS is | TACoS − naive | TACoS is |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    for task in _tasks():
+        rows = {row.entry.score.method: row for row in task.rows if row.entry.score.set == "test"}
+        tacos = rows["tacos"].entry.score
+        for quantity in task.quantities:
+            if quantity.metric not in METRICS:
+                continue
+            cells = [_row(tacos), LABELS[quantity.metric], f"{tacos.trainings}, {task.n:,}"]
+            for method in ("direct", "naive"):
+                cells += _reversed(rows[method].differences[quantity.metric])
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def statements() -> str:
+    """Every claim of the paper: what the published results say of it, and by which metric for which row."""
+    lines = ["| claim | status | question | evidence |", "|---|---|---|---|"]
+    known = claims.load(result_texts.ROOT / "workflow/paper/claims.yaml")
+    for claim in claims.judged(known, result_texts.finished_scores(), result_texts.paper()):
+        first = f"({claim.key}) {claim.statement.title} | **{claim.status}**"
+        for criterion in claim.statement.criteria:
+            evidence = "; ".join(map(_evidence, claim.on(criterion.question).deciding)) or "none"
+            lines.append(f"| {first} | {criterion.question} | {evidence} |")
+            first = " | "
+    return "\n".join(lines) + "\n"
+
+
+def curve() -> str:
+    """The mean over the trainings of every snapshot, and of the finished model; then what the paper prints."""
+    lines = ["| row | metric | steps | direct | TACoS | TACoS − direct |", "|---|---|---|---|---|---|"]
+    scores = [score for score in over_trainings(_scores(snapshots=True)) if score.set == "test" and score.steps]
+    for training in in_groups(scores, "experiment"):
+        whole = next((score for score in training if score.table), None)
+        if whole is None or not any(score.snapshot for score in training):
+            continue
+        for metric in METRICS:
+            own = sorted((score for score in training if score.metric == metric), key=lambda score: score.steps)
+            for model in in_groups(own, "steps"):
+                scored = {score.method: score for score in model}
+                pair = scored["tacos-direct"]
+                difference = f"{signed(pair.value)} ({signed(pair.low)} to {signed(pair.high)})"
+                numbers = f"{_with_spread(scored['direct'])} | {_with_spread(scored['tacos'])} | {difference}"
+                lines.append(f"| {_row(whole)} | {LABELS[metric]} | {pair.steps:,} | {numbers} |")
+            printed = f"{_printed(scored['direct'])} | {_printed(scored['tacos'])} | "
+            lines.append(f"| {_row(whole)} | {LABELS[metric]} | the paper | {printed} |")
+    return "\n".join(lines) + "\n"
+
+
+def _scores(snapshots: bool = False) -> Scores:
+    return tuple(score for score in read_scores(result_texts.PUBLISHED) if snapshots or not score.snapshot)
+
+
+def _of_rows(scores: Iterable[Score]) -> list[Score]:
+    """SSIM and RMSE of the methods in the rows of tables."""
+    own = (s for s in scores if s.table and s.set == "test" and s.method in METHODS and s.metric in METRICS)
+    return sorted(own, key=lambda s: (s.table, s.experiment, METRICS.index(s.metric), METHODS.index(s.method), s.seed))
+
+
+def _row(score: Score) -> str:
+    return f"{TABLES[score.table].task}, {score.row}"
+
+
+def _printed(score: Score) -> str:
+    """What the paper prints for a method in the row of a run, a dash if nothing."""
+    names = {name for column in TABLES[score.table].columns if column.method == score.method for name in column.paper}
+    here = (cell for cell in result_texts.paper() if (cell.table, cell.row) == (score.table, score.row))
+    return next((cell.printed for cell in here if cell.metric == score.metric and cell.column in names), "–")
+
+
+def _with_spread(score: Score) -> str:
+    return shown(score.value) + (f" ± {score.spread:.4f}" if score.trainings > 1 else "")
+
+
+def _tasks() -> list[Task]:
+    """The tasks of the rows of tables, at the last severity."""
+    scores = tuple(score for score in _scores() if score.table)
+    found = tasks(scores, load_values(result_texts.PUBLISHED))
+    return sorted((task for task in found if task.severity is None), key=lambda task: task.score.table)
+
+
+def _reversed(found: Difference) -> list[str]:
+    """The difference seen from the baseline, and whether the baseline is better."""
+    estimate = found.estimate
+    turned = Estimate(-estimate.value, -estimate.high, -estimate.low, estimate.n)
+    outcome = {"better": "worse", "worse": "better"}.get(found.outcome, found.outcome)
+    return [f"{signed(turned.value)} ({signed(turned.low)} to {signed(turned.high)})", f"**{outcome}**"]
+
+
+def _evidence(evidence: claims.Evidence) -> str:
+    where = f"{evidence.run.experiment} {metric_label(evidence.metric)} {evidence.value}"
+    would_be = f" (it would be {evidence.would_be})" if evidence.would_be not in ("", evidence.status) else ""
+    trainings = result_texts.trainings_count(evidence.trainings)
+    return f"{where} ({evidence.interval}): {evidence.status}{would_be}, {trainings}"
