@@ -25,6 +25,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "keys": reference_texts.keys,
     "protocols": reference_texts.protocols,
     "results": result_texts.results,
+    "samplers": training_texts.samplers,
     "status": result_texts.status,
     "summary": result_texts.summary,
     "values": training_texts.values,

@@ -25,8 +25,8 @@ def values() -> str:
     lines += ["|---|---|---|---|---|---|---|"]
     each = _of_rows(_scores())
     for score in _of_rows(result_texts.finished_scores()):
-        here = score.experiment, score.method, score.metric
-        own = [other for other in each if (other.experiment, other.method, other.metric) == here]
+        here = score.experiment, score.budget, score.method, score.metric
+        own = [other for other in each if (other.experiment, other.budget, other.method, other.metric) == here]
         texts = (
             _row(score),
             LABELS[score.metric],
@@ -44,7 +44,7 @@ def differences() -> str:
     """TACoS against direct and naive on the same images, decided over trainings and images."""
     lines = ["| row | metric | trainings, images | TACoS − direct | TACoS is | TACoS − naive | TACoS is |"]
     lines += ["|---|---|---|---|---|---|---|"]
-    for task in _tasks():
+    for _, task in _tasks(tuple(score for score in _scores() if score.table)):
         rows = {row.entry.score.method: row for row in task.rows if row.entry.score.set == "test"}
         tacos = rows["tacos"].entry.score
         for quantity in task.quantities:
@@ -74,7 +74,7 @@ def curve() -> str:
     """The mean over the trainings of every snapshot, and of the finished model; then what the paper prints."""
     lines = ["| row | metric | steps | direct | TACoS | TACoS − direct |", "|---|---|---|---|---|---|"]
     scores = [score for score in over_trainings(_scores(snapshots=True)) if score.set == "test" and score.steps]
-    for training in in_groups(scores, "experiment"):
+    for training in in_groups(scores, "experiment", "budget"):
         whole = next((score for score in training if score.table), None)
         if whole is None or not any(score.snapshot for score in training):
             continue
@@ -91,6 +91,15 @@ def curve() -> str:
     return "\n".join(lines) + "\n"
 
 
+def samplers() -> str:
+    """Every method of every set of samples against TACoS, in the tasks of the rows with a model."""
+    lines = ["| row | metric | better than TACoS | worse than TACoS | undecided |", "|---|---|---|---|---|"]
+    for row, task in _tasks(_scores()):
+        names = {LABELS[metric] for metric in METRICS}
+        lines += [f"| {_row(row)} | {' | '.join(summary)} |" for summary in task.summary if summary[0] in names]
+    return "\n".join(lines) + "\n"
+
+
 def _scores(snapshots: bool = False) -> Scores:
     return tuple(score for score in read_scores(result_texts.PUBLISHED) if snapshots or not score.snapshot)
 
@@ -98,7 +107,9 @@ def _scores(snapshots: bool = False) -> Scores:
 def _of_rows(scores: Iterable[Score]) -> list[Score]:
     """SSIM and RMSE of the methods in the rows of tables."""
     own = (s for s in scores if s.table and s.set == "test" and s.method in METHODS and s.metric in METRICS)
-    return sorted(own, key=lambda s: (s.table, s.experiment, METRICS.index(s.metric), METHODS.index(s.method), s.seed))
+    return sorted(
+        own, key=lambda s: (s.table, s.experiment, s.budget, METRICS.index(s.metric), METHODS.index(s.method), s.seed)
+    )
 
 
 def _row(score: Score) -> str:
@@ -116,11 +127,14 @@ def _with_spread(score: Score) -> str:
     return shown(score.value) + (f" ± {score.spread:.4f}" if score.trainings > 1 else "")
 
 
-def _tasks() -> list[Task]:
-    """The tasks of the rows of tables, at the last severity."""
-    scores = tuple(score for score in _scores() if score.table)
-    found = tasks(scores, load_values(result_texts.PUBLISHED))
-    return sorted((task for task in found if task.severity is None), key=lambda task: task.score.table)
+def _tasks(scores: Scores) -> list[tuple[Score, Task]]:
+    """The tasks at the last severity with a score of a table's row, which comes first, in the order of the tables."""
+    found = []
+    for task in tasks(scores, load_values(result_texts.PUBLISHED)):
+        row = next((row.entry.score for row in task.rows if row.entry.score.table), None)
+        if row and task.severity is None:
+            found.append((row, task))
+    return sorted(found, key=lambda each: each[0].table)
 
 
 def _reversed(found: Difference) -> list[str]:
