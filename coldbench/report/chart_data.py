@@ -125,7 +125,7 @@ def training(runs: Iterable[RunFigures]) -> Chart:
 def _loss(run: RunFigures) -> Axes:
     points = [Point("", line.step, line.loss, math.nan, math.nan, f"step {line.step:,.0f}") for line in run.training]
     last = run.training[-1]
-    title = f"{run.metadata.title}: {clock(last.seconds)} at {last.images_per_second:.0f} images/s"
+    title = f"{_title(run)}: {clock(last.seconds)} at {last.images_per_second:.0f} images/s"
     return Axes(f"training-{run.metadata.run}", title, "loss", (Series("", "training loss", tuple(points)),))
 
 
@@ -141,8 +141,8 @@ def _fewer_steps(scores: Scores, runs: Sequence[RunFigures]) -> Iterator[Axes]:
                 for score in _scores_of(scores, run, name, metric):
                     nfe = 1 if score.method == "direct" else math.ceil(run.T / sampled.stride)
                     points.setdefault((score.method, nfe), _point(nfe, score, f"{nfe:,}"))
-            first = group[0].metadata
-            yield from by_method(f"steps-{first.run}-{metric}", first.title, metric, points.values())
+            first = group[0]
+            yield from by_method(f"steps-{first.metadata.run}-{metric}", _title(first), metric, points.values())
 
 
 def _image_counts(scores: Scores, runs: Sequence[RunFigures]) -> Iterator[Axes]:
@@ -156,7 +156,7 @@ def _image_counts(scores: Scores, runs: Sequence[RunFigures]) -> Iterator[Axes]:
             for score in _scores_of(scores, run, name, DISTANCE):
                 if score.method in methods and score.reference == reference:
                     points.append(_point(score.n, score, f"n = {score.n:,}"))
-            title = run.metadata.title + _suffix(name)
+            title = _title(run) + _suffix(name)
             yield from by_method(f"number-{run.metadata.run}-{name}", title, DISTANCE, points)
 
 
@@ -167,7 +167,9 @@ def _fid_protocols(scores: Scores) -> Iterator[Axes]:
         group = [(score, (score.metric.partition("_")[2], score.reference)) for score in each]
         places = sorted({place for _, place in group})
         points = [_point(places.index(place), score, ", ".join(place)) for score, place in group]
-        yield from by_method(f"ladder-{run}-{name}-{kind}", group[0][0].title + _suffix(name), kind, points)
+        first = group[0][0]
+        title = with_seed(first.title, first.seed) + _suffix(name)
+        yield from by_method(f"ladder-{run}-{name}-{kind}", title, kind, points)
 
 
 def _samples(score: Score) -> tuple[str, str, str]:
@@ -185,7 +187,16 @@ def _wrong_knowledge(scores: Scores, runs: Sequence[RunFigures]) -> Iterator[Axe
                     for k, (r, name) in enumerate(sets)
                     for score in _scores_of(scores, r, name, metric)
                 ]
-                yield from by_method(f"wrong-{run.metadata.run}-{metric}", run.metadata.title, metric, points)
+                yield from by_method(f"wrong-{run.metadata.run}-{metric}", _title(run), metric, points)
+
+
+def with_seed(title: str, seed: int) -> str:
+    """The title of a run with the seed of its training, if it is not the first."""
+    return title + (f", seed {seed}" if seed else "")
+
+
+def _title(run: RunFigures) -> str:
+    return with_seed(run.metadata.title, run.experiment.seed)
 
 
 def by_method(name: str, title: str, metric: str, points: Iterable[Point]) -> Iterator[Axes]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from coldbench.evaluation.scores import Score, Scores
 from coldbench.report.cells import in_groups
-from coldbench.report.chart_data import DISTANCE, Axes, Chart, Point, Series, by_method
+from coldbench.report.chart_data import DISTANCE, Axes, Chart, Point, Series, by_method, with_seed
 from coldbench.report.formats import quantity
 from coldbench.report.layout import TABLES, is_method, method_title
 from coldbench.report.paper import PaperCell
@@ -37,7 +37,7 @@ def _curves(scores: Scores, paper: Sequence[PaperCell]) -> Iterator[Axes]:
         sets = {(score.set, score.n) for score in on_the_way}
         own = [score for score in training if (score.set, score.n) in sets]
         fids = sorted({score.metric for score in own if quantity(score.metric) == "fid"})
-        title = whole.title + (f", seed {whole.seed}" if whole.seed else "")
+        title = with_seed(whole.title, whole.seed)
         for metric in (*METRICS, *fids):
             points = [
                 Point(each.method, each.steps, each.value, each.low, each.high, f"{each.steps:,} steps")

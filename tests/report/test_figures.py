@@ -17,8 +17,8 @@ from cases import FIGURES, GENERATED, MARK, PAPER, PLAIN, ROOT, run_figures, sco
 
 from coldbench.core.config import TableCell
 from coldbench.core.sampling_settings import Sampling
-from coldbench.evaluation.scores import Score, without_snapshots
-from coldbench.report import chart_data, figures, plots, run_pages
+from coldbench.evaluation.scores import Score, read_scores, without_snapshots
+from coldbench.report import chart_data, figure_list, figures, plots, run_pages
 from coldbench.report.curves import learning_curves
 from coldbench.report.figure_list import Distance, LogLine, RunFigures
 from coldbench.report.figures import FigureSpec, PanelSpec, comparison
@@ -140,6 +140,16 @@ def test_charts_hold_the_scores(measured: tuple[list[RunFigures], tuple[Score, .
     assert [axes.title.split(":")[0] for axes in charts["training"].panels] == ["Title E01"]  # one model, once
     empty = chart_data.charts((), [])
     assert all(chart.missing and chart.command.startswith("snakemake") and not chart.panels for chart in empty)
+
+
+def test_plots_of_several_trainings_have_titles_of_their_own() -> None:
+    """On the published runs, which hold several seeds of one experiment."""
+    folders = sorted((ROOT / "results/published").glob("*/*/*/figures.json"))
+    runs, scores = figure_list.load(folders), read_scores([path.with_name("scores.parquet") for path in folders])
+    assert len({run.experiment.seed for run in runs}) > 1
+    for chart in [learning_curves(scores, PAPER), *chart_data.charts(without_snapshots(scores), runs)]:
+        titles = [(axes.title, axes.axis) for axes in chart.panels]
+        assert len(set(titles)) == len(titles), chart.name
 
 
 def test_plot_is_valid_reproducible_themed_and_self_contained(
