@@ -10,6 +10,7 @@ from coldbench.evaluation.scores import Score, Scores, read_scores
 from coldbench.evaluation.trainings import over_trainings
 from coldbench.report import claims
 from coldbench.report.cells import in_groups
+from coldbench.report.curves import printed_cell
 from coldbench.report.entries import load_values
 from coldbench.report.formats import LABELS, metric_label, shown, signed
 from coldbench.report.layout import TABLES, method_title
@@ -118,9 +119,8 @@ def _row(score: Score) -> str:
 
 def _printed(score: Score) -> str:
     """What the paper prints for a method in the row of a run, a dash if nothing."""
-    names = {name for column in TABLES[score.table].columns if column.method == score.method for name in column.paper}
-    here = (cell for cell in result_texts.paper() if (cell.table, cell.row) == (score.table, score.row))
-    return next((cell.printed for cell in here if cell.metric == score.metric and cell.column in names), "–")
+    cell = printed_cell(score, score.method, score.metric, result_texts.paper())
+    return cell.printed if cell else "–"
 
 
 def _with_spread(score: Score) -> str:

@@ -53,9 +53,11 @@ def _with_paper(plots: Iterable[Axes], whole: Score, metric: str, paper: Sequenc
     for axes in plots:
         steps = sorted({point.x for line in axes.lines for point in line.points})
         printed = [
-            Series(line.method, f"paper, {method_title(line.method)}", _level(line.method, value, steps), hollow=True)
+            Series(
+                line.method, f"paper, {method_title(line.method)}", _level(line.method, cell.value, steps), hollow=True
+            )
             for line in axes.lines
-            if (value := _printed(whole, line.method, metric, paper)) is not None
+            if (cell := printed_cell(whole, line.method, metric, paper))
         ]
         yield Axes(axes.name, axes.title, axes.axis, (*axes.lines, *printed))
 
@@ -64,9 +66,9 @@ def _level(method: str, value: float, steps: Sequence[float]) -> tuple[Point, ..
     return tuple(Point(method, x, value, math.nan, math.nan, f"{x:,.0f} steps") for x in (steps[0], steps[-1]))
 
 
-def _printed(whole: Score, method: str, metric: str, paper: Sequence[PaperCell]) -> float | None:
-    """The number that the paper prints for a method in the row of a run, in the same quantity."""
+def printed_cell(whole: Score, method: str, metric: str, paper: Sequence[PaperCell]) -> PaperCell | None:
+    """What the paper prints for a method in the row of a run, in the same quantity; None if nothing."""
     columns = TABLES[whole.table].columns if whole.table in TABLES else ()
     names = {name for column in columns if column.method == method for name in column.paper}
     here = (cell for cell in paper if (cell.table, cell.row) == (whole.table, whole.row) and cell.column in names)
-    return next((cell.value for cell in here if cell.metric == quantity(metric)), None)
+    return next((cell for cell in here if cell.metric == quantity(metric)), None)

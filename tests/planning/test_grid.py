@@ -67,7 +67,7 @@ def test_shipped_configurations_are_valid(base: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["trainings", "curve"])
-def test_published_rows_are_three_trainings_with_snapshots(name: str) -> None:
+def test_rows_of_mnist_are_three_trainings_with_snapshots(name: str) -> None:
     built = grid(load(name))
     wanted = {"trainings": {"E01", "E04"}, "curve": {"E07"}}[name]
     assert {run.metadata.name for run in built.report_runs.values()} == wanted
