@@ -1,11 +1,12 @@
-"""Measures the jobs of one experiment at 128 pixels, of this checkout and of another; prints a table.
+"""Measures the jobs of one experiment and a calibration at 128 pixels, of this checkout and of another; prints a table.
 
     python benchmarks/bench_jobs.py --against ../before [--images 400] [--dim 16] [--rounds 2]
 
 Each checkout prepares the embedded photographs at CelebA's size and trains a network for two steps, because the time of
 sampling and scoring does not depend on the weights. Then the jobs that its Snakefile names run in turns, each from
 nothing, in a process of its own with one thread. "Scoring" includes the drawing of figures, which older checkouts do in
-a job of its own. The system's seconds are those of the kernel, mostly for memory. Figures are medians.
+a job of its own. The calibration scores CelebA's rows on 200 photographs. The system's seconds are those of the kernel,
+mostly for memory. Figures are medians.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import yaml
+
 EXPERIMENT = "E03-fitted"
-JOBS = {"sampling": ("sample",), "scoring": ("evaluate", "draw-figures")}
+JOBS = {"sampling": ("sample",), "scoring": ("evaluate", "draw-figures"), "calibration": ("calibrate",)}
 OVERLAY = """
 budget: smoke
 fid: []
@@ -44,6 +47,9 @@ class Checkout:
         self.source, self.work = source.resolve(), work
         self.work.mkdir()
         (self.work / "overlay.yaml").write_text(overlay)
+        rows = yaml.safe_load((self.source / "workflow/config/calibration.yaml").read_text())["rows"]
+        photographs = {name: {**row, "dataset": "photos"} for name, row in rows.items() if row["dataset"] == "celeba"}
+        (self.work / "calibration.yaml").write_text(yaml.safe_dump({"rows": photographs}))
         programs = [str(self.source / "workflow/bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
         self.environment = {**os.environ, "PYTHONPATH": str(self.source), "PATH": ":".join(programs)}
         self.snakemake("--until", "train")
@@ -52,6 +58,8 @@ class Checkout:
             for line in self.snakemake("--dry-run", "--printshellcmds").splitlines()
             if "Shell command:" in line
         ]
+        files = f"{self.work}/calibration.yaml --data {self.work} --out {self.work}/calibration.parquet"
+        self.commands.append(f"coldbench calibrate {files} --images 200 --device cpu --threads 1")
 
     def snakemake(self, *options: str) -> str:
         """What the workflow prints; it ends the benchmark when it fails."""
@@ -72,6 +80,8 @@ class Checkout:
     def clear(self) -> None:
         """Delete what was made of the model."""
         folder = self.work / "results/smoke" / EXPERIMENT
+        for made in self.work.glob("calibration.parquet*"):
+            made.unlink()
         for made in [p for p in folder.iterdir() if not p.name.startswith("model") and p.name != "logs"]:
             shutil.rmtree(made) if made.is_dir() else made.unlink()
 

@@ -32,6 +32,10 @@ def to_uint8(images: Tensor) -> Tensor:
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def batches(count: int, size: int = 500) -> list[slice]:
-    """Slices of at most `size` images that cover 0…count−1 in order."""
+def batches(count: int, side: int) -> list[slice]:
+    """Slices that cover images 0…count−1 of `side` pixels in order, each of at most 500 images.
+
+    Above 64 pixels a slice has fewer images, so that what is computed from it needs no more memory.
+    """
+    size = max(500 * 64**2 // max(side, 64) ** 2, 1)
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]

@@ -167,7 +167,8 @@ def score(row: Row, interpretation: Interpretation, images: Images, draws: int, 
     degradation = build_degradation(row, interpretation)
     ssims, mses = [], []
     for draw in range(draws):
-        parts = [_score_batch(images, part, degradation, interpretation, draw, device) for part in batches(len(images))]
+        slices = batches(len(images), images.shape[-1])
+        parts = [_score_batch(images, part, degradation, interpretation, draw, device) for part in slices]
         ssims.append(np.concatenate([part[0] for part in parts]))
         mses.append(np.concatenate([part[1] for part in parts]))
     shared = getattr(degradation, "shared", 1)

@@ -119,12 +119,12 @@ class Evaluator:
         The reference is fixed: all originals of a restored set, or the training images. No record if an image is not
         finite.
         """
-        images = manifests.read_images(self.manifest, name, method, max(sizes))
-        if not np.isfinite(images).all():
+        images = torch.from_numpy(manifests.read_images(self.manifest, name, method, max(sizes)))
+        if not images.isfinite().all():
             return []
         records = []
         for extractor in self.extractors:
-            features = extractor.features(torch.from_numpy(images).to(self.device))
+            features = np.concatenate([extractor.features(batch) for batch in self._batches(images)])
             comparison = self._comparisons(extractor, self.run.sets[name])[0]
             for size in sizes:
                 estimate = intervals.frechet(
@@ -138,21 +138,26 @@ class Evaluator:
         """The degraded images of a set, then the images of each method."""
         tests = data.load(self.prepared, "test")
         restored, degraded = sampled.start is None, sampled.restores_as_degraded
-        originals = self._unit_images(tests if degraded else tests[: sampled.images]) if restored else None
+        originals = tests if restored else None
         comparisons = {each.name: self._comparisons(each, sampled) for each in self.extractors}
         if degraded:
             images = self._degraded_batches(tests, sampled.severity)
             yield Sample(name, "degraded", *self._compute(images, originals, sampled.images), comparisons)
         for method in sampled.methods:
             restorations = torch.from_numpy(manifests.read_images(self.manifest, name, method))
-            images = (restorations[part].to(self.device) for part in batches(len(restorations)))
+            images = self._batches(restorations)
             yield Sample(name, method, *self._compute(images, originals, sampled.images), comparisons)
 
+    def _batches(self, images: Tensor) -> Iterator[Tensor]:
+        """The images on this evaluator's device, batch by batch."""
+        return (images[part].to(self.device) for part in batches(len(images), images.shape[-1]))
+
     def _compute(
-        self, images: Iterable[Tensor], originals: Tensor | None, n: int
+        self, images: Iterable[Tensor], originals: npt.NDArray[np.uint8] | None, n: int
     ) -> tuple[dict[str, npt.NDArray[np.float64]], dict[str, npt.NDArray[np.floating]]]:
         """Per-image values of all images against their originals, and features of the first n, batch by batch.
 
+        `originals` are prepared images (N, C, H, W), of which each batch is cut when it is needed.
         A Fréchet distance depends on n, so that of the degraded images uses as many images as the restored ones.
         """
         values: dict[str, list[npt.NDArray[np.float64]]] = {}
@@ -161,7 +166,8 @@ class Evaluator:
         with torch.inference_mode():
             for batch in images:
                 if originals is not None:
-                    for name, value in self._similarity(originals[start : start + len(batch)], batch).items():
+                    cut = self._unit_images(originals[start : start + len(batch)])
+                    for name, value in self._similarity(cut, batch).items():
                         values.setdefault(name, []).append(value)
                 for extractor in self.extractors if start < n else ():
                     features.setdefault(extractor.name, []).append(extractor.features(batch[: n - start]))
@@ -182,7 +188,7 @@ class Evaluator:
     def _degraded_batches(self, tests: npt.NDArray[np.uint8], severity: int | None) -> Iterator[Tensor]:
         """x at `severity` of the whole test set in [0, 1]: it needs no model, so all images are scored."""
         degradation = degradations.for_experiment(self.experiment, self.partner)
-        for part in batches(len(tests)):
+        for part in batches(len(tests), self.experiment.size):
             indices = range(part.start, part.stop)
             _, x, _ = starts.degraded(degradation, tests, indices, self.experiment.seed, self.device, severity)
             yield to_unit_interval(x).contiguous()
@@ -211,7 +217,7 @@ class Evaluator:
             }
 
             def parts() -> Iterator[Tensor]:
-                return (self._unit_images(images[part]) for part in batches(len(images)))
+                return (self._unit_images(images[part]) for part in batches(len(images), self.experiment.size))
 
             self._references[key] = reference(self.feature_cache, identity, parts, extractor.features)
         return self._references[key]

@@ -20,6 +20,7 @@ from coldbench import data
 from coldbench.core import rng
 from coldbench.core.errors import ColdbenchError
 from coldbench.core.experiment import Spec
+from coldbench.core.images import batches
 from coldbench.core.sampling_settings import Method, SampleSet, Sampling, Start
 from coldbench.data import preprocessing
 from coldbench.degradations import Degradation, Drawn, initial_xt
@@ -186,11 +187,11 @@ def degraded(
     return x0, initial_xt(degradation, x0, drawn, severity), drawn
 
 
-def training_batches(prepared: Path, size: int, device: torch.device, batch_size: int = 500) -> Iterator[Tensor]:
+def training_batches(prepared: Path, size: int, device: torch.device) -> Iterator[Tensor]:
     """The centre of every training image in `prepared`, float32 (N, C, size, size) in [-1, 1]."""
     images = data.load(prepared, "train")
-    for first in range(0, len(images), batch_size):
-        yield preprocessing.test_images(images, size, slice(first, first + batch_size), device)
+    for part in batches(len(images), size):
+        yield preprocessing.test_images(images, size, part, device)
 
 
 def _tensor(indices: range, device: torch.device) -> Tensor:

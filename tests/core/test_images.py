@@ -21,8 +21,19 @@ def test_values_are_clamped_and_rounded_half_to_even() -> None:
     assert to_uint8(levels / 255).tolist() == [0, 0, 2, 254, 255]
 
 
+@pytest.mark.parametrize("side", [16, 64, 128, 1024])
 @pytest.mark.parametrize("count", [0, 1, 499, 500, 501, 1203])
-def test_batches_cover_each_image_once_in_order(count: int) -> None:
-    parts = [range(count)[part] for part in batches(count)]
+def test_batches_cover_each_image_once_in_order(count: int, side: int) -> None:
+    parts = [range(count)[part] for part in batches(count, side)]
     assert [index for part in parts for index in part] == [*range(count)]
     assert all(0 < len(part) <= 500 for part in parts)
+
+
+@pytest.mark.parametrize("side", [64, 65, 128, 299, 1024])
+def test_a_batch_of_larger_images_has_no_more_pixels(side: int) -> None:
+    most = max(part.stop - part.start for part in batches(1203, side))
+    assert most * side**2 <= 500 * 64**2 < (most + 1) * side**2
+
+
+def test_an_image_may_be_larger_than_a_batch() -> None:
+    assert batches(2, 10**4) == [slice(0, 1), slice(1, 2)]

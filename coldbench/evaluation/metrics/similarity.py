@@ -43,7 +43,7 @@ def scores_per_image(original: Tensor, other: Tensor) -> tuple[Values, Values]:
     with torch.inference_mode():
         pairs = [
             (ssim_per_image(original[part], other[part]), mse_per_image(original[part], other[part]))
-            for part in batches(len(original))
+            for part in batches(len(original), original.shape[-1])
         ]
     return np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])
 
