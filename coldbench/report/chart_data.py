@@ -10,7 +10,7 @@ from itertools import groupby
 from coldbench.core.logs import clock
 from coldbench.evaluation.scores import Score, Scores
 from coldbench.report.cells import in_groups
-from coldbench.report.figure_list import RunFigures
+from coldbench.report.figure_list import RunFigures, watermark_of
 from coldbench.report.formats import metric_label, quantity, shown
 from coldbench.report.layout import is_method, method_title
 from coldbench.sampling.manifest import SampledSet
@@ -44,13 +44,17 @@ class Series:
 
 @dataclass(frozen=True)
 class Axes:
-    """One small plot; `axis` names its values, and `levels` are values without an x, each with its name."""
+    """One small plot; `axis` names its values, and `levels` are values without an x, each with its name.
+
+    `name` is that of its file. `watermark` says what its values are not, "" for those of the paper's budget and data.
+    """
 
     name: str
     title: str
     axis: str
     lines: tuple[Series, ...]
     levels: tuple[tuple[str, float], ...] = ()
+    watermark: str = ""
 
     @property
     def alt(self) -> str:
@@ -77,6 +81,33 @@ class Chart:
     missing: str = ""
     command: str = ""
     log: bool = False
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The run that a plot shows: its name for a file, unlike that of any other run, its title and its watermark."""
+
+    name: str
+    title: str
+    watermark: str
+
+
+def subject_of(score: Score, scores: Scores) -> Subject:
+    """The run of a score. The title names the budget if `scores` hold another run of this name."""
+    budgets = {each.budget for each in scores if each.run == score.run}
+    return _subject(score.run, score.budget, budgets, score.title, score.seed, score.embedded)
+
+
+def _subject_in(runs: Iterable[RunFigures], run: RunFigures) -> Subject:
+    """A run of `runs`, as `subject_of`."""
+    about = run.metadata
+    budgets = {each.metadata.budget for each in runs if each.metadata.run == about.run}
+    return _subject(about.run, about.budget, budgets, about.title, run.experiment.seed, run.embedded)
+
+
+def _subject(run: str, budget: str, budgets: set[str], title: str, seed: int, embedded: bool) -> Subject:
+    parts = [title, f"seed {seed}" if seed else "", f"{budget} budget" if len(budgets) > 1 else ""]
+    return Subject(f"{budget}/{run}", ", ".join(filter(None, parts)), watermark_of(budget, embedded))
 
 
 def charts(scores: Scores, runs: Sequence[RunFigures]) -> list[Chart]:
@@ -113,20 +144,21 @@ def charts(scores: Scores, runs: Sequence[RunFigures]) -> list[Chart]:
     ]  # fmt: skip
 
 
-def training(runs: Iterable[RunFigures]) -> Chart:
+def training(runs: Sequence[RunFigures]) -> Chart:
     """The training loss of every model, once."""
     return Chart(
         "training", "Training", "The mean absolute error in [-1, 1] against the training step, on logarithmic axes.",
-        "step", "curve", tuple(_loss(group[0]) for group in _models(runs) if group[0].training),
+        "step", "curve", tuple(_loss(group[0], runs) for group in _models(runs) if group[0].training),
         "no model was trained here", "snakemake", log=True,
     )  # fmt: skip
 
 
-def _loss(run: RunFigures) -> Axes:
+def _loss(run: RunFigures, runs: Iterable[RunFigures]) -> Axes:
     points = [Point("", line.step, line.loss, math.nan, math.nan, f"step {line.step:,.0f}") for line in run.training]
-    last = run.training[-1]
-    title = f"{_title(run)}: {clock(last.seconds)} at {last.images_per_second:.0f} images/s"
-    return Axes(f"training-{run.metadata.run}", title, "loss", (Series("", "training loss", tuple(points)),))
+    last, subject = run.training[-1], _subject_in(runs, run)
+    title = f"{subject.title}: {clock(last.seconds)} at {last.images_per_second:.0f} images/s"
+    line = Series("", "training loss", tuple(points))
+    return Axes(f"{subject.name}/training", title, "loss", (line,), watermark=subject.watermark)
 
 
 def _fewer_steps(scores: Scores, runs: Sequence[RunFigures]) -> Iterator[Axes]:
@@ -141,8 +173,7 @@ def _fewer_steps(scores: Scores, runs: Sequence[RunFigures]) -> Iterator[Axes]:
                 for score in _scores_of(scores, run, name, metric):
                     nfe = 1 if score.method == "direct" else math.ceil(run.T / sampled.stride)
                     points.setdefault((score.method, nfe), _point(nfe, score, f"{nfe:,}"))
-            first = group[0]
-            yield from by_method(f"steps-{first.metadata.run}-{metric}", _title(first), metric, points.values())
+            yield from by_method(f"steps-{metric}", _subject_in(runs, group[0]), metric, points.values())
 
 
 def _image_counts(scores: Scores, runs: Sequence[RunFigures]) -> Iterator[Axes]:
@@ -156,24 +187,21 @@ def _image_counts(scores: Scores, runs: Sequence[RunFigures]) -> Iterator[Axes]:
             for score in _scores_of(scores, run, name, DISTANCE):
                 if score.method in methods and score.reference == reference:
                     points.append(_point(score.n, score, f"n = {score.n:,}"))
-            title = _title(run) + _suffix(name)
-            yield from by_method(f"number-{run.metadata.run}-{name}", title, DISTANCE, points)
+            yield from by_method(f"number-{name}", _subject_in(runs, run), DISTANCE, points, _suffix(name))
 
 
 def _fid_protocols(scores: Scores) -> Iterator[Axes]:
     """For every set: FID, and KID, under each protocol and reference."""
     usable = [s for s in scores if quantity(s.metric) in ("fid", "kid") and s.finite and is_method(s.method)]
-    for (run, name, kind), each in groupby(sorted(usable, key=_samples), key=_samples):
+    for (_, _, name, kind), each in groupby(sorted(usable, key=_samples), key=_samples):
         group = [(score, (score.metric.partition("_")[2], score.reference)) for score in each]
         places = sorted({place for _, place in group})
         points = [_point(places.index(place), score, ", ".join(place)) for score, place in group]
-        first = group[0][0]
-        title = with_seed(first.title, first.seed) + _suffix(name)
-        yield from by_method(f"ladder-{run}-{name}-{kind}", title, kind, points)
+        yield from by_method(f"ladder-{name}-{kind}", subject_of(group[0][0], scores), kind, points, _suffix(name))
 
 
-def _samples(score: Score) -> tuple[str, str, str]:
-    return score.run, score.set, quantity(score.metric)
+def _samples(score: Score) -> tuple[str, str, str, str]:
+    return score.run, score.budget, score.set, quantity(score.metric)
 
 
 def _wrong_knowledge(scores: Scores, runs: Sequence[RunFigures]) -> Iterator[Axes]:
@@ -187,25 +215,17 @@ def _wrong_knowledge(scores: Scores, runs: Sequence[RunFigures]) -> Iterator[Axe
                     for k, (r, name) in enumerate(sets)
                     for score in _scores_of(scores, r, name, metric)
                 ]
-                yield from by_method(f"wrong-{run.metadata.run}-{metric}", _title(run), metric, points)
+                yield from by_method(f"wrong-{metric}", _subject_in(runs, run), metric, points)
 
 
-def with_seed(title: str, seed: int) -> str:
-    """The title of a run with the seed of its training, if it is not the first."""
-    return title + (f", seed {seed}" if seed else "")
-
-
-def _title(run: RunFigures) -> str:
-    return with_seed(run.metadata.title, run.experiment.seed)
-
-
-def by_method(name: str, title: str, metric: str, points: Iterable[Point]) -> Iterator[Axes]:
-    """A plot with a line for every method; none without points."""
+def by_method(kind: str, subject: Subject, metric: str, points: Iterable[Point], suffix: str = "") -> Iterator[Axes]:
+    """A plot of some kind with a line for every method; none without points."""
     methods = {line[0].method: line for line in in_groups(sorted(points, key=lambda point: point.x), "method")}
     order = [*(method for method in ORDER if method in methods), *sorted(methods.keys() - set(ORDER))]
     lines = [Series(method, method_title(method), tuple(methods[method])) for method in order]
     if lines:
-        yield Axes(name, title, metric_label(metric), tuple(lines))
+        title = subject.title + suffix
+        yield Axes(f"{subject.name}/{kind}", title, metric_label(metric), tuple(lines), (), subject.watermark)
 
 
 def _models(runs: Iterable[RunFigures]) -> list[list[RunFigures]]:

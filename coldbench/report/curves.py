@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from coldbench.evaluation.scores import Score, Scores
 from coldbench.report.cells import in_groups
-from coldbench.report.chart_data import DISTANCE, Axes, Chart, Point, Series, by_method, with_seed
+from coldbench.report.chart_data import DISTANCE, Axes, Chart, Point, Series, by_method, subject_of
 from coldbench.report.formats import quantity
 from coldbench.report.layout import TABLES, is_method, method_title
 from coldbench.report.paper import PaperCell
@@ -37,15 +38,15 @@ def _curves(scores: Scores, paper: Sequence[PaperCell]) -> Iterator[Axes]:
         sets = {(score.set, score.n) for score in on_the_way}
         own = [score for score in training if (score.set, score.n) in sets]
         fids = sorted({score.metric for score in own if quantity(score.metric) == "fid"})
-        title = with_seed(whole.title, whole.seed)
+        subject = subject_of(whole, scores)
         for metric in (*METRICS, *fids):
             points = [
                 Point(each.method, each.steps, each.value, each.low, each.high, f"{each.steps:,} steps")
                 for each in own
                 if each.metric == metric and each.reference in ("", "test" if whole.set == "test" else "train")
             ]
-            name = f"curves-{whole.run}-{metric}"
-            yield from _with_paper(by_method(name, title, metric, points), whole, metric, paper)
+            plots = by_method(f"curves-{metric}", subject, metric, points)
+            yield from _with_paper(plots, whole, metric, paper)
 
 
 def _with_paper(plots: Iterable[Axes], whole: Score, metric: str, paper: Sequence[PaperCell]) -> Iterator[Axes]:
@@ -59,7 +60,7 @@ def _with_paper(plots: Iterable[Axes], whole: Score, metric: str, paper: Sequenc
             for line in axes.lines
             if (cell := printed_cell(whole, line.method, metric, paper))
         ]
-        yield Axes(axes.name, axes.title, axes.axis, (*axes.lines, *printed))
+        yield replace(axes, lines=(*axes.lines, *printed))
 
 
 def _level(method: str, value: float, steps: Sequence[float]) -> tuple[Point, ...]:

@@ -141,7 +141,7 @@ class Entry:
 
     @property
     def page(self) -> str:
-        return run_page(self.score.run)
+        return run_page(self.score.budget, self.score.run)
 
     @property
     def known(self) -> str:

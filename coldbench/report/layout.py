@@ -167,6 +167,6 @@ def in_order(labels: Iterable[str]) -> list[str]:
     return sorted(dict.fromkeys(labels), key=lambda label: own.index(label) if label in own else len(own))
 
 
-def run_page(run: str) -> str:
-    """The page of a run in the folder of the report."""
-    return f"runs/{run}.html"
+def run_page(budget: str, run: str) -> str:
+    """The page of a run in the folder of the report, at the place that the run has in `results`."""
+    return f"runs/{budget}/{run}.html"

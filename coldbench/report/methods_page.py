@@ -41,7 +41,7 @@ def _drawn(task: Task, folder: ReportFolder) -> Iterator[tuple[Axes, Plot]]:
     chart = quality_against_nfe(task)
     for axes in chart.panels:
         path = f"images/plots/{axes.name}.svg"
-        text, width, height = plots.svg(chart, axes, task.watermark)
+        text, width, height = plots.svg(chart, axes)
         write_text(folder.path / path, text)
         yield axes, Plot(path, width, height)
 
@@ -65,7 +65,14 @@ def _axes(task: Task, quantity: Quantity) -> Iterable[Axes]:
     levels = [(row.entry.title, row.estimates[quantity.metric].value) for row in task.rows if _is_level(row, quantity)]
     if series:
         title = f"{quantity.label}: {task.title}"
-        yield Axes(f"methods-{task.name}-{quantity.metric}", title, quantity.label, tuple(series), tuple(levels[:1]))
+        yield Axes(
+            f"methods-{task.name}-{quantity.metric}",
+            title,
+            quantity.label,
+            tuple(series),
+            tuple(levels[:1]),
+            task.watermark,
+        )
 
 
 def _is_level(row: Row, quantity: Quantity) -> bool:

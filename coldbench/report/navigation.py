@@ -43,7 +43,7 @@ class ReportFolder:
 
     def pages(self) -> frozenset[str]:
         """The pages that the folder holds, by their paths in it."""
-        found = (path for place in ("*.html", "runs/*.html") for path in self.path.glob(place) if path.is_file())
+        found = (path for place in ("*.html", "runs/*/*.html") for path in self.path.glob(place) if path.is_file())
         return frozenset(str(path.relative_to(self.path)) for path in found)
 
     def render(self, template: str, here: str, soon: Iterable[str] = (), **values: Any) -> str:
@@ -127,7 +127,7 @@ def _navigation(here: str, pages: frozenset[str]) -> Markup:
 
 
 def _root(here: str) -> str:
-    """The relative path from a page to the folder of the report: "" or "../"."""
+    """The relative path from a page to the folder of the report: "" or some "../"."""
     return "../" * here.count("/")
 
 

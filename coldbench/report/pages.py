@@ -265,7 +265,7 @@ def banner(scores: Scores) -> Banner | None:
     embedded = any(score.embedded for score in scores)
     if not short and not embedded:
         return None
-    title = budget_of(short[0]).title if short else "Embedded images"
+    title = " and ".join(budget_of(budget).title for budget in short) or "Embedded images"
     limits = list(dict.fromkeys(budget_of(budget).training for budget in short))
     limits += ["embedded images in place of the paper's data"] * embedded
     if any(score.budget == "paper" and not score.embedded and score.method != "degraded" for score in scores):

@@ -37,8 +37,8 @@ DARK: Mapping[str, str] = {
 STYLE: Any = {"svg.fonttype": "path", "svg.hashsalt": "coldbench", "font.size": 8.5, "text.parse_math": False}
 
 
-def svg(chart: Chart, axes: Axes, watermark: str) -> tuple[str, int, int]:
-    """One small plot as an SVG text with `watermark` in its corner, and its width and height in CSS pixels."""
+def svg(chart: Chart, axes: Axes) -> tuple[str, int, int]:
+    """One small plot as an SVG text with its watermark in a corner, and its width and height in CSS pixels."""
     rows = [point.label for line in axes.lines for point in line.points] if chart.style == "dots" else []
     height = max(SIZE[1], 1.5 + 0.24 * len(set(rows)))
     with matplotlib.rc_context(STYLE):
@@ -49,7 +49,7 @@ def svg(chart: Chart, axes: Axes, watermark: str) -> tuple[str, int, int]:
         for line in axes.lines:
             look = COLOURS.get(line.method) or OTHERS[others.index(line.method) % len(OTHERS)]
             (_dots if chart.style == "dots" else _line)(plot, line, chart.style, look)
-        _dress(figure, plot, chart, axes, watermark)
+        _dress(figure, plot, chart, axes)
         stream = io.StringIO()
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _themed(stream.getvalue()), round(SIZE[0] * 96), round(height * 96)
@@ -76,7 +76,7 @@ def _dots(plot: Any, line: Series, style: str, look: tuple[str, str, str]) -> No
     plot.hlines(y, [low for low, _ in ends], [high for _, high in ends], color=colour, linewidth=1.2)
 
 
-def _dress(figure: Figure, plot: Any, chart: Chart, axes: Axes, watermark: str) -> None:
+def _dress(figure: Figure, plot: Any, chart: Chart, axes: Axes) -> None:
     across, along = (axes.axis, "") if chart.style == "dots" else (chart.x_label, axes.axis)
     plot.set_xlabel(across, color=INK)
     plot.set_ylabel(along, color=INK)
@@ -102,8 +102,8 @@ def _dress(figure: Figure, plot: Any, chart: Chart, axes: Axes, watermark: str) 
             once.values(), once.keys(), loc="outside upper left", ncols=columns, frameon=False, labelcolor=INK,
             handlelength=1.2, columnspacing=1.2,
         )  # fmt: skip
-    if watermark:
-        figure.supxlabel(watermark, color=PALE, fontsize=7, x=0.99, ha="right")
+    if axes.watermark:
+        figure.supxlabel(axes.watermark, color=PALE, fontsize=7, x=0.99, ha="right")
 
 
 def _logarithmic(plot: Any, chart: Chart, points: list[Any]) -> None:

@@ -47,7 +47,7 @@ class RunRecord:
     @property
     def page(self) -> str:
         """The page of the run in the folder of the report."""
-        return run_page(self.score.run)
+        return run_page(self.score.budget, self.score.run)
 
     def fact(self, name: str) -> str:
         return dict(self.facts).get(name, "–")

@@ -79,11 +79,11 @@ def write(
     Returns the paths of the pages. Nothing else in the folder changes, so pages of other runs stay.
     """
     folder = ReportFolder(out.parent, made_from)
-    placed = [_with_images(run, folder.path) for run in _fullest(runs)]
-    watermark = next((run.watermark for run in placed if run.watermark), "")
+    ordered = sorted(runs, key=lambda run: (run.metadata.run, budget_rank(run.metadata.budget)))
+    placed = [_with_images(run, folder.path) for run in ordered]
     every = [learning_curves(scores, paper), *chart_data.charts(without_snapshots(scores), placed)]
-    charts = [(chart, _plots(chart, watermark, folder.path)) for chart in every]
-    pages = [run_page(run.metadata.run) for run in placed]
+    charts = [(chart, _plots(chart, folder.path)) for chart in every]
+    pages = [run_page(run.metadata.budget, run.metadata.run) for run in placed]
     for run, page in zip(placed, pages, strict=True):
         write_text(folder.path / page, _run_page(run, scores, folder, [FIGURES, *pages]))
     values = {"figures": figures.figures(plan, placed), "charts": charts, "banner": banner(scores)}
@@ -97,29 +97,21 @@ def tile_size(pixels: int, at_most: int = TILE) -> int:
     return pixels * max(1, at_most // pixels)
 
 
-def _fullest(runs: Sequence[RunFigures]) -> list[RunFigures]:
-    """The runs, but only the one at the fullest budget of those with the same name, because they share a page."""
-    selected: dict[str, RunFigures] = {}
-    for run in sorted(runs, key=lambda r: (r.metadata.run, budget_rank(r.metadata.budget))):
-        selected.setdefault(run.metadata.run, run)
-    return list(selected.values())
-
-
 def _with_images(run: RunFigures, folder: Path) -> RunFigures:
     """The run with its sprites copied into the folder of the report, and their paths relative to it."""
     sprites = []
     for sprite in run.sprites:
-        path = Path("images", run.metadata.run, sprite.path.name)
+        path = Path("images", run.metadata.budget, run.metadata.run, sprite.path.name)
         copy(sprite.path, folder / path)
         sprites.append(sprite.model_copy(update={"path": path}))
     return run.model_copy(update={"sprites": tuple(sprites)})
 
 
-def _plots(chart: chart_data.Chart, watermark: str, folder: Path) -> list[tuple[chart_data.Axes, Plot]]:
+def _plots(chart: chart_data.Chart, folder: Path) -> list[tuple[chart_data.Axes, Plot]]:
     drawn = []
     for axes in chart.panels:
         path = f"images/plots/{axes.name}.svg"
-        text, width, height = plots.svg(chart, axes, watermark)
+        text, width, height = plots.svg(chart, axes)
         write_text(folder / path, text)
         drawn.append((axes, Plot(path, width, height)))
     return drawn
@@ -133,14 +125,14 @@ def _run_page(run: RunFigures, scores: Scores, folder: ReportFolder, soon: Itera
         "run": run,
         "sets": sets,
         "forward": _all_tiles(run, forward, "Test images, degraded") if forward else None,
-        "curves": _plots(chart_data.training([run]), run.watermark, folder.path),
+        "curves": _plots(chart_data.training([run]), folder.path),
         "facts": _facts(run),
         "provenance": runs_of(own, {}),
         "tables": [table for table in TABLES.values() if run.metadata.cell.table in table.sources],
         "banner": banner(own) if own else banner(scores),
     }
     values |= {"tile_size": tile_size, "stage": STAGE, "FIGURES": FIGURES}
-    return folder.render("run.html", run_page(run.metadata.run), soon, **values)
+    return folder.render("run.html", run_page(run.metadata.budget, run.metadata.run), soon, **values)
 
 
 def _facts(run: RunFigures) -> list[tuple[str, str]]:

@@ -44,13 +44,14 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this ma
 
 RESTORED, GENERATION = "E01-fitted", "E15_celeba-released"
 SHOWN = ("1", "5.3", "A.7")
+RESTORED_PAGE = run_page("smoke", RESTORED)
 NAMES = [
     "index.html",
     *(TABLES[n].page for n in SHOWN),
     "methods.html",
     "figures.html",
-    run_page(RESTORED),
-    run_page(GENERATION),
+    RESTORED_PAGE,
+    run_page("smoke", GENERATION),
 ]
 REAL_NAMES = [
     "index.html",
@@ -59,11 +60,11 @@ REAL_NAMES = [
     "discrepancies.html",
     "methods.html",
     "figures.html",
-    run_page("E04-released"),
 ]
-REAL = ("smoke", "published")
-"""Reports of real runs: of `make smoke`, if it has run, and of the published results."""
+REAL = {"smoke": "smoke", "published": "laptop"}
+"""Reports of real runs, and a budget: of `make smoke`, if it has run, and of the published results."""
 PLACES = [("synthetic", name) for name in NAMES] + [(kind, name) for kind in REAL for name in REAL_NAMES]
+PLACES += [(kind, run_page(budget, "E04-released")) for kind, budget in REAL.items()]
 PLACES.append(("published", "calibration.html"))
 WIDTHS = (400, 1000, 1600)
 
@@ -281,7 +282,7 @@ def place(page: sync_api.Page, selector: str) -> tuple[int, int]:
 
 def test_images_are_compared_by_keyboard(tab: sync_api.Page, synthetic_report: Path) -> None:
     """The arrow keys go from degraded to original; between two, the left part shows the next one."""
-    tab.goto((synthetic_report / run_page(RESTORED)).as_uri())
+    tab.goto((synthetic_report / RESTORED_PAGE).as_uri())
     under, over = ".compare .stage .tile:not(.over) img", ".compare .over img"
     slider = tab.locator(".compare input[type=range]").first
     assert slider.get_attribute("aria-valuetext") == "Degraded"
@@ -306,7 +307,7 @@ def test_images_are_compared_by_keyboard(tab: sync_api.Page, synthetic_report: P
 
 def test_trajectory_is_played_by_keyboard(tab: sync_api.Page, synthetic_report: Path) -> None:
     """Both methods are at the same severity, and the player stops at the end."""
-    tab.goto((synthetic_report / run_page(RESTORED)).as_uri())
+    tab.goto((synthetic_report / RESTORED_PAGE).as_uri())
     slider, severity = tab.locator(".player input[type=range]"), tab.locator(".player .says")
     assert severity.inner_text() == "t = 6"
     slider.focus()
@@ -330,7 +331,7 @@ def test_trajectory_is_played_by_keyboard(tab: sync_api.Page, synthetic_report: 
 
 def test_player_is_hidden_for_reduced_motion(tab: sync_api.Page, synthetic_report: Path) -> None:
     tab.emulate_media(reduced_motion="reduce")
-    tab.goto((synthetic_report / run_page(RESTORED)).as_uri())
+    tab.goto((synthetic_report / RESTORED_PAGE).as_uri())
     assert tab.locator(".player .play").is_hidden()
     tab.locator(".player [data-step='1']").press("Enter")
     assert tab.locator(".player .says").inner_text() == "t = 5"
@@ -339,7 +340,7 @@ def test_player_is_hidden_for_reduced_motion(tab: sync_api.Page, synthetic_repor
 def test_every_image_is_visible_without_a_script(browser: sync_api.Browser, synthetic_report: Path) -> None:
     options: dict[str, Any] = {"java_script_enabled": False}
     page = browser.new_page(**options)
-    page.goto((synthetic_report / run_page(RESTORED)).as_uri())
+    page.goto((synthetic_report / RESTORED_PAGE).as_uri())
     assert page.locator(".viewer").first.is_hidden()
     images = page.locator("[role=img] .tile img")
     assert images.count() == 12 * 5 + 2 * 6 * 7 + 6 * 7
@@ -350,7 +351,7 @@ def test_every_image_is_visible_without_a_script(browser: sync_api.Browser, synt
 
 def test_tile_on_the_screen_has_the_pixels_of_its_sprite(tab: sync_api.Page, synthetic_report: Path) -> None:
     """A tile is enlarged without smoothing."""
-    tab.goto((synthetic_report / run_page(RESTORED)).as_uri())
+    tab.goto((synthetic_report / RESTORED_PAGE).as_uri())
     tile = tab.locator("figure .tile").nth(5 * 2 + 3)  # the third image, TACoS
     screen = np.asarray(Image.open(io.BytesIO(tile.screenshot())).convert("L")).astype(int)
     sheet = np.asarray(Image.open(synthetic_report / "images" / RESTORED / "test-methods.png")).astype(int)

@@ -301,8 +301,8 @@ def test_full_disk_leaves_no_part_of_a_file(tmp_path: Path, size: int) -> None:
 def test_pages_of_other_runs_stay_and_odd_text_is_shown(tmp_path: Path) -> None:
     one, other = run_figures(tmp_path / "in", "E01"), run_figures(tmp_path / "in", "E04")
     run_pages.write(figures.load_plan(FIGURES), (), [one, other], tmp_path / "figures.html")
-    page = (tmp_path / "runs/E04-a.html").read_text("utf-8")
+    page = (tmp_path / "runs/smoke/E04-a.html").read_text("utf-8")
     odd = one.model_copy(update={"watermark": "$\\foo$", "provenance": {"imported": "\ud800"}})
     run_pages.write(figures.load_plan(FIGURES), (), [odd], tmp_path / "figures.html")
-    assert "\\ud800" in (tmp_path / "runs/E01-a.html").read_text("utf-8")
-    assert (tmp_path / "runs/E04-a.html").read_text("utf-8") == page
+    assert "\\ud800" in (tmp_path / "runs/smoke/E01-a.html").read_text("utf-8")
+    assert (tmp_path / "runs/smoke/E04-a.html").read_text("utf-8") == page

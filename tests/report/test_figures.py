@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -13,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import yaml
-from cases import FIGURES, GENERATED, MARK, PAPER, PLAIN, ROOT, run_figures, score
+from cases import FIGURES, GENERATED, PAPER, PLAIN, ROOT, run_figures, score
 
 from coldbench.core.config import TableCell
 from coldbench.core.sampling_settings import Sampling
@@ -142,14 +143,34 @@ def test_charts_hold_the_scores(measured: tuple[list[RunFigures], tuple[Score, .
     assert all(chart.missing and chart.command.startswith("snakemake") and not chart.panels for chart in empty)
 
 
-def test_plots_of_several_trainings_have_titles_of_their_own() -> None:
-    """On the published runs, which hold several seeds of one experiment."""
+def test_every_plot_has_a_file_and_a_title_of_its_own_and_the_watermark_of_its_run() -> None:
+    """On the published runs, which hold several seeds of one experiment, and on copies of them at another budget."""
     folders = sorted((ROOT / "results/published").glob("*/*/*/figures.json"))
     runs, scores = figure_list.load(folders), read_scores([path.with_name("scores.parquet") for path in folders])
     assert len({run.experiment.seed for run in runs}) > 1
+    for run in list(runs):
+        about = run.metadata.model_copy(update={"budget": "longer"})
+        runs += (run.model_copy(update={"metadata": about, "model": f"longer {run.model}"}),)
+    scores += tuple(replace(score, budget="longer") for score in scores)
+    distances = {"fid_clean": 9.0, "kid_clean": 0.1}
+    scores += tuple(
+        replace(score, metric=metric, value=value)
+        for score in scores
+        for metric, value in distances.items()
+        if score.metric == "frechet_gabor" and not score.snapshot
+    )
+    files = []
     for chart in [learning_curves(scores, PAPER), *chart_data.charts(without_snapshots(scores), runs)]:
+        assert chart.panels or chart.name == "wrong"
         titles = [(axes.title, axes.axis) for axes in chart.panels]
         assert len(set(titles)) == len(titles), chart.name
+        for axes in chart.panels:
+            budget = axes.name.partition("/")[0]
+            assert axes.watermark == f"{budget} budget: not a replication"
+            assert f"{budget} budget" in axes.title
+            files.append(axes.name)
+    assert {"laptop", "longer"} <= {name.partition("/")[0] for name in files}
+    assert len(set(files)) == len(files)
 
 
 def test_plot_is_valid_reproducible_themed_and_self_contained(
@@ -157,14 +178,14 @@ def test_plot_is_valid_reproducible_themed_and_self_contained(
 ) -> None:
     for chart in chart_data.charts(measured[1], measured[0]):
         for axes in chart.panels:
-            text, width, height = plots.svg(chart, axes, MARK)
+            text, width, height = plots.svg(chart, axes)
             assert ElementTree.fromstring(text).tag.endswith("svg")
             assert width > 200 < height
             assert not re.findall(r"(?:href|src)=\"(?!#)", text), axes.name
             body = text.partition("</style>")[2]
             assert not set(re.findall(r": (#[0-9a-f]{6})", body)) - {"#ffffff"}, axes.name  # colours have names
             assert "prefers-color-scheme: dark" in text
-            assert text == plots.svg(chart, axes, MARK)[0]
+            assert text == plots.svg(chart, axes)[0]
 
 
 @pytest.mark.parametrize("losses", [[0.3], [0.3, math.nan, 0.1], [0.3, 0.2, 0.0], [2.0, 0.004]])
@@ -172,7 +193,7 @@ def test_any_training_log_has_a_curve(tmp_path: Path, losses: list[float]) -> No
     log = tuple(LogLine(float(k), loss, 9.0, 1.0) for k, loss in enumerate(losses))
     run = run_figures(tmp_path, "E01").model_copy(update={"training": log})
     chart = chart_data.training([run])
-    assert ElementTree.fromstring(plots.svg(chart, chart.panels[0], "")[0]).tag.endswith("svg")
+    assert ElementTree.fromstring(plots.svg(chart, chart.panels[0])[0]).tag.endswith("svg")
     assert not chart_data.training([run.model_copy(update={"training": ()})]).panels
 
 
@@ -202,7 +223,7 @@ def test_pages_show_existing_images_and_name_the_missing_ones(tmp_path: Path) ->
     source, out = tmp_path / "in", tmp_path / "out" / "figures.html"
     runs = [run_figures(source, "E01"), run_figures(source, "E15_celeba", channels=3, sets=GENERATED)]
     pages = run_pages.write(PLAN, (), runs, out)
-    names = ["figures.html", "runs/E01-a.html", "runs/E15_celeba-a.html"]
+    names = ["figures.html", "runs/smoke/E01-a.html", "runs/smoke/E15_celeba-a.html"]
     assert [str(path.relative_to(out.parent)) for path in pages] == names
     html = out.read_text()
     assert html.count("<h2>Figure ") == 20
@@ -229,21 +250,24 @@ def test_pages_of_figures_escape_names(tmp_path: Path) -> None:
     for path in run_pages.write(PLAN, (), [run], out):
         assert "<script>alert" not in path.read_text()
     assert not [path for path in out.parent.rglob("*.svg") if "<script" in path.read_text()]
-    assert "&lt;script&gt;" in (out.parent / "runs/E01-a.html").read_text()
+    assert "&lt;script&gt;" in (out.parent / "runs/smoke/E01-a.html").read_text()
 
 
-def test_run_at_two_budgets_has_the_page_of_the_fuller_one(tmp_path: Path) -> None:
+def test_run_at_two_budgets_has_a_page_for_each(tmp_path: Path) -> None:
     smoke, paper = run_figures(tmp_path / "a", "E01"), run_figures(tmp_path / "b", "E01", budget="paper")
     scores = tuple(
         score(run="E01-a", budget=budget, provenance=json.dumps({"device": f"device of {budget}"}))
         for budget in ("smoke", "paper")
     )
     pages = run_pages.write(PLAN, scores, [smoke, paper], tmp_path / "out" / "figures.html")
-    assert len(pages) == 2
-    html = pages[1].read_text()
-    assert "at the paper budget" in html
-    assert "device of paper" in html
-    assert "device of smoke" not in html
+    assert [path.parent.name for path in pages[1:]] == ["paper", "smoke"]
+    for path, budget, other in zip(pages[1:], ("paper", "smoke"), ("smoke", "paper"), strict=True):
+        html = path.read_text()
+        assert f"at the {budget} budget" in html
+        assert f"device of {budget}" in html
+        assert f"device of {other}" not in html
+    images = {path.parent.parent.name for path in (tmp_path / "out/images").rglob("*.png")}
+    assert images >= {"paper", "smoke"}
 
 
 def test_page_without_runs_has_no_image_and_missing_sprite_is_an_error(tmp_path: Path) -> None:
@@ -273,7 +297,7 @@ def test_methods_of_plug_ins_are_shown_after_those_of_the_suite(tmp_path: Path) 
     assert [label for label, _ in rows] == ["Degraded", "TACoS", "mine_a1", "TACoS minus direct"]
     assert [s.method for s in chart_data._scores_of(tuple(own), run, "test", "ssim")] == ["mine_a1", "tacos"]
     points = [chart_data._point(4, each, "4") for each in own[:2]]
-    (axes,) = chart_data.by_method("x", "x", "ssim", points)
+    (axes,) = chart_data.by_method("x", chart_data.Subject("x", "x", ""), "ssim", points)
     assert [line.label for line in axes.lines] == ["TACoS", "mine_a1"]
     chart = chart_data.Chart("x", "x", "", "NFE", "line", (axes,))
-    assert plots.svg(chart, axes, "")[0].count("<svg ") == 1
+    assert plots.svg(chart, axes)[0].count("<svg ") == 1

@@ -106,6 +106,7 @@ def test_page_names_no_run_of_another_table(number: str, source: str) -> None:
         (synthetic(), "Laptop run", "Degraded columns on the paper's data"),
         ((score(embedded=True, row=""),), "Embedded images", "Nothing on this page"),
         ((score(budget="mine"),), "Mine run", "(mine budget)"),
+        ((score(budget="laptop"), score(budget="mine")), "Mine run and Laptop run", "(mine budget)"),
         ((score(budget="short"),), "Short run", "trained for 20,000 steps"),
         ((score(budget="gpu-hour"), score(method="tacos")), "GPU-hour run, in part", "the other rows are judged"),
     ],
@@ -201,22 +202,22 @@ def test_page_links_only_pages_in_the_folder(tmp_path: Path) -> None:
     alone = table("1", (score(),), folder)
     assert links(alone) == set()
     assert 'class="site"' not in alone
-    (tmp_path / "runs").mkdir()
-    for page in ("index.html", "tableA.7.html", "figures.html", "runs/E01-fitted.html"):
+    (tmp_path / "runs/paper").mkdir(parents=True)
+    for page in ("index.html", "tableA.7.html", "figures.html", "runs/paper/E01-fitted.html"):
         (tmp_path / page).touch()
     html = table("1", (score(),), folder)
-    assert links(html) == {"index.html", "table1.html", "tableA.7.html", "figures.html", "runs/E01-fitted.html"}
-    assert 'href="runs/E01-fitted.html#set-test"' in html
+    assert links(html) == {"index.html", "table1.html", "tableA.7.html", "figures.html", "runs/paper/E01-fitted.html"}
+    assert 'href="runs/paper/E01-fitted.html#set-test"' in html
     assert re.findall(r'href="([^"]+)" aria-current="page"', html) == ["table1.html"]
-    page = folder.render("discrepancies.html", "runs/x.html", discrepancies=[])
-    assert 'href="../index.html#runs" aria-current="true"' in page
+    page = folder.render("discrepancies.html", "runs/paper/x.html", discrepancies=[])
+    assert 'href="../../index.html#runs" aria-current="true"' in page
 
 
 def test_front_page_updates_the_links_of_the_others_and_nothing_else(tmp_path: Path) -> None:
     """The order of rendering makes no difference in the end: each page is what it would be if it came last."""
     scores, folder = (score(run="E01-a+b"), score()), ReportFolder(tmp_path, '<"made from">')
-    others = {"runs/E01-fitted.html": b"of another program", "mine.html": "\ufeffé".encode("utf-16")}
-    (tmp_path / "runs").mkdir()
+    others = {"runs/paper/E01-fitted.html": b"of another program", "mine.html": "\ufeffé".encode("utf-16")}
+    (tmp_path / "runs/paper").mkdir(parents=True)
     for name, content in others.items():
         (tmp_path / name).write_bytes(content)
     (tmp_path / "folder.html").mkdir()

@@ -210,7 +210,7 @@ def test_report_is_rendered_from_published_results_alone(tmp_path: Path) -> None
     runs = {path.parent.name for path in PUBLISHED[0].glob("*/*/scores.parquet")}
     assert {"index.html", "calibration.html", "table1.html", "figures.html", *(f"{run}.html" for run in runs)} <= pages
     table = (tmp_path / "pages/table1.html").read_text()
-    assert all(f'href="{page}"' in table for page in ("index.html", "tableA.7.html", "runs/E01-fitted.html"))
+    assert all(f'href="{page}"' in table for page in ("index.html", "tableA.7.html", "runs/laptop/E01-fitted.html"))
     assert not {path.name for path in tmp_path.iterdir()} & {"results", "data", "reports"}
     assert "Nothing to be done" in checkout.snakemake(*command).output  # new links are no reason to render again
     wrong = checkout.snakemake("results/laptop/E01-fitted/model.safetensors", "-n", *command)

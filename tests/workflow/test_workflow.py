@@ -707,7 +707,7 @@ def test_imported_model_is_sampled_and_never_trained(finished: Checkout, tmp_pat
     ours, theirs = (load_file(place / RUN / "model.safetensors") for place in (tmp_path, finished.folder))
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
     assert shards(tmp_path / RUN) == shards(finished.folder / RUN)
-    assert "imported from released.pt" in (tmp_path / "reports/runs/X1-a.html").read_text()
+    assert "imported from released.pt" in (tmp_path / "reports/runs/tiny/X1-a.html").read_text()
     assert "X1-a" in (tmp_path / "results/tiny/scores.csv").read_text()
     pictures = sorted(path.name for path in (tmp_path / RUN / "figures").glob("*.png"))
     assert pictures == ["forward.png", "test-methods.png", "test-naive.png", "test-trajectory.png"]
