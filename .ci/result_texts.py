@@ -1,9 +1,10 @@
 """The parts of README.md and docs/ that are results: of the published runs, the calibration and the plan."""
 
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
-from coldbench.evaluation.scores import Scores, read_scores, without_snapshots
+from coldbench.evaluation.scores import Score, Scores, read_scores, without_snapshots
 from coldbench.evaluation.trainings import over_trainings
 from coldbench.planning import cost, layers, plan
 from coldbench.planning.workflow import planned_rows
@@ -24,9 +25,16 @@ def paper() -> list[PaperCell]:
     return load_paper(ROOT / "workflow/paper/tables.csv")
 
 
+@cache
 def finished_scores() -> Scores:
     """The published scores, those of several trainings as one."""
     return over_trainings(without_snapshots(read_scores(PUBLISHED)))
+
+
+def budget_suffix(of: Score | Cell) -> str:
+    """The budget of a score or cell, as the end of a name; "" if its experiment is published at one budget alone."""
+    runs = {(score.run, score.budget) for score in finished_scores()}
+    return f", {of.budget} budget" if len({budget for run, budget in runs if run == of.run}) > 1 else ""
 
 
 def table_cells() -> dict[str, list[Cell]]:
@@ -132,17 +140,18 @@ def summary() -> str:
     """A line for SSIM and RMSE of each row with a model: direct and TACoS beside the paper's, and their difference."""
     lines = ["| row | metric | direct: ours (paper) | TACoS: ours (paper) | TACoS − direct, 95 % interval | rests on |"]
     lines += ["|---|---|---|---|---|---|"]
-    pairs = {(score.run, score.metric): score for score in finished_scores() if score.method == "tacos-direct"}
+    differences = (score for score in finished_scores() if score.method == "tacos-direct")
+    pairs = {(score.run, score.budget, score.metric): score for score in differences}
     rows = [row for entries in table_cells().values() for row in cells.table_rows(entries) if row[0].run]
     for line in (line for row in rows for line in cells.in_groups(row, "measure")):
         metric = next((cell.metric for cell in line if cell.metric in ("ssim", "rmse")), "")
-        pair = pairs.get((line[0].run, metric))
+        pair = pairs.get((line[0].run, line[0].budget, metric))
         if pair is None:
             continue
         values = {cell.column: _value(cell) for cell in line}
         difference = f"{signed(pair.value)} ({signed(pair.low)} to {signed(pair.high)})"
         rests = f"{trainings_count(pair.trainings)}, {pair.n:,} images"
-        name = f"{TABLES[pair.table].task}, {pair.row}"
+        name = f"{TABLES[pair.table].task}, {pair.row}{budget_suffix(pair)}"
         numbers = f"{values['Direct']} | {values['Sampled']} | {difference}"
         lines.append(f"| {name} | {LABELS[metric]} | {numbers} | {rests} |")
     return "\n".join(lines) + "\n"
@@ -196,7 +205,8 @@ def _lines(row: Iterable[Cell]) -> Iterable[list[str]]:
             if cell.metric and cell.paper:
                 verdicts.setdefault(cell.verdict, []).append(cell.column)
         text = "; ".join(f"{kind}: {', '.join(columns)}" for kind, columns in verdicts.items())
-        yield [line[0].row or line[0].run, cells.line_name(line), *map(_value, line), text]
+        name = (line[0].row or line[0].run) + budget_suffix(line[0])
+        yield [name, cells.line_name(line), *map(_value, line), text]
 
 
 def _value(cell: Cell) -> str:

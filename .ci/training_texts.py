@@ -45,7 +45,7 @@ def differences() -> str:
     """TACoS against direct and naive on the same images, decided over trainings and images."""
     lines = ["| row | metric | trainings, images | TACoS − direct | TACoS is | TACoS − naive | TACoS is |"]
     lines += ["|---|---|---|---|---|---|---|"]
-    for _, task in _tasks(tuple(score for score in _scores() if score.table)):
+    for _, task in _tasks(score for score in _scores() if score.table):
         rows = {row.entry.score.method: row for row in task.rows if row.entry.score.set == "test"}
         tacos = rows["tacos"].entry.score
         for quantity in task.quantities:
@@ -114,7 +114,7 @@ def _of_rows(scores: Iterable[Score]) -> list[Score]:
 
 
 def _row(score: Score) -> str:
-    return f"{TABLES[score.table].task}, {score.row}"
+    return f"{TABLES[score.table].task}, {score.row}{result_texts.budget_suffix(score)}"
 
 
 def _printed(score: Score) -> str:
@@ -127,13 +127,14 @@ def _with_spread(score: Score) -> str:
     return shown(score.value) + (f" ± {score.spread:.4f}" if score.trainings > 1 else "")
 
 
-def _tasks(scores: Scores) -> list[tuple[Score, Task]]:
-    """The tasks at the last severity with a score of a table's row, which comes first, in the order of the tables."""
-    found = []
-    for task in tasks(scores, load_values(result_texts.PUBLISHED)):
-        row = next((row.entry.score for row in task.rows if row.entry.score.table), None)
-        if row and task.severity is None:
-            found.append((row, task))
+def _tasks(scores: Iterable[Score]) -> list[tuple[Score, Task]]:
+    """The tasks of each budget at the last severity with a score of a table's row, which comes first, by table."""
+    found, values = [], load_values(result_texts.PUBLISHED)
+    for budget in in_groups(scores, "budget"):
+        for task in tasks(tuple(budget), values):
+            row = next((row.entry.score for row in task.rows if row.entry.score.table), None)
+            if row and task.severity is None:
+                found.append((row, task))
     return sorted(found, key=lambda each: each[0].table)
 
 
@@ -146,7 +147,8 @@ def _reversed(found: Difference) -> list[str]:
 
 
 def _evidence(evidence: claims.Evidence) -> str:
-    where = f"{evidence.run.experiment} {metric_label(evidence.metric)} {evidence.value}"
+    name = evidence.run.experiment + result_texts.budget_suffix(evidence.run)
+    where = f"{name} {metric_label(evidence.metric)} {evidence.value}"
     would_be = f" (it would be {evidence.would_be})" if evidence.would_be not in ("", evidence.status) else ""
     trainings = result_texts.trainings_count(evidence.trainings)
     return f"{where} ({evidence.interval}): {evidence.status}{would_be}, {trainings}"
