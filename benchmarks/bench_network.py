@@ -10,6 +10,7 @@ are medians. A step of training is a forward and backward pass and Adam; samplin
 `plain` normalises and attends in single operations, in the order in which the released network's formulas are written,
 in the default memory format. The others add one thing each; `all` is what `coldbench train` and `coldbench sample` run.
 `checkout` is the network of the checkout `--against`, in the default memory format and with the C library's allocator.
+`all, 64` samples in batches of 64 images, as the laptop's budget does; the other variants sample in batches of 16.
 The last column is the difference of the output or of the gradient, whichever is larger, from the plain build's, as the
 norm of the difference over the norm of the plain build's.
 """
@@ -36,7 +37,7 @@ from coldbench.models import unet_convnext
 
 VARIANTS = {"plain": "", "order": "order", "memory format": "order format", "all": "order format memory"}
 """By name: which of the three changes a variant has."""
-CHECKOUT = "checkout"
+CHECKOUT, LARGE = "checkout", "all, 64"
 
 
 def plain_norm(self: unet_convnext.LayerNorm, x: Tensor) -> Tensor:
@@ -153,16 +154,19 @@ def main() -> None:
     folders = dict.fromkeys(VARIANTS, Path(__file__).parents[1])
     folders |= {CHECKOUT: arguments.against} if arguments.against else {}
     for task, batch in (("train", arguments.batch), ("sample", 16)):
-        own = [*words, "--batch", str(batch)]
-        workers = {name: Worker(name, own, folder) for name, folder in folders.items()}
+        batches = dict.fromkeys(folders, batch)
+        workers = {name: Worker(name, [*words, "--batch", str(batch)], folder) for name, folder in folders.items()}
         away = difference(arguments.values, workers)
+        if task == "sample":
+            batches[LARGE], away[LARGE] = 64, away["all"]
+            workers[LARGE] = Worker("all", [*words, "--batch", "64"], folders["all"])
         for worker in workers.values():
             worker.run(task)
         rounds = [{name: worker.run(task) for name, worker in workers.items()} for _ in range(arguments.rounds)]
-        for name in folders:
+        for name, images in batches.items():
             seconds, user, system, memory = (statistics.median(r[name][k] for r in rounds) for k in range(4))
-            ratio = statistics.median(r["plain"][0] / r[name][0] for r in rounds)
-            numbers = f"{batch / seconds:10.1f}{ratio:7.2f}×{user / batch:9.4f}{system / batch:9.4f}{memory:7.0f}"
+            ratio = statistics.median(r["plain"][0] / batch / (r[name][0] / images) for r in rounds)
+            numbers = f"{images / seconds:10.1f}{ratio:7.2f}×{user / images:9.4f}{system / images:9.4f}{memory:7.0f}"
             print(f"{task:16}{name:15}{numbers}{away[name]:12.1e}", flush=True)
         for worker in workers.values():
             worker.process.kill()
