@@ -11,6 +11,9 @@ from scipy.special import stdtrit  # scipy.stats takes half a second to import, 
 
 from coldbench.evaluation.scores import Score, Scores
 
+NOT_NEGATIVE = ("fid", "frechet", "rmse")
+"""How the names of metrics without negative values begin."""
+
 
 def over_trainings(scores: Iterable[Score]) -> Scores:
     """The scores with those of several seeds as one, under the run of the smallest seed.
@@ -18,7 +21,8 @@ def over_trainings(scores: Iterable[Score]) -> Scores:
     Scores that differ in nothing but the seed count together: `value` is their mean, `spread` their standard deviation
     and `trainings` their number. The bounds combine two independent parts. One is Student's t interval over the
     trainings, because a bootstrap of a few trainings is too narrow. The other is the interval over the images, which
-    more trainings do not narrow, because all restore the same images. So the bounds of one training are its own.
+    more trainings do not narrow, because all restore the same images. So the bounds of one training are its own. A
+    distance that varies much between trainings has 0 as its lower bound, not less.
     """
     groups: dict[tuple[object, ...], list[Score]] = {}
     for score in scores:
@@ -38,6 +42,8 @@ def _together(group: Sequence[Score]) -> Sequence[Score]:
 
 def _mean(group: Sequence[Score]) -> Score:
     value, low, high, spread = mean_of([(score.value, score.low, score.high) for score in group])
+    if "-" not in group[0].method and group[0].metric.startswith(NOT_NEGATIVE):
+        low = max(low, 0.0)
     return dataclasses.replace(group[0], value=value, low=low, high=high, spread=spread, trainings=len(group))
 
 

@@ -104,6 +104,17 @@ def test_trainings_of_several_seeds_count_as_one_value_with_their_spread() -> No
     assert (one.low, one.high) == (pytest.approx(one.value - width), pytest.approx(one.value + width))
 
 
+@pytest.mark.parametrize(("metric", "method", "least"), [
+    ("frechet_gabor", "naive", 0.0), ("fid_clean", "tacos", 0.0), ("rmse", "direct", 0.0),
+    ("frechet_gabor", "tacos-direct", -9.0), ("ssim", "tacos", -9.0), ("kid_clean", "tacos", -9.0),
+])  # fmt: skip
+def test_interval_of_a_distance_over_trainings_has_no_negative_part(metric: str, method: str, least: float) -> None:
+    own = tuple(dataclasses.replace(each, metric=metric, method=method) for each in seeds(0.1, 0.5, 0.2))
+    (one,), (as_ssim,) = over_trainings(own), over_trainings(seeds(0.1, 0.5, 0.2))
+    assert as_ssim.low < 0
+    assert (one.low, one.high) == (max(as_ssim.low, least), as_ssim.high)
+
+
 def test_one_training_keeps_its_value_and_interval() -> None:
     (one,) = own = seeds(0.86)
     assert over_trainings(own) == own
