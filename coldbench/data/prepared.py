@@ -235,17 +235,18 @@ def load(out: Path, split: str) -> NDArray[np.uint8]:
     description, path = info(out), out / f"{split}.npy"
     shape = (description["counts"][split], description["channels"], description["size"], description["size"])
     try:
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
         status = path.stat()
         content = _verified_sha256(path, status.st_size, status.st_mtime_ns, status.st_ino)
+        # Only what is undamaged is parsed: numpy raises many kinds of errors for a damaged header.
+        if content != description["sha256"][split]:
+            raise ColdbenchError(f"{path} is damaged or truncated (SHA-256 not as in info.json): {REPAIR}")
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise ColdbenchError(f"{path} does not exist: prepare the data set again") from error
     except (OSError, ValueError, EOFError) as error:
         raise ColdbenchError(f"{path} is damaged or truncated ({error}): {REPAIR}") from error
     if images.dtype != np.uint8 or images.shape != shape:
         raise ColdbenchError(f"{path} holds {images.dtype} {images.shape}, info.json says uint8 {shape}: {REPAIR}")
-    if content != description["sha256"][split]:
-        raise ColdbenchError(f"{path} is damaged, because its SHA-256 is not that in info.json: {REPAIR}")
     return cast(NDArray[np.uint8], images)
 
 

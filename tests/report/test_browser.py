@@ -354,7 +354,7 @@ def test_tile_on_the_screen_has_the_pixels_of_its_sprite(tab: sync_api.Page, syn
     tab.goto((synthetic_report / RESTORED_PAGE).as_uri())
     tile = tab.locator("figure .tile").nth(5 * 2 + 3)  # the third image, TACoS
     screen = np.asarray(Image.open(io.BytesIO(tile.screenshot())).convert("L")).astype(int)
-    sheet = np.asarray(Image.open(synthetic_report / "images" / RESTORED / "test-methods.png")).astype(int)
+    sheet = np.asarray(Image.open(synthetic_report / "images/smoke" / RESTORED / "test-methods.png")).astype(int)
     scale = len(screen) // 8
     assert scale >= 8
     for offset in (2, scale // 2, scale - 3):  # three places of every pixel
