@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from coldbench.core.files import write_text
 from coldbench.evaluation.scores import Scores
-from coldbench.report import plots
 from coldbench.report.chart_data import Axes, Chart, Point, Series
 from coldbench.report.entries import KNOWN, Quantity
 from coldbench.report.formats import p_value, seconds_each
@@ -16,12 +15,12 @@ from coldbench.report.layout import method_title
 from coldbench.report.methods import Row, Task
 from coldbench.report.navigation import METHODS, ReportFolder
 from coldbench.report.pages import banner
-from coldbench.report.run_pages import Plot
+from coldbench.report.run_pages import draw_plots
 
 
 def write(tasks: Sequence[Task], baseline: str, scores: Scores, folder: ReportFolder) -> None:
     """Write the page and its plots into the folder of the report."""
-    charts = {task.name: list(_drawn(task, folder)) for task in tasks}
+    charts = {task.name: draw_plots(quality_against_nfe(task), folder.path) for task in tasks}
     without = sorted({run for task in tasks for run in task.without_values})
     html = folder.render(
         "methods.html",
@@ -35,15 +34,6 @@ def write(tasks: Sequence[Task], baseline: str, scores: Scores, folder: ReportFo
         seconds_each=seconds_each,
     )
     write_text(folder.path / METHODS, html)
-
-
-def _drawn(task: Task, folder: ReportFolder) -> Iterator[tuple[Axes, Plot]]:
-    chart = quality_against_nfe(task)
-    for axes in chart.panels:
-        path = f"images/plots/{axes.name}.svg"
-        text, width, height = plots.svg(chart, axes)
-        write_text(folder.path / path, text)
-        yield axes, Plot(path, width, height)
 
 
 def quality_against_nfe(task: Task) -> Chart:

@@ -82,7 +82,7 @@ def write(
     ordered = sorted(runs, key=lambda run: (run.metadata.run, budget_rank(run.metadata.budget)))
     placed = [_with_images(run, folder.path) for run in ordered]
     every = [learning_curves(scores, paper), *chart_data.charts(without_snapshots(scores), placed)]
-    charts = [(chart, _plots(chart, folder.path)) for chart in every]
+    charts = [(chart, draw_plots(chart, folder.path)) for chart in every]
     pages = [run_page(run.metadata.budget, run.metadata.run) for run in placed]
     for run, page in zip(placed, pages, strict=True):
         write_text(folder.path / page, _run_page(run, scores, folder, [FIGURES, *pages]))
@@ -107,7 +107,8 @@ def _with_images(run: RunFigures, folder: Path) -> RunFigures:
     return run.model_copy(update={"sprites": tuple(sprites)})
 
 
-def _plots(chart: chart_data.Chart, folder: Path) -> list[tuple[chart_data.Axes, Plot]]:
+def draw_plots(chart: chart_data.Chart, folder: Path) -> list[tuple[chart_data.Axes, Plot]]:
+    """Write the plots of a chart into `images/plots` in the folder of the report; each with its file."""
     drawn = []
     for axes in chart.panels:
         path = f"images/plots/{axes.name}.svg"
@@ -125,7 +126,7 @@ def _run_page(run: RunFigures, scores: Scores, folder: ReportFolder, soon: Itera
         "run": run,
         "sets": sets,
         "forward": _all_tiles(run, forward, "Test images, degraded") if forward else None,
-        "curves": _plots(chart_data.training([run]), folder.path),
+        "curves": draw_plots(chart_data.training([run]), folder.path),
         "facts": _facts(run),
         "provenance": runs_of(own, {}),
         "tables": [table for table in TABLES.values() if run.metadata.cell.table in table.sources],
