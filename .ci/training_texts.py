@@ -10,7 +10,7 @@ from coldbench.evaluation.scores import Score, Scores, read_scores
 from coldbench.evaluation.trainings import over_trainings
 from coldbench.report import claims
 from coldbench.report.cells import in_groups
-from coldbench.report.curves import printed_cell
+from coldbench.report.curves import newest, printed_cell
 from coldbench.report.entries import load_values
 from coldbench.report.formats import LABELS, metric_label, shown, signed
 from coldbench.report.layout import TABLES, method_title
@@ -35,7 +35,7 @@ def values() -> str:
             _with_spread(score),
             f"{shown(score.low)} to {shown(score.high)}",
             ", ".join(f"{shown(one.value)} ({shown(one.low)} to {shown(one.high)})" for one in own),
-            _printed(score),
+            _printed(score, score.method, score.metric),
         )
         lines.append(f"| {' | '.join(texts)} |")
     return "\n".join(lines) + "\n"
@@ -72,13 +72,13 @@ def statements() -> str:
 
 
 def curve() -> str:
-    """The mean over the trainings of every snapshot, and of the finished model; then what the paper prints."""
+    """The mean over the trainings after every number of steps; then what the paper prints."""
     lines = ["| row | metric | steps | direct | TACoS | TACoS − direct |", "|---|---|---|---|---|---|"]
     scores = [score for score in over_trainings(_scores(snapshots=True)) if score.set == "test" and score.steps]
     for training in in_groups(scores, "experiment", "budget"):
-        whole = next((score for score in training if score.table), None)
-        if whole is None or not any(score.snapshot for score in training):
+        if not any(score.snapshot for score in training):
             continue
+        last = newest(training, scores)
         for metric in METRICS:
             own = sorted((score for score in training if score.metric == metric), key=lambda score: score.steps)
             for model in in_groups(own, "steps"):
@@ -86,9 +86,9 @@ def curve() -> str:
                 pair = scored["tacos-direct"]
                 difference = f"{signed(pair.value)} ({signed(pair.low)} to {signed(pair.high)})"
                 numbers = f"{_with_spread(scored['direct'])} | {_with_spread(scored['tacos'])} | {difference}"
-                lines.append(f"| {_row(whole)} | {LABELS[metric]} | {pair.steps:,} | {numbers} |")
-            printed = f"{_printed(scored['direct'])} | {_printed(scored['tacos'])} | "
-            lines.append(f"| {_row(whole)} | {LABELS[metric]} | the paper | {printed} |")
+                lines.append(f"| {_row(last)} | {LABELS[metric]} | {pair.steps:,} | {numbers} |")
+            printed = f"{_printed(last, 'direct', metric)} | {_printed(last, 'tacos', metric)} | "
+            lines.append(f"| {_row(last)} | {LABELS[metric]} | the paper | {printed} |")
     return "\n".join(lines) + "\n"
 
 
@@ -114,12 +114,13 @@ def _of_rows(scores: Iterable[Score]) -> list[Score]:
 
 
 def _row(score: Score) -> str:
-    return f"{TABLES[score.table].task}, {score.row}{result_texts.budget_suffix(score)}"
+    under_way = f", {score.budget} budget" if score.snapshot else ""
+    return f"{TABLES[score.table].task}, {score.row}{under_way or result_texts.budget_suffix(score)}"
 
 
-def _printed(score: Score) -> str:
+def _printed(run: Score, method: str, metric: str) -> str:
     """What the paper prints for a method in the row of a run, a dash if nothing."""
-    cell = printed_cell(score, score.method, score.metric, result_texts.paper())
+    cell = printed_cell(run, method, metric, result_texts.paper())
     return cell.printed if cell else "–"
 
 

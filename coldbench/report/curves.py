@@ -1,4 +1,7 @@
-"""Learning curves: every metric against the steps of a training, from its snapshots and its finished model."""
+"""Learning curves: every metric against the steps of a training, from its snapshots and its finished model.
+
+A training under way has a curve too, so that one sees when it could stop.
+"""
 
 from __future__ import annotations
 
@@ -31,22 +34,31 @@ def learning_curves(scores: Scores, paper: Sequence[PaperCell]) -> Chart:
 def _curves(scores: Scores, paper: Sequence[PaperCell]) -> Iterator[Axes]:
     usable = [score for score in scores if score.steps and score.finite and is_method(score.method)]
     for training in in_groups(usable, "experiment", "protocol", "budget", "seed"):
-        on_the_way = [score for score in training if score.snapshot]
-        whole = next((score for score in training if not score.snapshot), None)
-        if not on_the_way or whole is None:
-            continue
-        sets = {(score.set, score.n) for score in on_the_way}
+        sets = {(score.set, score.n) for score in training if score.snapshot}
         own = [score for score in training if (score.set, score.n) in sets]
+        if len({score.steps for score in own}) < 2:
+            continue
+        last = newest(own, scores)
         fids = sorted({score.metric for score in own if quantity(score.metric) == "fid"})
-        subject = subject_of(whole, scores)
+        subject = subject_of(last, scores)
         for metric in (*METRICS, *fids):
             points = [
                 Point(each.method, each.steps, each.value, each.low, each.high, f"{each.steps:,} steps")
                 for each in own
-                if each.metric == metric and each.reference in ("", "test" if whole.set == "test" else "train")
+                if each.metric == metric and each.reference in ("", "test" if last.set == "test" else "train")
             ]
             plots = by_method(f"curves-{metric}", subject, metric, points)
-            yield from _with_paper(plots, whole, metric, paper)
+            yield from _with_paper(plots, last, metric, paper)
+
+
+def newest(training: Sequence[Score], scores: Scores) -> Score:
+    """A score of the model after the most steps of a training, in the row of its experiment.
+
+    A snapshot has no row of its own: it gets the row of a finished model of its experiment among `scores`, if any.
+    """
+    last = max(training, key=lambda score: score.steps)
+    row = next((score for score in (last, *scores) if score.experiment == last.experiment and score.table), last)
+    return replace(last, table=row.table, row=row.row)
 
 
 def _with_paper(plots: Iterable[Axes], whole: Score, metric: str, paper: Sequence[PaperCell]) -> Iterator[Axes]:

@@ -12,7 +12,9 @@ from coldbench.evaluation.scores import Score, Scores, without_snapshots
 from coldbench.evaluation.trainings import over_trainings
 from coldbench.report.ablations import ablations
 from coldbench.report.cells import Cell, PlannedRow, cells_of, in_groups, planned_row, printed_cells, table_rows
+from coldbench.report.chart_data import subject_of
 from coldbench.report.claims import Claim
+from coldbench.report.curves import newest
 from coldbench.report.formats import duration, first_up
 from coldbench.report.layout import TABLES, Table, budget_of, budget_rank
 from coldbench.report.navigation import CALIBRATION, FIGURES, INDEX, METHODS, ReportFolder
@@ -53,10 +55,11 @@ class Hours:
 
 @dataclass(frozen=True)
 class Progress:
-    """A metric of one method after growing numbers of steps of a training; `whole` is the finished model's."""
+    """A training's SSIM and RMSE after growing numbers of `steps`: a line of scores for each metric and method."""
 
-    whole: Score
-    points: tuple[Score, ...]
+    title: str
+    steps: tuple[int, ...]
+    lines: tuple[tuple[Score, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -232,13 +235,17 @@ def trainings_text(scores: Scores) -> str:
 
 def progress(scores: Scores) -> list[Progress]:
     """SSIM and RMSE of direct and TACoS after each number of steps, of the trainings with snapshots."""
-    lines = []
+    found = []
     usable = [s for s in scores if s.steps and s.metric in ("ssim", "rmse") and s.method in ("direct", "tacos")]
-    for line in in_groups(usable, "experiment", "protocol", "budget", "set", "metric", "method"):
-        points = sorted({score.steps: score for score in line}.values(), key=lambda score: score.steps)
-        if any(score.snapshot for score in points) and not points[-1].snapshot:
-            lines.append(Progress(points[-1], tuple(points)))
-    return lines
+    for training in in_groups(usable, "experiment", "protocol", "budget", "set"):
+        steps = sorted({score.steps for score in training})
+        if len(steps) < 2 or not any(score.snapshot for score in training):
+            continue
+        title = subject_of(newest(training, scores), scores).title
+        by_steps = sorted(training, key=lambda score: score.steps)
+        lines = (tuple({s.steps: s for s in line}.values()) for line in in_groups(by_steps, "metric", "method"))
+        found.append(Progress(title, tuple(steps), tuple(line for line in lines if len(line) == len(steps))))
+    return found
 
 
 def hours(runs: Iterable[RunRecord]) -> list[Hours]:

@@ -205,7 +205,7 @@ def test_learning_curves_hold_snapshots_and_finished_models_with_the_papers_numb
         )
 
     scores = (at(500, 0.6), at(1000, 0.7), at(2000, 0.72), at(2000, 0.1, set="half"), score(metric="ssim"))
-    (axes,) = learning_curves((*scores, at(9, 0.5, seed=1)), PAPER).panels  # without a finished model, no curve
+    (axes,) = learning_curves((*scores, at(9, 0.5, seed=1)), PAPER).panels  # one model is no curve
     lines = {line.label: [(point.x, point.y) for point in line.points] for line in axes.lines}
     printed = next(c.value for c in PAPER if (c.table, c.row, c.column, c.metric) == ("1", "MNIST", "sampled", "ssim"))
     assert lines == {
@@ -213,6 +213,11 @@ def test_learning_curves_hold_snapshots_and_finished_models_with_the_papers_numb
         "paper, TACoS": [(500, printed), (2000, printed)],
     }
     assert not learning_curves((at(2000, 0.72),), PAPER).panels
+    (axes,) = learning_curves((scores[0], scores[1], score(metric="ssim", seed=1)), PAPER).panels  # under way
+    assert [[(p.x, p.y) for p in line.points] for line in axes.lines] == [
+        [(500, 0.6), (1000, 0.7)],
+        [(500, printed), (1000, printed)],
+    ]
     assert without_snapshots(scores) == scores[2:]
 
 

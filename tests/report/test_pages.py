@@ -13,14 +13,14 @@ import jinja2
 import pytest
 from cases import EVIL, NOWHERE, PAPER, generated, hostile, score, synthetic
 
-from coldbench.evaluation.scores import Scores, write_scores
+from coldbench.evaluation.scores import Score, Scores, write_scores
 from coldbench.report import provenance
 from coldbench.report.ablations import METHODS, ablations
 from coldbench.report.cells import cell_frame, table_frame
 from coldbench.report.formats import css_text
 from coldbench.report.layout import TABLES
 from coldbench.report.navigation import ReportFolder, _allowed
-from coldbench.report.pages import banner, hours, index_page, table_page
+from coldbench.report.pages import banner, hours, index_page, progress, table_page
 from coldbench.report.provenance import folders_of
 
 
@@ -294,3 +294,23 @@ def test_ablation_stands_beside_the_unchanged_samples_of_its_model() -> None:
     assert [entry.label for entry in without.sets] == ["every 2", "every 10"]
     assert "Every 10" in index((*unchanged, *changed))
     assert 'id="ablations"' not in index(tuple(unchanged))
+
+
+def test_each_training_has_its_own_table_of_quality_against_steps() -> None:
+    """The same run at two budgets, of which one is under way: each has its own columns of steps and its own title."""
+
+    def at(budget: str, steps: int, method: str) -> Score:
+        on_the_way = {"run": f"E01-fitted-{steps}steps", "table": "", "row": "", "title": f"after {steps} steps"}
+        finished = {"run": "E01-fitted"} if steps == 100 else on_the_way
+        own = {"budget": budget, "steps": steps, "method": method, "metric": "ssim", "snapshot": steps != 100}
+        return score(**(own | finished))
+
+    laptop = [at("laptop", steps, method) for steps in (100, 10) for method in ("direct", "tacos")]
+    other = [at("other", steps, "direct") for steps in (500, 50, 5)]
+    single = [at("single", 7, "direct")]
+    tables = progress((*laptop, *other, *single))
+    assert [(table.title, table.steps, len(table.lines)) for table in tables] == [
+        (laptop[0].title, (10, 100), 2),
+        ("after 500 steps", (5, 50, 500), 1),
+    ]
+    assert [point.steps for point in tables[1].lines[0]] == [5, 50, 500]
