@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from coldbench.evaluation.scores import Score, Scores
+from coldbench.report.cells import in_groups
 from coldbench.report.formats import interval, shown
 from coldbench.report.layout import is_method, method_title
 from coldbench.report.provenance import provenance
@@ -34,9 +35,9 @@ class Ablation:
 
 
 def ablations(scores: Scores) -> list[Ablation]:
-    """Every run that stands in no table and restores images, in the order of their names."""
-    own = [score for score in scores if not score.table]
-    runs = [[score for score in own if score.run == name] for name in sorted({score.run for score in own})]
+    """Every run that stands in no table and restores images, in the order of their names and budgets."""
+    own = sorted((score for score in scores if not score.table), key=lambda score: (score.run, score.budget))
+    runs = in_groups(own, "run", "budget")
     return [_ablation(run, scores) for run in runs if any(score.metric in METRICS for score in run)]
 
 

@@ -227,10 +227,14 @@ def trainings_text(scores: Scores) -> str:
     """How often each model of the paper's rows was trained: "E01-fitted once, E07-fitted 3 times"."""
     trained = [score for score in scores if score.row and score.method != "degraded"]
     groups = in_groups(trained, "experiment", "protocol", "budget")
-    counts = {group[0].run: len({score.seed for score in group}) for group in groups}
-    if set(counts.values()) == {1}:
+    counts = [len({score.seed for score in group}) for group in groups]
+    if set(counts) == {1}:
         return "each model once"
-    return ", ".join(f"{run} {'once' if count == 1 else f'{count} times'}" for run, count in counts.items())
+    first = [group[0] for group in groups]
+    budgets = {run: len({score.budget for score in first if score.run == run}) for run in {s.run for s in first}}
+    names = [run.run + (f" at the {run.budget} budget" if budgets[run.run] > 1 else "") for run in first]
+    times = ["once" if count == 1 else f"{count} times" for count in counts]
+    return ", ".join(map(" ".join, zip(names, times, strict=True)))
 
 
 def progress(scores: Scores) -> list[Progress]:

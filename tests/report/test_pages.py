@@ -20,7 +20,7 @@ from coldbench.report.cells import cell_frame, table_frame
 from coldbench.report.formats import css_text
 from coldbench.report.layout import TABLES
 from coldbench.report.navigation import ReportFolder, _allowed
-from coldbench.report.pages import banner, hours, index_page, progress, table_page
+from coldbench.report.pages import banner, hours, index_page, progress, table_page, trainings_text
 from coldbench.report.provenance import folders_of
 
 
@@ -314,3 +314,23 @@ def test_each_training_has_its_own_table_of_quality_against_steps() -> None:
         ("after 500 steps", (5, 50, 500), 1),
     ]
     assert [point.steps for point in tables[1].lines[0]] == [5, 50, 500]
+
+
+def test_a_run_at_two_budgets_counts_its_trainings_for_each() -> None:
+    ours = [score(method="tacos", budget="laptop", seed=seed) for seed in range(3)]
+    scores = (*ours, score(method="tacos", budget="other"))
+    texts = trainings_text(scores).split(", ")
+    assert [("laptop" in text, "other" in text, text.split()[-1]) for text in texts] == [
+        (True, False, "times"),
+        (False, True, "once"),
+    ]
+    assert "budget" not in trainings_text(scores[:3])
+
+
+def test_an_ablation_at_two_budgets_is_shown_for_each() -> None:
+    own = {"run": "A4-fitted", "table": "", "row": "", "method": "tacos", "metric": "ssim"}
+    shown = ablations((score(**own, budget="laptop", value=0.5), score(**own, budget="other", value=0.75)))
+    assert [(each.run.budget, [len(part.values) for part in each.sets]) for each in shown] == [
+        ("laptop", [4]),
+        ("other", [4]),
+    ]
