@@ -76,9 +76,9 @@ def curve() -> str:
     lines = ["| row | metric | steps | direct | TACoS | TACoS − direct |", "|---|---|---|---|---|---|"]
     scores = [score for score in over_trainings(_scores(snapshots=True)) if score.set == "test" and score.steps]
     for training in in_groups(scores, "experiment", "budget"):
-        if not any(score.snapshot for score in training):
-            continue
         last = newest(training, scores)
+        if not last.table or not any(score.snapshot for score in training):
+            continue
         for metric in METRICS:
             own = sorted((score for score in training if score.metric == metric), key=lambda score: score.steps)
             for model in in_groups(own, "steps"):
