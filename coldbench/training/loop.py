@@ -36,6 +36,7 @@ from coldbench.degradations import Degradation, network_input
 from coldbench.models import model_file
 from coldbench.models.header import snapshot_file
 from coldbench.training import checkpoints, distributed, finished, slurm
+from coldbench.training.adam import Adam
 from coldbench.training.distributed import DeviceOptions
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class TrainingState:
     @classmethod
     def initial(cls, network: nn.Module, learning_rate: float, identity: dict[str, Any]) -> TrainingState:
         """The state before the first step, for the paper's optimizer."""
-        adam = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
+        adam = Adam(network.parameters(), lr=learning_rate, fused=True)
         ema = {name: value.clone() for name, value in network.state_dict().items()}
         return cls(network, adam, ema, identity)
 
