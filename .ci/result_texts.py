@@ -86,8 +86,11 @@ def status() -> str:
     agree = [row for row in rows if row.fits]
     every = calibration_rows()
     scores = finished_scores()
-    owners = {score.run for score in scores if score.table and score.method == "tacos"}
-    budgets = ", ".join(f"`{name}`" for name in dict.fromkeys(score.budget for score in scores))
+    trained: dict[str, set[str]] = {}
+    for score in scores:
+        if score.table and score.method == "tacos":
+            trained.setdefault(score.budget, set()).add(score.run)
+    models = "; ".join(f"{', '.join(sorted(runs))} at the budget `{budget}`" for budget, runs in trained.items())
     devices = {run.devices.split(",")[0] for run in provenance.runs_of(scores, provenance.folders_of(PUBLISHED))}
     open_points = [
         "No row has been trained at the paper's budget yet" * all(score.budget != "paper" for score in scores),
@@ -100,7 +103,7 @@ def status() -> str:
         f"The others wait for data or for the paper's budget.\n"
         f"- Of {len(every)} rows of degraded images, which need no training, {len(rows)} could be computed; "
         f"an interpretation of the paper agrees in {len(agree)} of them ([calibration](docs/calibration.md)).\n"
-        f"- Trained so far: {', '.join(sorted(owners))}, at the budget {budgets}. "
+        f"- Trained so far: {models}. "
         f"**{'; '.join(filter(None, open_points))}.**\n"
     )
 
