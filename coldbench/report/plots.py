@@ -39,6 +39,16 @@ STYLE: Any = {"svg.fonttype": "path", "svg.hashsalt": "coldbench", "font.size": 
 
 def svg(chart: Chart, axes: Axes) -> tuple[str, int, int]:
     """One small plot as an SVG text with its watermark in a corner, and its width and height in CSS pixels."""
+    with matplotlib.rc_context(STYLE):
+        figure = drawn(chart, axes)
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    width, height = figure.get_size_inches()
+    return _themed(stream.getvalue()), round(width * 96), round(height * 96)
+
+
+def drawn(chart: Chart, axes: Axes) -> Figure:
+    """One small plot as matplotlib's figure."""
     rows = [point.label for line in axes.lines for point in line.points] if chart.style == "dots" else []
     height = max(SIZE[1], 1.5 + 0.24 * len(set(rows)))
     with matplotlib.rc_context(STYLE):
@@ -50,9 +60,7 @@ def svg(chart: Chart, axes: Axes) -> tuple[str, int, int]:
             look = COLOURS.get(line.method) or OTHERS[others.index(line.method) % len(OTHERS)]
             (_dots if chart.style == "dots" else _line)(plot, line, chart.style, look)
         _dress(figure, plot, chart, axes)
-        stream = io.StringIO()
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _themed(stream.getvalue()), round(SIZE[0] * 96), round(height * 96)
+    return figure
 
 
 def _line(plot: Any, line: Series, style: str, look: tuple[str, str, str]) -> None:
@@ -115,7 +123,7 @@ def _logarithmic(plot: Any, chart: Chart, points: list[Any]) -> None:
         plot.xaxis.set_major_formatter(plain)
         plot.xaxis.set_minor_formatter(NullFormatter())
         if chart.style == "line":
-            apart = _apart(across, across[-1] / across[0])
+            apart = _apart(across)
             plot.set_xticks(apart, [f"{x:,.0f}" for x in apart])
             plot.minorticks_off()
     values = [p.y for p in points if math.isfinite(p.y)]
@@ -127,13 +135,18 @@ def _logarithmic(plot: Any, chart: Chart, points: list[Any]) -> None:
         plot.yaxis.set_minor_formatter(some if few else NullFormatter())
 
 
-def _apart(values: list[float], spread: float) -> list[float]:
-    """The values that are far enough from the one before for labels on a logarithmic axis of that spread."""
+def _apart(values: list[float]) -> list[float]:
+    """Those of the ascending values whose labels do not touch on a logarithmic axis from the first to the last one."""
+    axis = math.log(values[-1] / values[0])
+
+    def touch(one: float, other: float) -> bool:
+        return math.log(other / one) < (0.03 + 0.011 * len(f"{one:,.0f}{other:,.0f}")) * axis
+
     kept = values[:1]
-    for value in values[1:]:
-        if math.log(value / kept[-1]) > 0.08 * math.log(spread):
+    for value in values[1:-1]:
+        if not touch(kept[-1], value) and not touch(value, values[-1]):
             kept.append(value)
-    return kept
+    return [*kept, values[-1]]
 
 
 def _themed(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 import yaml
 from cases import FIGURES, GENERATED, PAPER, PLAIN, ROOT, run_figures, score
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from coldbench.core.config import TableCell
 from coldbench.core.sampling_settings import Sampling
@@ -144,14 +147,14 @@ def test_charts_hold_the_scores(measured: tuple[list[RunFigures], tuple[Score, .
 
 
 def test_every_plot_has_a_file_and_a_title_of_its_own_and_the_watermark_of_its_run() -> None:
-    """On the published runs, which hold several seeds of one experiment, and on copies of them at another budget."""
+    """On the published runs, which hold several seeds of one experiment, and on copies of them at other budgets."""
     folders = sorted((ROOT / "results/published").glob("*/*/*/figures.json"))
     runs, scores = figure_list.load(folders), read_scores([path.with_name("scores.parquet") for path in folders])
     assert len({run.experiment.seed for run in runs}) > 1
     for run in list(runs):
-        about = run.metadata.model_copy(update={"budget": "longer"})
+        about = run.metadata.model_copy(update={"budget": f"longer-{run.metadata.budget}"})
         runs += (run.model_copy(update={"metadata": about, "model": f"longer {run.model}"}),)
-    scores += tuple(replace(score, budget="longer") for score in scores)
+    scores += tuple(replace(score, budget=f"longer-{score.budget}") for score in scores)
     distances = {"fid_clean": 9.0, "kid_clean": 0.1}
     scores += tuple(
         replace(score, metric=metric, value=value)
@@ -169,7 +172,7 @@ def test_every_plot_has_a_file_and_a_title_of_its_own_and_the_watermark_of_its_r
             assert axes.watermark == f"{budget} budget: not a replication"
             assert f"{budget} budget" in axes.title
             files.append(axes.name)
-    assert {"laptop", "longer"} <= {name.partition("/")[0] for name in files}
+    assert {"laptop", "longer-laptop"} <= {name.partition("/")[0] for name in files}
     assert len(set(files)) == len(files)
 
 
@@ -219,6 +222,25 @@ def test_learning_curves_hold_snapshots_and_finished_models_with_the_papers_numb
         [(500, printed), (1000, printed)],
     ]
     assert without_snapshots(scores) == scores[2:]
+
+
+@given(steps=st.sets(st.integers(1, 10**6), min_size=2, max_size=8))
+@example(steps={6_000, 15_000, 30_000, 45_000, 60_000})
+@settings(max_examples=20, deadline=None)
+def test_the_labels_of_steps_do_not_touch(steps: set[int]) -> None:
+    """And those of the first and the last one are always there."""
+    first, *_, last = sorted(steps)
+    scores = [
+        score(run=f"E01-{k}", method="tacos", metric="ssim", value=0.5, steps=k, snapshot=True, table="", row="")
+        for k in steps
+    ]
+    chart = learning_curves(scores, PAPER)
+    figure = plots.drawn(chart, chart.panels[0])
+    figure.draw_without_rendering()
+    labels = figure.axes[0].get_xticklabels()
+    assert [labels[0].get_text(), labels[-1].get_text()] == [f"{first:,}", f"{last:,}"]
+    places = [label.get_window_extent() for label in labels]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(places))
 
 
 # --- pages
