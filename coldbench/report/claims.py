@@ -106,7 +106,10 @@ class Evidence:
 
     @property
     def rank(self) -> tuple[bool, int]:
-        """Smaller for better evidence: real data before embedded images, then the fuller budget."""
+        """Smaller for better evidence: real data before embedded images, then the budget in the order of BUDGETS.
+
+        The user's own budgets come last, because their names do not say how full they are.
+        """
         return self.run.embedded, budget_rank(self.run.budget)
 
 
