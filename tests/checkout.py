@@ -86,14 +86,20 @@ class Ended:
 Running = Process | subprocess.Popen[str]
 
 
+SHOW = ("--cores", "1", "--config", "results=shown", "reports=pages")
+"""The command of the README that renders published results; here they are copied to `shown`."""
+
+
 class Checkout:
-    """A copy of the workflow's files, in which commands are typed.
+    """A copy of the workflow's files, in which commands are typed. One that is already in `folder` is used.
 
     `program` takes the place of Snakemake, in a process that Python starts anew.
     """
 
     def __init__(self, folder: Path, program: Sequence[str] = ()) -> None:
         self.folder, self.program = folder, program
+        if (folder / "Snakefile").exists():
+            return
         for file in ("Snakefile", "environment.yml"):
             shutil.copy(ROOT / file, folder)
         shutil.copytree(ROOT / "workflow", folder / "workflow")
@@ -130,6 +136,12 @@ class Checkout:
         """Snakemake at the tiny budget, with more configuration on top."""
         (self.folder / "tiny.yaml").write_text(yaml.safe_dump(merged(TINY, overlay)))
         return self.snakemake("--cores", "1", *arguments, "--configfile", "tiny.yaml")
+
+
+def with_published_results(folder: Path) -> Checkout:
+    """A checkout in `folder` with the published results as `shown`."""
+    shutil.copytree(ROOT / "results/published/laptop-cpu", folder / "shown")
+    return Checkout(folder)
 
 
 def end_group(process: Running) -> None:

@@ -93,13 +93,9 @@ def synthetic_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def published_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def published_report(published: Checkout) -> Path:
     """The report of the published results, rendered by the command of the README."""
-    checkout = Checkout(tmp_path_factory.mktemp("published"))
-    results = ROOT / "results/published/laptop-cpu"
-    ended = checkout.snakemake("--cores", "1", "--config", f"results={results}", "reports=reports")
-    assert ended.status == 0, ended.end
-    return checkout.folder / "reports"
+    return published.folder / "pages"
 
 
 @pytest.fixture(scope="session")

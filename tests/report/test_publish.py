@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from checkout import ROOT, Checkout
+from checkout import ROOT, SHOW, Checkout, with_published_results
 from typer.testing import CliRunner
 
 from coldbench.cli import app
@@ -18,6 +18,7 @@ from coldbench.core.files import sha256
 from coldbench.evaluation.scores import read_scores
 from coldbench.evaluation.tables import read_made_from, read_table, write_table
 from coldbench.planning.products import page
+from coldbench.report.layout import TABLES
 from coldbench.report.publish import RECORD, publish
 
 PUBLISHED = sorted(path.parent for path in (ROOT / "results/published").glob(f"*/{RECORD}"))
@@ -195,24 +196,24 @@ def test_every_page_states_what_it_was_made_from(tmp_path: Path) -> None:
     assert page(table, [scores, paper], []).status == "current", "the index keeps the statement"
 
 
-def test_report_is_rendered_from_published_results_alone(tmp_path: Path) -> None:
-    checkout = Checkout(tmp_path)
-    shutil.copytree(PUBLISHED[0], tmp_path / "shown")
-    command = ("--cores", "2", "--config", "results=shown", "reports=pages")
-    one = checkout.snakemake(*command, "--", "pages/table1.html")
-    assert one.status == 0, one.end
-    assert {path.name for path in (tmp_path / "pages").glob("*.html")} == {"table1.html"}
-    plan = checkout.snakemake("-n", *command)
-    assert plan.plan.keys() == RENDERED - {"plan_rows"}, plan.end
-    ended = checkout.snakemake(*command)
-    assert ended.status == 0, ended.end
-    pages = {path.name for path in (tmp_path / "pages").rglob("*.html")}
+def test_report_is_rendered_from_published_results_alone(published: Checkout) -> None:
+    pages = {path.name for path in (published.folder / "pages").rglob("*.html")}
     runs = {path.parent.name for path in PUBLISHED[0].glob("*/*/scores.parquet")}
     assert {"index.html", "calibration.html", "table1.html", "figures.html", *(f"{run}.html" for run in runs)} <= pages
-    table = (tmp_path / "pages/table1.html").read_text()
+    table = (published.folder / "pages/table1.html").read_text()
     assert all(f'href="{page}"' in table for page in ("index.html", "tableA.7.html", "runs/laptop/E01-fitted.html"))
-    assert not {path.name for path in tmp_path.iterdir()} & {"results", "data", "reports"}
-    assert "Nothing to be done" in checkout.snakemake(*command).output  # new links are no reason to render again
-    wrong = checkout.snakemake("results/laptop/E01-fitted/model.safetensors", "-n", *command)
+    assert not {path.name for path in published.folder.iterdir()} & {"results", "data", "reports"}
+    assert "Nothing to be done" in published.snakemake(*SHOW).output
+
+
+def test_one_page_of_published_results_is_no_reason_to_render_it_again(tmp_path: Path) -> None:
+    checkout = with_published_results(tmp_path)
+    one = checkout.snakemake(*SHOW, "--", "pages/table1.html")
+    assert one.status == 0, one.end
+    assert {path.name for path in (tmp_path / "pages").glob("*.html")} == {"table1.html"}
+    plan = checkout.snakemake("-n", *SHOW)
+    assert plan.plan.keys() == RENDERED - {"plan_rows"}, plan.end
+    assert plan.plan["render_table"] == len(TABLES) - 1
+    wrong = checkout.snakemake("results/laptop/E01-fitted/model.safetensors", "-n", *SHOW)
     assert wrong.status != 0
     assert wrong.errors[0].startswith("coldbench: error: unknown target"), wrong.end
