@@ -87,7 +87,7 @@ Running = Process | subprocess.Popen[str]
 
 
 SHOW = ("--cores", "1", "--config", "results=shown", "reports=pages")
-"""The command of the README that renders published results; here they are copied to `shown`."""
+"""What the README's command renders published results by; here they are copied to `shown`."""
 
 
 class Checkout:

@@ -106,10 +106,7 @@ class Evidence:
 
     @property
     def rank(self) -> tuple[bool, int]:
-        """Smaller for better evidence: real data before embedded images, then the budget in the order of BUDGETS.
-
-        The user's own budgets come last, because their names do not say how full they are.
-        """
+        """Smaller for better evidence: real data before embedded images, then the fuller budget (`BUDGETS`)."""
         return self.run.embedded, budget_rank(self.run.budget)
 
 

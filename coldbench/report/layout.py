@@ -125,7 +125,10 @@ BUDGETS = {
     "laptop": Budget("Laptop run", "networks trained for minutes, not for the paper's hundreds of thousands of steps"),
     "smoke": Budget("Smoke run", "tiny networks, trained for seconds"),
 }
-"""The budgets, the fullest first. Where a run exists at several budgets, the report shows the fullest one."""
+"""The budgets, the fullest first. Where a run exists at several budgets, the report shows the fullest one.
+
+A budget of the user's own counts as less full than all of them, because its name does not say how full it is.
+"""
 
 
 def budget_of(name: str) -> Budget:

@@ -138,9 +138,10 @@ def _logarithmic(plot: Any, chart: Chart, points: list[Any]) -> None:
 def _apart(values: list[float]) -> list[float]:
     """Those of the ascending values whose labels do not touch on a logarithmic axis from the first to the last one."""
     axis = math.log(values[-1] / values[0])
+    gap, half_a_digit = 0.03, 0.011  # as shares of the axis, for plots of SIZE
 
     def touch(one: float, other: float) -> bool:
-        return math.log(other / one) < (0.03 + 0.011 * len(f"{one:,.0f}{other:,.0f}")) * axis
+        return math.log(other / one) < (gap + half_a_digit * len(f"{one:,.0f}{other:,.0f}")) * axis
 
     kept = values[:1]
     for value in values[1:-1]:

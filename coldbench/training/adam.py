@@ -8,7 +8,7 @@ import torch
 
 
 class Adam(torch.optim.Adam):
-    """PyTorch's Adam without what it does for torch.compile, which imports torch._dynamo: a second of every process.
+    """PyTorch's Adam without what it does for torch.compile, which imports torch._dynamo: a second of each process.
 
     PyTorch wraps these methods so that compiled code leaves them out. Here only the network is compiled, and no
     compiled code calls them.

@@ -203,10 +203,10 @@ def test_report_is_rendered_from_published_results_alone(published: Checkout) ->
     table = (published.folder / "pages/table1.html").read_text()
     assert all(f'href="{page}"' in table for page in ("index.html", "tableA.7.html", "runs/laptop/E01-fitted.html"))
     assert not {path.name for path in published.folder.iterdir()} & {"results", "data", "reports"}
-    assert "Nothing to be done" in published.snakemake(*SHOW).output
+    assert "Nothing to be done" in published.snakemake(*SHOW).output  # new links are no reason to render again
 
 
-def test_one_page_of_published_results_is_no_reason_to_render_it_again(tmp_path: Path) -> None:
+def test_one_page_of_published_results_is_rendered_alone_and_once(tmp_path: Path) -> None:
     checkout = with_published_results(tmp_path)
     one = checkout.snakemake(*SHOW, "--", "pages/table1.html")
     assert one.status == 0, one.end
